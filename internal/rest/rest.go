@@ -1,0 +1,234 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/id"
+)
+
+// Errors of this package.
+var (
+	ErrNoToken = fault.New(fault.Unauthenticated, "no_token", "no valid user token was presented; set COUNTERSIGN_TOKEN or run countersign login")
+	ErrRole    = fault.New(fault.Denied, "role_required", "your role does not allow this")
+)
+
+// Need says what an operation demands of its caller.
+type Need int
+
+// The demands, from none to all.
+const (
+	Read   Need = iota // any signed-in person
+	Write              // a person whose role may change things
+	Public             // nobody in particular (sign-in)
+)
+
+// Caller is the signed-in person on whose behalf an operation runs.
+type Caller struct {
+	ID      string // usr_…
+	Name    string
+	Role    string
+	Write   bool   // the role may change things
+	Reason  string // X-Countersign-Reason: why the person does it, for the log
+	Request string // the request's identifier, also in the answer's X-Request-Id
+}
+
+// Authenticator resolves the bearer token of a request to a person. It returns
+// a fault when the token is missing, unknown, expired or revoked.
+type Authenticator func(ctx context.Context, token string) (Caller, error)
+
+// API collects operations and serves them with their OpenAPI 3.1 description
+// at /api/openapi.json.
+type API struct {
+	huma huma.API
+	auth Authenticator
+	log  *slog.Logger
+}
+
+// MaxBody is the largest request body an operation accepts, in bytes.
+const MaxBody = 4 << 20
+
+// New mounts an empty API on mux.
+func New(mux *http.ServeMux, version string, auth Authenticator, log *slog.Logger) *API {
+	cfg := huma.DefaultConfig("Countersign", version)
+	cfg.OpenAPIPath = "/api/openapi"
+	cfg.DocsPath, cfg.SchemasPath = "", "/api/schemas"
+	cfg.CreateHooks = nil // no $schema member in answers
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"user": {Type: "http", Scheme: "bearer", Description: "A user token (csu_…)"},
+	}
+	return &API{huma: humago.New(mux, cfg), auth: auth, log: log}
+}
+
+// Op describes an operation.
+type Op struct {
+	Method, Path string
+	Summary      string // one line, imperative
+	Tag          string // the room
+	Need         Need
+	Status       int // of success; 0 means 200, or 204 when the answer has no body
+}
+
+type callerKey struct{}
+
+// Handle declares an operation. Req carries path:, query:, header: and Body
+// fields as huma reads them; unknown body fields are refused. Resp is the
+// answer's JSON body; use None for an empty one.
+func Handle[Req, Resp any](api *API, op Op, fn func(ctx context.Context, c Caller, req *Req) (*Resp, error)) {
+	type output struct{ Body *Resp }
+	o := api.operation(op)
+	if _, none := any((*Resp)(nil)).(*None); none {
+		if o.DefaultStatus == 0 {
+			o.DefaultStatus = http.StatusNoContent
+		}
+		huma.Register(api.huma, o, func(ctx context.Context, req *Req) (*struct{}, error) {
+			c, _ := ctx.Value(callerKey{}).(Caller)
+			_, err := fn(ctx, c, req)
+			return nil, api.problem(c, op, err)
+		})
+		return
+	}
+	huma.Register(api.huma, o, func(ctx context.Context, req *Req) (*output, error) {
+		c, _ := ctx.Value(callerKey{}).(Caller)
+		resp, err := fn(ctx, c, req)
+		if err != nil {
+			return nil, api.problem(c, op, err)
+		}
+		return &output{Body: resp}, nil
+	})
+}
+
+// None is the answer of an operation without a body.
+type None struct{}
+
+// Stream writes an answer piece by piece (text/event-stream, JSON Lines).
+// An error before the first write becomes a problem document.
+type Stream func(w http.ResponseWriter) error
+
+// HandleStream declares a GET operation whose answer is streamed.
+func HandleStream[Req any](api *API, op Op, contentType string, fn func(ctx context.Context, c Caller, req *Req) (Stream, error)) {
+	o := api.operation(op)
+	o.Responses = map[string]*huma.Response{"200": {Description: "stream", Content: map[string]*huma.MediaType{contentType: {}}}}
+	huma.Register(api.huma, o, func(ctx context.Context, req *Req) (*huma.StreamResponse, error) {
+		c, _ := ctx.Value(callerKey{}).(Caller)
+		stream, err := fn(ctx, c, req)
+		if err != nil {
+			return nil, api.problem(c, op, err)
+		}
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			_, w := humago.Unwrap(hc)
+			w.Header().Set("Content-Type", contentType)
+			w.Header().Set("Cache-Control", "no-store")
+			if err := stream(w); err != nil && ctx.Err() == nil {
+				api.log.Warn("stream ended", "path", op.Path, "error", err)
+			}
+		}}, nil
+	})
+}
+
+func (api *API) operation(op Op) huma.Operation {
+	o := huma.Operation{
+		OperationID: operationID(op), Method: op.Method, Path: op.Path, Summary: op.Summary, DefaultStatus: op.Status,
+		MaxBodyBytes: MaxBody, Middlewares: huma.Middlewares{api.authenticate(op)},
+	}
+	if op.Tag != "" {
+		o.Tags = []string{op.Tag}
+	}
+	if op.Need != Public {
+		o.Security = []map[string][]string{{"user": {}}}
+	}
+	return o
+}
+
+func operationID(op Op) string {
+	path := strings.NewReplacer("/api/v1/", "", "/", "-", "{", "", "}", "").Replace(op.Path)
+	return strings.ToLower(op.Method) + "-" + path
+}
+
+// authenticate resolves and checks the caller before the body is read.
+func (api *API) authenticate(op Op) func(huma.Context, func(huma.Context)) {
+	return func(hc huma.Context, next func(huma.Context)) {
+		request := id.New("req")
+		hc.SetHeader("X-Request-Id", request)
+		hc.SetHeader("Cache-Control", "no-store")
+		c := Caller{Request: request}
+		if op.Need != Public {
+			var err error
+			if c, err = api.caller(hc, op); err != nil {
+				api.refuse(hc, request, op, err)
+				return
+			}
+		}
+		c.Request, c.Reason = request, hc.Header("X-Countersign-Reason")
+		next(huma.WithValue(hc, callerKey{}, c))
+	}
+}
+
+func (api *API) caller(hc huma.Context, op Op) (Caller, error) {
+	token, ok := strings.CutPrefix(hc.Header("Authorization"), "Bearer ")
+	if !ok {
+		return Caller{}, ErrNoToken
+	}
+	c, err := api.auth(hc.Context(), token)
+	if err != nil {
+		return Caller{}, err
+	}
+	if op.Need == Write && !c.Write {
+		return Caller{}, ErrRole.Say("the role %q may not change anything; ask an administrator", c.Role)
+	}
+	return c, nil
+}
+
+func (api *API) refuse(hc huma.Context, request string, op Op, err error) {
+	p := api.problem(Caller{Request: request}, op, err).(*Problem)
+	if p.Status == http.StatusUnauthorized {
+		hc.SetHeader("WWW-Authenticate", `Bearer realm="countersign"`)
+	}
+	hc.SetHeader("Content-Type", "application/problem+json")
+	hc.SetStatus(p.Status)
+	fmt.Fprintf(hc.BodyWriter(), `{"type":"about:blank","title":%q,"status":%d,"code":%q,"detail":%q,"request_id":%q}`,
+		p.Title, p.Status, p.Code, p.Detail, p.Request)
+}
+
+// Problem is an RFC 9457 problem document.
+type Problem struct {
+	Type    string `json:"type"`
+	Title   string `json:"title"`
+	Status  int    `json:"status"`
+	Code    string `json:"code" doc:"stable, for programs"`
+	Detail  string `json:"detail" doc:"for people: what happened and what to do"`
+	Request string `json:"request_id"`
+}
+
+// Error implements error.
+func (p *Problem) Error() string { return p.Detail }
+
+// GetStatus implements huma.StatusError.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType makes huma label the document as RFC 9457 asks.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+func (api *API) problem(c Caller, op Op, err error) error {
+	if err == nil {
+		return nil
+	}
+	var ready huma.StatusError
+	if errors.As(err, &ready) {
+		return ready
+	}
+	public := fault.Public(err)
+	if public.Kind == fault.Internal {
+		api.log.Error("request failed", "request", c.Request, "operation", operationID(op), "error", err)
+	}
+	status := public.Kind.Status()
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: public.Code, Detail: public.Message, Request: c.Request}
+}

@@ -1,0 +1,115 @@
+package rest_test
+
+import (
+	"context"
+	"encoding/json/v2"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/rest"
+)
+
+var errTaken = fault.New(fault.Conflict, "taken", "it is taken")
+
+type greetRequest struct {
+	Name string `path:"name"`
+	Body struct {
+		Loud bool `json:"loud"`
+	}
+}
+
+type greeting struct {
+	Text string `json:"text"`
+}
+
+func serve(t *testing.T) *httptest.Server {
+	mux := http.NewServeMux()
+	api := rest.New(mux, "test", func(_ context.Context, token string) (rest.Caller, error) {
+		switch token {
+		case "admin":
+			return rest.Caller{Name: "ada", Role: "admin", Write: true}, nil
+		case "viewer":
+			return rest.Caller{Name: "vic", Role: "viewer"}, nil
+		}
+		return rest.Caller{}, rest.ErrNoToken
+	}, slog.New(slog.DiscardHandler))
+	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/greet/{name}", Summary: "Greet", Need: rest.Write},
+		func(_ context.Context, c rest.Caller, r *greetRequest) (*greeting, error) {
+			switch r.Name {
+			case "taken":
+				return nil, errTaken
+			case "broken":
+				return nil, errors.New("password=hunter2")
+			}
+			return &greeting{Text: c.Name + " greets " + r.Name + " " + c.Reason}, nil
+		})
+	rest.Handle(api, rest.Op{Method: "DELETE", Path: "/api/v1/greet/{name}", Summary: "Forget", Need: rest.Write},
+		func(_ context.Context, c rest.Caller, r *struct {
+			Name string `path:"name"`
+		}) (*rest.None, error) {
+			return nil, nil
+		})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func do(t *testing.T, s *httptest.Server, method, path, token, body string) (int, string) {
+	t.Helper()
+	req, _ := http.NewRequest(method, s.URL+path, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Countersign-Reason", "because")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var sb strings.Builder
+	buf := make([]byte, 4096)
+	for {
+		n, err := resp.Body.Read(buf)
+		sb.Write(buf[:n])
+		if err != nil {
+			break
+		}
+	}
+	return resp.StatusCode, sb.String()
+}
+
+func TestHandle(t *testing.T) {
+	s := serve(t)
+	for _, c := range []struct {
+		name, method, path, token, body string
+		status                          int
+		contains                        string
+	}{
+		{"greets", "POST", "/api/v1/greet/bob", "admin", `{"loud":true}`, 200, "ada greets bob because"},
+		{"no token", "POST", "/api/v1/greet/bob", "", `{"loud":true}`, 401, "no_token"},
+		{"role", "POST", "/api/v1/greet/bob", "viewer", `{"loud":true}`, 403, "role_required"},
+		{"unknown field", "POST", "/api/v1/greet/bob", "admin", `{"loud":true,"x":1}`, 422, "unexpected"},
+		{"fault", "POST", "/api/v1/greet/taken", "admin", `{"loud":true}`, 409, `"code":"taken"`},
+		{"no body", "DELETE", "/api/v1/greet/bob", "admin", "", 204, ""},
+		{"foreign error", "POST", "/api/v1/greet/broken", "admin", `{"loud":true}`, 500, `"code":"internal"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			status, body := do(t, s, c.method, c.path, c.token, c.body)
+			if status != c.status || !strings.Contains(body, c.contains) || strings.Contains(body, "hunter2") {
+				t.Errorf("%d %s", status, body)
+			}
+			if status >= 400 && status != 422 {
+				var p rest.Problem
+				if err := json.Unmarshal([]byte(body), &p); err != nil || p.Request == "" {
+					t.Errorf("not a problem document: %s (%v)", body, err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,137 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits of a Watcher.
+const (
+	// PollEvery is how often a replica looks for changes.
+	PollEvery = 200 * time.Millisecond
+	// StaleAfter is how old a replica's view may be before it must refuse.
+	StaleAfter = time.Second
+)
+
+// Bump marks what name stands for as changed. It belongs in the transaction
+// that changes it.
+func Bump(ctx context.Context, tx *Tx, name string) error {
+	_, err := tx.Exec(ctx, `INSERT INTO versions (name, version) VALUES ($1, 1)
+		ON CONFLICT (name) DO UPDATE SET version = versions.version + 1`, name)
+	return err
+}
+
+// Watcher keeps in-memory copies true. Register with On before Start.
+type Watcher struct {
+	db     *DB
+	log    *slog.Logger
+	now    func() time.Time
+	mu     sync.Mutex // serialises polls
+	subs   map[string][]func(context.Context) error
+	seen   map[string]int64
+	last   atomic.Int64 // time of the last complete poll, UnixNano
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewWatcher returns a stopped watcher.
+func NewWatcher(db *DB, log *slog.Logger) *Watcher {
+	return &Watcher{db: db, log: log, now: time.Now, subs: map[string][]func(context.Context) error{}, seen: map[string]int64{}}
+}
+
+// On registers reload to run at the first poll and whenever name is bumped.
+func (w *Watcher) On(name string, reload func(context.Context) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.subs[name] = append(w.subs[name], reload)
+	w.seen[name] = -1
+}
+
+// Poll looks once and reloads what changed. A caller that changed something
+// polls before it answers, so that its own next request sees the change. If a
+// reload fails the view stays old and is not Fresh.
+func (w *Watcher) Poll(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	started := w.now()
+	current, err := w.versions(ctx)
+	if err != nil {
+		return ErrUnavailable.With(err)
+	}
+	for name, subs := range w.subs {
+		if w.seen[name] == current[name] {
+			continue
+		}
+		for _, reload := range subs {
+			if err := reload(ctx); err != nil {
+				return fmt.Errorf("reload %s: %w", name, err)
+			}
+		}
+		w.seen[name] = current[name]
+	}
+	w.last.Store(started.UnixNano())
+	return nil
+}
+
+func (w *Watcher) versions(ctx context.Context) (map[string]int64, error) {
+	rows, err := w.db.Query(ctx, `SELECT name, version FROM versions`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	current := map[string]int64{}
+	for rows.Next() {
+		var name string
+		var version int64
+		if err := rows.Scan(&name, &version); err != nil {
+			return nil, err
+		}
+		current[name] = version
+	}
+	return current, rows.Err()
+}
+
+// Fresh reports whether the last complete poll began less than StaleAfter ago.
+func (w *Watcher) Fresh() bool {
+	return w.now().Sub(time.Unix(0, w.last.Load())) < StaleAfter
+}
+
+// Start polls once, failing if that fails, and then in the background.
+func (w *Watcher) Start(ctx context.Context) error {
+	if err := w.Poll(ctx); err != nil {
+		return err
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	w.cancel, w.done = cancel, make(chan struct{})
+	go w.loop(run)
+	return nil
+}
+
+func (w *Watcher) loop(ctx context.Context) {
+	defer close(w.done)
+	tick := time.NewTicker(PollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := w.Poll(ctx); err != nil && ctx.Err() == nil {
+			w.log.Error("cannot look for changes; calls are refused until it works", "error", err)
+		}
+	}
+}
+
+// Stop ends polling. It is safe to call more than once and before Start.
+func (w *Watcher) Stop() {
+	if w.cancel != nil {
+		w.cancel()
+		<-w.done
+		w.cancel = nil
+	}
+}
