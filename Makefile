@@ -1,0 +1,59 @@
+# Countersign. `make help` lists what there is.
+
+SHELL := /usr/bin/env bash
+.DEFAULT_GOAL := help
+
+# go.mod names the toolchain; an older Go fetches it.
+export GOTOOLCHAIN := auto
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BIN     := bin/countersign
+PG      := scripts/with-postgres.sh
+LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.13.0
+
+.PHONY: help up build test test-short test-race test-faults bench fuzz conformance lint verify clean
+
+help: ## show this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: build ## build Countersign and start it with the example business
+	$(BIN) up --example
+
+build: ## build bin/countersign
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/countersign
+
+test: ## run every test on both engines (installs and starts PostgreSQL when missing; npm clients too)
+	$(PG) go test ./...
+
+test-short: ## run the tests that need Go alone (SQLite)
+	env -u COUNTERSIGN_TEST_POSTGRES go test -short ./...
+
+test-race: ## run every test on both engines under the race detector
+	$(PG) go test -race ./...
+
+test-faults: ## the long fault tests: hundreds of kills on each engine
+	COUNTERSIGN_FAULTS=long $(PG) go test -count=1 -timeout 60m -run 'Kill|Fault|Crash' ./...
+
+bench: ## measure, print ratios, write bench/results/*.json
+	@mkdir -p bench/results
+	COUNTERSIGN_BENCH_OUT=$(CURDIR)/bench/results $(PG) scripts/bench.sh
+
+fuzz: ## run every fuzz target for FUZZTIME each (default 60s)
+	scripts/fuzz.sh $(or $(FUZZTIME),60s)
+
+conformance: build ## run the MCP conformance suite directly and through Countersign
+	go run ./conformance -out docs/conformance.md
+
+lint: ## gofmt, go vet, golangci-lint
+	@test -z "$$(gofmt -l cmd client internal conformance test 2>/dev/null)" || { gofmt -l cmd client internal conformance test; echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go run $(LINT) run ./...
+
+verify: build lint test test-race ## all that CI does
+	go mod verify
+	@git diff --exit-code -- go.mod go.sum
+
+clean: ## remove what building made
+	rm -rf bin

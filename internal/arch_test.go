@@ -1,0 +1,270 @@
+package internal_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/countersign/countersign/"
+
+// order is the floor plan as data. A line "a, b < c, d" says that c and d may
+// import a and b, and whatever a and b may import. It is a statement of policy:
+// when a build breaks it, move the code or argue for a new line in docs/design,
+// never add a line to make the build pass.
+const order = `
+NONE < id, fault, config, client, audit/tlog, inspection, gateway/llm/openai, gateway/llm/anthropic, example
+
+# the cellar
+fault < storage
+fault, id < rest
+storage < job
+storage < storage/storagetest
+
+# the ledger: knows nobody
+id, fault, storage, job < audit
+audit, rest, job < audit/search
+
+# the rooms
+audit, storage, rest, job, fault, id < findings
+findings < identity
+identity < connections, secrets, policy
+inspection < policy
+connections, secrets, policy < manifest
+
+# the line
+identity, policy, secrets, connections, inspection, findings, audit < gateway
+gateway < gateway/mcp
+gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
+
+# the doors
+client, audit/tlog, config, example < cli
+config, manifest, audit/search, gateway/llm, gateway/mcp, example < server
+server, cli < cmd/countersign
+`
+
+// only names third-party and standard packages that must stay in few places
+// (prefix -> the packages that may import it; a trailing /... covers a subtree).
+var only = map[string][]string{
+	"net/http": {"rest", "gateway/...", "server", "client", "example/...", "secrets/provider/...", "cli",
+		"audit/search", "findings", "identity", "policy", "connections", "secrets", "manifest"},
+	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "job", "manifest"},
+	"github.com/cedar-policy":         {"policy"},
+	"github.com/tink-crypto":          {"secrets"},
+	"gocloud.dev":                     {"secrets"},
+	"github.com/jackc/pgx":            {"storage/...", "audit/..."},
+	"modernc.org/sqlite":              {"storage/...", "example/..."},
+	"github.com/danielgtaylor/huma":   {"rest"},
+	"github.com/modelcontextprotocol": {"example/..."},
+	"github.com/openai/openai-go":     {"example/..."},
+	"github.com/anthropics":           {"example/..."},
+	"github.com/spf13/cobra":          {"cli"},
+	"charm.land":                      {"cli"},
+	"encoding/json":                   {}, // the v1 package: see DESIGN "one parser"; v2 and jsontext are matched exactly below
+	"github.com/tidwall":              {},
+	"testing":                         {"storage/storagetest", "secrets/leaktest"},
+	"github.com/countersign/countersign/internal/storage/storagetest": {},
+}
+
+// handlers names the files of a room that may import net/http.
+var handlers = []string{"http.go"}
+
+var banned = []string{"util", "utils", "common", "helpers", "types", "models", "shared", "pkg"}
+
+type file struct {
+	pkg, name string
+	imports   []string
+}
+
+func TestDependencies(t *testing.T) {
+	allowed := closure(t)
+	for _, f := range sources(t) {
+		may, known := allowed[root(f.pkg, allowed)]
+		if !known {
+			t.Errorf("%s/%s: package %q is not in the floor plan; add it to the table with a reason", f.pkg, f.name, f.pkg)
+			continue
+		}
+		for _, imp := range f.imports {
+			ours, ok := strings.CutPrefix(imp, module)
+			if !ok {
+				continue
+			}
+			ours = strings.TrimPrefix(ours, "internal/")
+			if root(ours, allowed) == root(f.pkg, allowed) || may[root(ours, allowed)] {
+				continue
+			}
+			t.Errorf("%s/%s imports %s: not in the table", f.pkg, f.name, ours)
+		}
+	}
+}
+
+func TestForeignPackagesStayInTheirPlaces(t *testing.T) {
+	for _, f := range sources(t) {
+		for _, imp := range f.imports {
+			for prefix, places := range only {
+				if !under(imp, prefix) || imp == "encoding/json/v2" || imp == "encoding/json/jsontext" {
+					continue
+				}
+				if !slices.ContainsFunc(places, func(p string) bool { return p == f.pkg || within(f.pkg, p) }) {
+					t.Errorf("%s/%s may not import %s", f.pkg, f.name, imp)
+				}
+			}
+		}
+	}
+}
+
+func TestRoomsKeepHTTPInOneFile(t *testing.T) {
+	for _, f := range sources(t) {
+		switch {
+		case within(f.pkg, "gateway/..."), within(f.pkg, "example/..."), slices.Contains([]string{"rest", "server", "client", "cli"}, f.pkg):
+			continue
+		}
+		if slices.Contains(f.imports, "net/http") && !slices.Contains(handlers, f.name) {
+			t.Errorf("%s/%s imports net/http; only %v may", f.pkg, f.name, handlers)
+		}
+	}
+}
+
+func TestEveryPackageIsDocumentedAndWellNamed(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range sources(t) {
+		if seen[f.pkg] {
+			continue
+		}
+		seen[f.pkg] = true
+		if slices.Contains(banned, path.Base(f.pkg)) {
+			t.Errorf("package %s: a name that says nothing", f.pkg)
+		}
+		if f.pkg == "cmd/countersign" || f.pkg == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir(f.pkg), "doc.go")); err != nil {
+			t.Errorf("package %s has no doc.go", f.pkg)
+		}
+	}
+}
+
+// closure reads order into: package -> everything it may import.
+func closure(t *testing.T) map[string]map[string]bool {
+	direct := map[string]map[string]bool{}
+	for line := range strings.Lines(order) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		below, above, ok := strings.Cut(line, " < ")
+		if !ok {
+			t.Fatalf("bad line %q", line)
+		}
+		for _, a := range split(above) {
+			if direct[a] == nil {
+				direct[a] = map[string]bool{}
+			}
+			for _, b := range split(below) {
+				if b != "NONE" {
+					direct[a][b] = true
+				}
+			}
+		}
+	}
+	all := map[string]map[string]bool{}
+	var visit func(p string, path []string) map[string]bool
+	visit = func(p string, path []string) map[string]bool {
+		if slices.Contains(path, p) {
+			t.Fatalf("the table has a cycle: %v", append(path, p))
+		}
+		if all[p] != nil {
+			return all[p]
+		}
+		set := map[string]bool{}
+		for d := range direct[p] {
+			set[d] = true
+			for x := range visit(d, append(path, p)) {
+				set[x] = true
+			}
+		}
+		all[p] = set
+		return set
+	}
+	for p := range direct {
+		visit(p, nil)
+	}
+	return all
+}
+
+// root returns the table's entry for pkg: itself, or the nearest listed parent,
+// so that a room may have packages beneath it which only it shares.
+func root(pkg string, table map[string]map[string]bool) string {
+	for p := pkg; p != "." && p != ""; p = path.Dir(p) {
+		if _, ok := table[p]; ok {
+			return p
+		}
+	}
+	return pkg
+}
+
+func split(list string) []string {
+	var out []string
+	for p := range strings.SplitSeq(list, ",") {
+		out = append(out, strings.TrimSpace(p))
+	}
+	return out
+}
+
+func under(imp, prefix string) bool { return imp == prefix || strings.HasPrefix(imp, prefix+"/") }
+
+func within(pkg, pattern string) bool {
+	base, ok := strings.CutSuffix(pattern, "/...")
+	return ok && under(pkg, base)
+}
+
+func dir(pkg string) string {
+	for _, base := range []string{".", ".."} {
+		p := filepath.Join(base, filepath.FromSlash(pkg))
+		if info, err := os.Stat(p); err == nil && info.IsDir() {
+			return p
+		}
+	}
+	return pkg
+}
+
+// sources returns every non-test Go file of the product.
+func sources(t *testing.T) []file {
+	t.Helper()
+	var out []file
+	for _, top := range []string{".", "../cmd", "../client"} {
+		err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+				return err
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			out = append(out, file{pkg: filepath.ToSlash(strings.TrimPrefix(filepath.Dir(p), "../")), name: filepath.Base(p), imports: imports(f)})
+			return nil
+		})
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	if len(out) == 0 {
+		t.Fatal("no sources found")
+	}
+	return out
+}
+
+func imports(f *ast.File) []string {
+	var out []string
+	for _, s := range f.Imports {
+		out = append(out, strings.Trim(s.Path.Value, `"`))
+	}
+	return out
+}
