@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json/jsontext"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/identity"
+)
+
+// Limits on what is kept of a call's content.
+const (
+	// CaptureCap is how many bytes of a prompt or an answer the log keeps.
+	CaptureCap = 64 << 10
+	// CaptureMargin is how many bytes beyond CaptureCap a front should hand over
+	// when there are more, so that a secret on the border is seen whole before
+	// the cut.
+	CaptureMargin = 8 << 10
+)
+
+// Incoming is a request as a front received it, before anyone knows who sent
+// it and before a byte of its body was read.
+type Incoming struct {
+	Front      string // "llm", "mcp"
+	Connection string // as the path names it: for the log when parsing fails; may be empty
+	Tool       string // the same, if known before the body is read
+	Credential string // as presented; see Credential
+	Remote     string // network address, with or without the port
+	Client     string // User-Agent
+	// Parse reads the body and turns it into a Call. It runs after the caller
+	// is known. An error refuses the request: a *Refusal or a fault. With an
+	// error it may also return what it understood, for the log.
+	Parse func(ctx context.Context, who identity.Caller) (*Call, error)
+}
+
+// Call is one request by an agent to a tool. The front fills it in Parse;
+// Serve fills what is marked so.
+type Call struct {
+	Connection connections.Connection
+	Tool       connections.Tool
+	Args       jsontext.Value // what policy reads: a JSON object, strictly parsed from the bytes in Request
+	Request    *Upstream
+	Digest     string          // hex SHA-256 of the exact bytes decided on; by Serve, of Request.Body, if empty
+	Prompt     []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
+	Observer   Observer        // may be nil
+	// Rewrite, if set, may change the upstream's answer (header and body)
+	// before it is observed, measured and passed on: lists are filtered here. It
+	// runs for every status. If it replaces the body it answers for closing the
+	// old one and for the Content-Length. An error refuses the call as a bad
+	// answer of the upstream, unless it is a *Refusal itself.
+	Rewrite func(resp *http.Response) error
+
+	ID      string          // call_…; by Serve if empty
+	Run     string          // run_…; by Serve
+	Who     identity.Caller // by Serve; zero when Countersign itself reaches out
+	Started time.Time       // by Serve
+}
+
+// Upstream is a call's request as it goes out. Its path is relative to the
+// connection's URL.
+type Upstream struct {
+	Method string
+	Path   string // escaped, begins with "/" or is empty
+	Query  string // raw, without "?"
+	// Header is the client's; forward copies what may pass and leaves it alone.
+	Header http.Header
+	Body   []byte // exactly the bytes that were decided on
+	// Release, if set, is called exactly once when nothing reads Body any more.
+	Release func()
+	// Idle is how long the answer may be silent: 0 means the gateway's default,
+	// negative means without limit (a listening stream).
+	Idle time.Duration
+}
+
+// Answer is an upstream's answer on its way to the agent.
+type Answer struct {
+	Status int
+	Header http.Header // what may pass on, owned by the receiver
+	// Body must be read to its end or closed; closing it earlier means that the
+	// client went away, cancels the upstream and records the call as cancelled.
+	// Closing is idempotent. A read error means that the upstream broke off.
+	Body  io.ReadCloser
+	Call  string // call_…
+	Event string // evt_… of the intent
+	Run   string // run_…
+}
+
+// Observer sees a call's answer as it passes. One is made by the front for
+// each call. Its methods are called one after the other, never concurrently,
+// and must not block.
+type Observer interface {
+	// Begin is called once, when the upstream's header has arrived.
+	Begin(status int, header http.Header)
+	// Chunk sees bytes as they are passed on. It must not keep b, nor more than
+	// CaptureCap+CaptureMargin of what it saw.
+	Chunk(b []byte)
+	// Done is called exactly once if Begin was, after the last Chunk; err is why
+	// the answer ended early, nil at its end.
+	Done(err error) Seen
+}
+
+// Seen is what an observer learned from an answer.
+type Seen struct {
+	Usage    *audit.Usage
+	Payloads []audit.Payload // of the outcome; owned by the receiver
+	Failed   string          // if not empty, the answer said that the call failed, in one line
+	Code     int             // of the failure, if other than the HTTP status (JSON-RPC)
+}
+
+// Transport carries calls to an upstream that is not reached by HTTP. The
+// receipt lets it obtain the secrets that the upstream needs at its start.
+type Transport interface {
+	// Send works like http.RoundTripper, for req made from call.Request. It must
+	// end when ctx does. A response body that is closed early cancels the call.
+	Send(ctx context.Context, receipt audit.Receipt, call *Call, req *http.Request) (*http.Response, error)
+}

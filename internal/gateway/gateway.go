@@ -1,0 +1,159 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json/jsontext"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/secrets"
+)
+
+// Serve takes one request the whole way. The error is always a *Refusal.
+func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
+	who, err := g.authenticate(ctx, in) // agent, principal chain, credential
+	if err != nil {
+		return nil, err
+	}
+	call, err := g.parse(ctx, in, who) // the body is read only now
+	if err != nil {
+		return nil, err
+	}
+	verdict := g.decide(call)                        // pin, grants, policy: allow, deny or hold
+	verdict = g.approve(verdict)                     // no-op unless held
+	receipt, err := g.record(ctx, in, call, verdict) // durable or the request ends here; a denial yields no receipt
+	if err != nil {
+		return nil, err
+	}
+	return g.forward(ctx, receipt, call) // the secret is injected here; the outcome is recorded when the answer ends
+}
+
+// Reach takes a call of Countersign's own (discovery), in the name of by, the
+// same way but for identity and policy: recorded before it leaves, forwarded
+// with a receipt, its outcome recorded. The error is always a *Refusal.
+func (g *Gateway) Reach(ctx context.Context, by audit.Actor, reason string, call *Call) (*Answer, error) {
+	g.prepare(call)
+	receipt, err := g.recordReach(ctx, by, reason, call)
+	if err != nil {
+		return nil, err
+	}
+	return g.forward(ctx, receipt, call)
+}
+
+// Authenticator resolves credentials; identity.Service is one.
+type Authenticator interface {
+	Authenticate(ctx context.Context, credential string) (identity.Caller, error)
+	Used(c identity.Caller, at time.Time)
+}
+
+// Decider answers policy's question; policy.Service is one.
+type Decider interface {
+	Decide(req policy.Request) policy.Decision
+	Visible(a policy.Agent, act policy.Action) bool
+}
+
+// Ledger is the part of the log that a call needs; audit.Log is one.
+type Ledger interface {
+	Intent(ctx context.Context, ev audit.Event, p ...audit.Payload) (audit.Receipt, error)
+	Append(ctx context.Context, ev audit.Event, p ...audit.Payload) (audit.Ref, error)
+	Outcome(r audit.Receipt, ev audit.Event, p ...audit.Payload)
+	Later(ev audit.Event)
+}
+
+// Injector hands out an upstream's secret against a receipt; secrets.Service is one.
+type Injector interface {
+	Inject(r audit.Receipt, u secrets.Use) (secrets.Value, error)
+}
+
+// Options are what a gateway is made of. Authenticator, Decider, Ledger,
+// Injector and Redactor must be set.
+type Options struct {
+	Authenticator Authenticator
+	Decider       Decider
+	Ledger        Ledger
+	Injector      Injector
+	Redactor      audit.Redactor // applied before a capture is cut, so that no half secret survives the cut
+	Now           func() time.Time
+	Logger        *slog.Logger
+
+	// HeaderTimeout is how long an upstream may take to begin its answer when
+	// its connection does not say; 0 means 10 minutes.
+	HeaderTimeout time.Duration
+	// IdleTimeout is how long an answer may be silent; 0 means 5 minutes.
+	IdleTimeout time.Duration
+	// RunGap is the pause after which an agent's next call begins a new derived
+	// run; 0 means 15 minutes.
+	RunGap time.Duration
+}
+
+// Gateway is the line. It is safe for concurrent use.
+type Gateway struct {
+	o          Options
+	transports *transports
+	runs       *runs
+	refused    *coalescer
+	active     sync.WaitGroup // calls whose outcome is not yet handed to the log
+}
+
+// New returns a gateway. Close stops it.
+func New(o Options) *Gateway {
+	if o.Authenticator == nil || o.Decider == nil || o.Ledger == nil || o.Injector == nil || o.Redactor == nil {
+		panic("gateway: Authenticator, Decider, Ledger, Injector and Redactor must be set")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.HeaderTimeout = orDefault(o.HeaderTimeout, 10*time.Minute)
+	o.IdleTimeout = orDefault(o.IdleTimeout, 5*time.Minute)
+	o.RunGap = orDefault(o.RunGap, 15*time.Minute)
+	return &Gateway{
+		o: o, transports: newTransports(o.HeaderTimeout), runs: newRuns(o.RunGap),
+		refused: newCoalescer(o.Now, o.Ledger.Later),
+	}
+}
+
+// Stdio sets what carries calls to connections that are started by a command.
+// It must be called before the first call.
+func (g *Gateway) Stdio(t Transport) { g.transports.stdio = t }
+
+// Close waits until every call under way has handed over its outcome, then
+// releases connections. The log must be closed after it.
+func (g *Gateway) Close(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { g.active.Wait(); close(done) }()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	g.refused.close()
+	g.transports.close()
+	return err
+}
+
+// Visible reports whether who may use the tool for some arguments: what lists show.
+func (g *Gateway) Visible(who identity.Caller, c connections.Connection, t connections.Tool) bool {
+	return g.o.Decider.Visible(policyAgent(who), policyAction(c, t))
+}
+
+// Would returns what policy would decide for a call of who with these
+// arguments now, without recording anything: for lists of what may be used.
+func (g *Gateway) Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision {
+	return g.o.Decider.Decide(g.question(&Call{Connection: c, Tool: t, Args: args, Who: who}, g.o.Now()))
+}
+
+func orDefault(d, standard time.Duration) time.Duration {
+	if d == 0 {
+		return standard
+	}
+	return d
+}

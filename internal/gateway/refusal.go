@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"errors"
+	"time"
+
+	"github.com/countersign/countersign/internal/fault"
+)
+
+// Codes of refusals that a front must be able to tell apart.
+const (
+	CodeDenied   = "policy_denied"
+	CodePending  = "approval_pending"
+	CodeDrifted  = "tool_changed"
+	CodeUnpinned = "tool_not_accepted"
+)
+
+// Refusal is why a call got no answer from its upstream. Serve and Reach
+// return no other error. Nothing in it is secret or about another agent.
+type Refusal struct {
+	Kind   fault.Kind // its Status is the HTTP status of the refusal
+	Code   string     // stable, for programs
+	Reason string     // for people and models: what happened and what to do
+	Advice []string   // from the policies that denied or hold
+
+	Call       string // call_…, empty if it never became a call
+	Event      string // evt_… that recorded the refusal, or of the intent if the upstream failed; may be empty
+	Run        string
+	RetryAfter time.Duration // when trying again makes sense; 0 if unknown
+	// Sent reports that the request may have reached the upstream.
+	Sent bool
+
+	cause error
+}
+
+// Error returns the reason.
+func (r *Refusal) Error() string { return r.Reason }
+
+// Unwrap returns the cause, for our own log; it is never shown to the agent.
+func (r *Refusal) Unwrap() error { return r.cause }
+
+// Held reports whether the call waits for people.
+func (r *Refusal) Held() bool { return r.Code == CodePending }
+
+// Denied reports whether policy, a hold or a pin refused the call, as opposed
+// to its form or to a failure.
+func (r *Refusal) Denied() bool {
+	switch r.Code {
+	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned:
+		return true
+	}
+	return false
+}
+
+// Refuse turns an error into a Refusal: a *Refusal stays what it is, a fault
+// keeps its kind, code and message, anything else becomes internal.
+func Refuse(err error) *Refusal {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r
+	}
+	public := fault.Public(err)
+	return &Refusal{Kind: public.Kind, Code: public.Code, Reason: public.Message, cause: err}
+}
+
+// Errors of this package.
+var (
+	ErrCredential = fault.New(fault.Unauthenticated, "credential_missing", "no credential was presented; send the agent's key as Authorization: Bearer, x-api-key or api-key")
+	ErrAmbiguous  = fault.New(fault.Unauthenticated, "credential_ambiguous", "more than one credential was presented; send exactly one")
+	ErrNotParsed  = fault.New(fault.Internal, "not_parsed", "the front understood nothing and said nothing")
+	ErrPath       = fault.New(fault.Invalid, "bad_path", "the path may not contain empty, dot or encoded-slash segments")
+	ErrBody       = fault.New(fault.Invalid, "bad_body", "the request's body could not be read to its announced end")
+	ErrSlow       = fault.New(fault.Invalid, "body_too_slow", "the request's body did not arrive in time")
+	ErrTooLarge   = fault.New(fault.TooLarge, "body_too_large", "the request's body is over the limit")
+	ErrConnection = fault.New(fault.NotFound, "unknown_connection", "there is no such connection")
+
+	ErrURL       = fault.New(fault.Unavailable, "bad_connection", "the connection's URL cannot be used; ask its owner")
+	ErrAddress   = fault.New(fault.Upstream, "address_refused", "the upstream's address is private, local or reserved, and its connection does not allow that")
+	ErrUpstream  = fault.New(fault.Upstream, "upstream_unreachable", "the upstream could not be reached")
+	ErrTimeout   = fault.New(fault.Upstream, "upstream_timeout", "the upstream did not answer in time")
+	ErrIdle      = fault.New(fault.Upstream, "upstream_idle", "the upstream fell silent in the middle of its answer")
+	ErrRedirect  = fault.New(fault.Upstream, "upstream_redirect", "the upstream answered with a redirect, which is not followed; ask the connection's owner to correct its URL")
+	ErrRejected  = fault.New(fault.Upstream, "upstream_credential", "the upstream refused Countersign's own credential; ask the connection's owner")
+	ErrAnswer    = fault.New(fault.Upstream, "upstream_answer", "the upstream's answer could not be understood")
+	ErrCancelled = fault.New(fault.Unavailable, "cancelled", "the call was cancelled")
+	ErrLedger    = fault.New(fault.Unavailable, "log_unavailable", "the log cannot be written, so nothing is forwarded; try again")
+	ErrSecret    = fault.New(fault.Unavailable, "secret_unavailable", "the upstream's credential cannot be used; ask the connection's owner")
+	ErrNoReceipt = fault.New(fault.Internal, "no_receipt", "the call has no receipt for its intent")
+	ErrTransport = fault.New(fault.Unavailable, "no_transport", "nothing here can reach this kind of connection")
+	ErrPanic     = fault.New(fault.Internal, "internal", "internal error while the call was under way; its outcome is recorded")
+	ErrHeader    = fault.New(fault.Invalid, "bad_header", "a header of the request is malformed")
+)
