@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 
@@ -39,6 +40,9 @@ type Caller struct {
 	Write   bool   // the role may change things
 	Reason  string // X-Countersign-Reason: why the person does it, for the log
 	Request string // the request's identifier, also in the answer's X-Request-Id
+	Remote  string // network address of the client, without the port
+
+	Credential string // identifier of the token presented, never its value
 }
 
 // Authenticator resolves the bearer token of a request to a person. It returns
@@ -159,7 +163,7 @@ func (api *API) authenticate(op Op) func(huma.Context, func(huma.Context)) {
 		request := id.New("req")
 		hc.SetHeader("X-Request-Id", request)
 		hc.SetHeader("Cache-Control", "no-store")
-		c := Caller{Request: request}
+		c := Caller{}
 		if op.Need != Public {
 			var err error
 			if c, err = api.caller(hc, op); err != nil {
@@ -167,9 +171,16 @@ func (api *API) authenticate(op Op) func(huma.Context, func(huma.Context)) {
 				return
 			}
 		}
-		c.Request, c.Reason = request, hc.Header("X-Countersign-Reason")
+		c.Request, c.Reason, c.Remote = request, hc.Header("X-Countersign-Reason"), host(hc.RemoteAddr())
 		next(huma.WithValue(hc, callerKey{}, c))
 	}
+}
+
+func host(addr string) string {
+	if h, _, err := net.SplitHostPort(addr); err == nil {
+		return h
+	}
+	return addr
 }
 
 func (api *API) caller(hc huma.Context, op Op) (Caller, error) {

@@ -271,6 +271,17 @@ func Duplicate(err error) bool {
 	return errors.As(err, &lite) && (lite.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || lite.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 }
 
+// Referenced reports whether err says that a row is named by, or names, another
+// that is still or no longer there (a foreign key).
+func Referenced(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code == "23503"
+	}
+	var lite *sqlite.Error
+	return errors.As(err, &lite) && lite.Code() == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
+}
+
 // NoRows reports whether err says that a query found nothing.
 func NoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
 
