@@ -58,6 +58,7 @@ type Call struct {
 	Run     string          // run_…; by Serve
 	Who     identity.Caller // by Serve; zero when Countersign itself reaches out
 	Started time.Time       // by Serve
+	remote  string          // network address of the caller, for policy
 }
 
 // Upstream is a call's request as it goes out. Its path is relative to the

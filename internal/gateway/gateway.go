@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json/jsontext"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -97,7 +96,7 @@ type Gateway struct {
 	transports *transports
 	runs       *runs
 	refused    *coalescer
-	active     sync.WaitGroup // calls whose outcome is not yet handed to the log
+	flight     flight
 }
 
 // New returns a gateway. Close stops it.
@@ -127,14 +126,7 @@ func (g *Gateway) Stdio(t Transport) { g.transports.stdio = t }
 // Close waits until every call under way has handed over its outcome, then
 // releases connections. The log must be closed after it.
 func (g *Gateway) Close(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { g.active.Wait(); close(done) }()
-	var err error
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
+	err := g.flight.wait(ctx)
 	g.refused.close()
 	g.transports.close()
 	return err

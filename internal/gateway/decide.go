@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/id"
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
+)
+
+// verdict is what was decided about a call, and what the agent is told if it
+// was not allowed.
+type verdict struct {
+	effect policy.Effect
+	record audit.Decision
+	code   string // of the refusal
+	reason string
+	advice []string
+	holds  []policy.Needed
+}
+
+// prepare fills in what Serve promises about a call.
+func (g *Gateway) prepare(call *Call) {
+	call.Started = g.o.Now()
+	if call.ID == "" {
+		call.ID = id.At(id.Call, call.Started)
+	}
+	if call.Request == nil {
+		call.Request = &Upstream{}
+	}
+	if call.Digest == "" {
+		sum := sha256.Sum256(call.Request.Body)
+		call.Digest = hex.EncodeToString(sum[:])
+	}
+}
+
+// decide asks whether the tool is the one a person accepted, then policy.
+func (g *Gateway) decide(call *Call) verdict {
+	if v, refused := pinned(call); refused {
+		return v
+	}
+	before := time.Now()
+	d := g.o.Decider.Decide(g.question(call, call.Started))
+	v := verdict{effect: d.Effect, reason: d.Reason, advice: d.Advice, holds: d.Holds, code: CodeDenied}
+	v.record = audit.Decision{
+		Effect: d.Effect.String(), Policies: d.Policies, Grants: d.Grants, Reason: d.Reason,
+		Version: d.Version, Micros: time.Since(before).Microseconds(),
+	}
+	if v.reason == "" && d.Effect != policy.Allow {
+		v.reason = "no policy or grant allows " + call.Connection.Name + "/" + call.Tool.Name + " for this agent"
+	}
+	return v
+}
+
+// pinned refuses a tool whose definition is not the one that a person saw.
+func pinned(call *Call) (verdict, bool) {
+	v := verdict{effect: policy.Deny}
+	switch call.Tool.Status {
+	case connections.StatusPinned:
+		return verdict{}, false
+	case connections.StatusDrifted:
+		v.code = CodeDrifted
+		v.reason = "the definition of this tool changed since a person accepted it; it stays refused until the connection's owner accepts the change"
+	default: // new, gone, or no status at all
+		v.code = CodeUnpinned
+		v.reason = "nobody has accepted this tool yet; the connection's owner can"
+	}
+	v.record = audit.Decision{Effect: policy.Deny.String(), Reason: v.reason}
+	return v, true
+}
+
+// question puts a call as policy sees it.
+func (g *Gateway) question(call *Call, now time.Time) policy.Request {
+	r := g.runs.look(call.Who, now)
+	q := policy.Request{
+		Agent: policyAgent(call.Who), Action: policyAction(call.Connection, call.Tool), Args: call.Args,
+		Run:    policy.Run{ID: r.id, Started: r.started, Calls: r.calls},
+		Caller: policy.Caller{Remote: host(call.remote), Credential: string(call.Who.Credential.Kind)},
+		Now:    now,
+	}
+	if q.Args == nil {
+		q.Args = noArgs
+	}
+	for _, a := range call.Who.OnBehalfOf {
+		q.OnBehalfOf = append(q.OnBehalfOf, a.Name)
+	}
+	return q
+}
+
+func policyAgent(who identity.Caller) policy.Agent {
+	a := who.Agent
+	return policy.Agent{Name: a.Name, Team: a.Team, Stage: a.Stage, Owner: a.Owner, Labels: a.Labels}
+}
+
+func policyAction(c connections.Connection, t connections.Tool) policy.Action {
+	return policy.Action{Connection: c.Name, Tool: t.Name, Effect: t.Effect, Kind: c.Kind}
+}

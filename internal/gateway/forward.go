@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/secrets"
+)
+
+const deniedKind = fault.Denied
+
+// forward sends a call whose intent is durable, and sees to it that its outcome
+// is recorded exactly once, whatever happens from here on.
+func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *Call) (answer *Answer, err error) {
+	g.flight.enter()
+	ctx, cancel := context.WithCancelCause(client)
+	a := &answerBody{g: g, receipt: receipt, call: call, client: client, ctx: ctx, cancel: cancel, began: time.Now(), length: -1, idle: g.idle(call)}
+	defer func() {
+		if p := recover(); p != nil {
+			g.o.Logger.Error("panic while forwarding", "call", call.ID, "panic", p, "stack", string(debug.Stack()))
+			answer, err = nil, g.refuse(call, receipt, ErrPanic, true)
+		}
+		if err != nil {
+			a.fail(err)
+		}
+	}()
+	resp, err := g.send(ctx, receipt, call)
+	if err != nil {
+		return nil, a.broken(err, sent(err))
+	}
+	a.status = resp.StatusCode
+	if err := unacceptable(resp); err != nil {
+		resp.Body.Close()
+		return nil, g.refuse(call, receipt, err, true)
+	}
+	cleanAnswer(resp.Header)
+	if call.Rewrite != nil {
+		if err := call.Rewrite(resp); err != nil {
+			resp.Body.Close()
+			return nil, a.rewriteFailed(err)
+		}
+	}
+	a.open(resp)
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run}, nil
+}
+
+func (g *Gateway) idle(call *Call) time.Duration {
+	switch {
+	case call.Request.Idle < 0:
+		return 0
+	case call.Request.Idle > 0:
+		return call.Request.Idle
+	}
+	return g.o.IdleTimeout
+}
+
+// fail ends a call that has no answer.
+func (a *answerBody) fail(err error) {
+	a.mu.Lock()
+	a.settle(err)
+	a.mu.Unlock()
+	a.cancel(err)
+}
+
+// send makes the request and its one attempt.
+func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (*http.Response, error) {
+	body := newBody(call.Request)
+	defer body.done()
+	if !receipt.For(call.ID) {
+		return nil, ErrNoReceipt
+	}
+	c := call.Connection
+	if len(c.Command) > 0 {
+		if g.transports.stdio == nil {
+			return nil, ErrTransport
+		}
+		req, err := newRequest(ctx, call, stdioBase, body)
+		if err != nil {
+			return nil, err
+		}
+		return g.transports.stdio.Send(ctx, receipt, call, req)
+	}
+	up, err := g.transports.of(c)
+	if err != nil {
+		return nil, err
+	}
+	req, err := newRequest(ctx, call, up.base, body)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.inject(receipt, call, req); err != nil {
+		return nil, err
+	}
+	return up.http.RoundTrip(req) //nolint:bodyclose // the answer's body is closed by answerBody
+}
+
+// inject puts the upstream's secret on the request: here, and only here.
+func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request) error {
+	c := call.Connection
+	name, prefix := "Authorization", "Bearer "
+	switch custom, isCustom := strings.CutPrefix(c.Auth, connections.AuthHeader); {
+	case isCustom:
+		name, prefix = custom, ""
+	case c.Auth == connections.AuthAPIKey:
+		name, prefix = "X-Api-Key", ""
+	case c.Auth == connections.AuthBearer:
+	case c.Auth == connections.AuthNone, c.Auth == "" && c.Secret == "":
+		return nil
+	default:
+		return ErrSecret.Say("the connection's way of authentication is not known here; ask its owner")
+	}
+	req.Header.Del(name) // the agent's, if it sent one by that name
+	if c.Secret == "" {
+		return nil
+	}
+	value, err := g.o.Injector.Inject(receipt, secrets.Use{Call: call.ID, Secret: c.Secret, Connection: c.Name, Host: req.URL.Host})
+	if err != nil {
+		return ErrSecret.With(err)
+	}
+	req.Header[http.CanonicalHeaderKey(name)] = []string{prefix + string(value.Expose())}
+	return nil
+}
+
+// unacceptable says why a response must not reach the agent.
+func unacceptable(resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return ErrRedirect
+	case http.StatusUnauthorized, http.StatusProxyAuthRequired:
+		// It is about our credential, not the agent's, and providers quote parts of it.
+		return ErrRejected
+	case http.StatusSwitchingProtocols:
+		return ErrAnswer
+	}
+	return nil
+}
+
+// broken turns a failed attempt, or an answer that broke off, into what the
+// agent is told.
+func (a *answerBody) broken(err error, reached bool) *Refusal {
+	timeout, isNet := errors.AsType[net.Error](err)
+	_, known := errors.AsType[*fault.Error](err)
+	switch {
+	case a.client.Err() != nil:
+		err = ErrCancelled.With(err)
+	case errors.Is(context.Cause(a.ctx), ErrIdle):
+		err = ErrIdle
+	case known:
+	case isNet && timeout.Timeout():
+		err = ErrTimeout.With(err)
+	default:
+		err = ErrUpstream.With(err)
+	}
+	return a.g.refuse(a.call, a.receipt, err, reached)
+}
+
+func (a *answerBody) rewriteFailed(err error) *Refusal {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		out := *r
+		out.Call, out.Event, out.Run, out.Sent = a.call.ID, a.receipt.Event(), a.call.Run, true
+		return &out
+	}
+	if a.ctx.Err() != nil {
+		return a.broken(err, true)
+	}
+	return a.g.refuse(a.call, a.receipt, ErrAnswer.With(err), true)
+}
+
+func (g *Gateway) refuse(call *Call, receipt audit.Receipt, err error, reached bool) *Refusal {
+	r := *Refuse(err)
+	r.Call, r.Event, r.Run, r.Sent, r.cause = call.ID, receipt.Event(), call.Run, reached, err
+	if r.Kind == fault.Internal {
+		g.o.Logger.Error("forwarding failed", "call", call.ID, "error", err)
+	}
+	return &r
+}
+
+// sent reports whether the request may have reached the upstream before err.
+func sent(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return false
+	}
+	for _, before := range []error{ErrAddress, ErrURL, ErrSecret, ErrNoReceipt, ErrTransport, ErrHeader} {
+		if errors.Is(err, before) {
+			return false
+		}
+	}
+	return true
+}
+
+func newRequest(ctx context.Context, call *Call, base requestBase, body *sharedBody) (*http.Request, error) {
+	up := call.Request
+	u, err := base.join(up.Path, up.Query)
+	if err != nil {
+		return nil, ErrURL.With(err)
+	}
+	method := up.Method
+	if method == "" {
+		method = http.MethodPost
+	}
+	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: cleanRequest(up.Header), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	if len(up.Body) > 0 {
+		req.Body, req.GetBody, req.ContentLength = body.reader(), body.again, int64(len(up.Body))
+	}
+	return req, nil
+}

@@ -1,0 +1,213 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/fault"
+)
+
+// answerBody is an answer's body on its way to the agent. It measures, hashes
+// and shows the observer what passes, holds nothing of it, and hands the
+// call's one outcome to the log when the answer ends, however it ends.
+type answerBody struct {
+	g       *Gateway
+	receipt audit.Receipt
+	call    *Call
+	client  context.Context // of the agent's request
+	ctx     context.Context // of the upstream's: ends with client, or with a cause of ours
+	cancel  context.CancelCauseFunc
+	began   time.Time
+	idle    time.Duration // 0: without limit
+
+	mu        sync.Mutex
+	body      io.ReadCloser // nil until the upstream has answered
+	length    int64         // announced, -1 if not
+	status    int
+	observing bool
+	digest    hash.Hash
+	bytes     int64
+	first     time.Duration
+	timer     *time.Timer
+	ended     bool
+	end       error // what Read returns once ended
+}
+
+// open attaches the upstream's response.
+func (a *answerBody) open(resp *http.Response) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.body, a.length, a.status = resp.Body, resp.ContentLength, resp.StatusCode
+	a.digest = sha256.New()
+	if a.idle > 0 {
+		a.timer = time.AfterFunc(a.idle, func() { a.cancel(ErrIdle) })
+	}
+	if o := a.call.Observer; o != nil {
+		a.observing = true
+		o.Begin(resp.StatusCode, resp.Header)
+	}
+}
+
+// Read passes on what the upstream sends. An error other than io.EOF is a
+// *Refusal: the answer broke off.
+func (a *answerBody) Read(p []byte) (int, error) {
+	a.mu.Lock()
+	if a.ended {
+		err := a.end
+		a.mu.Unlock()
+		return 0, err
+	}
+	if a.timer != nil {
+		a.timer.Reset(a.idle)
+	}
+	body := a.body
+	a.mu.Unlock()
+
+	n, err := body.Read(p) // blocks; Close may come in between
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	if a.ended { // closed meanwhile: the outcome is already told
+		return 0, a.end
+	}
+	if n > 0 {
+		if a.bytes == 0 {
+			a.first = time.Since(a.began)
+		}
+		a.bytes += int64(n)
+		a.digest.Write(p[:n])
+		if a.observing {
+			a.call.Observer.Chunk(p[:n])
+		}
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		a.settle(nil)
+	default:
+		err = a.broken(err, true)
+		a.settle(err)
+	}
+	return n, err
+}
+
+// Close ends the answer. Before its end that cancels the upstream.
+func (a *answerBody) Close() error {
+	a.mu.Lock()
+	if !a.ended {
+		var err error
+		if a.length < 0 || a.bytes != a.length {
+			err = ErrCancelled
+		}
+		a.settle(err)
+	}
+	body := a.body
+	a.body = nil
+	a.mu.Unlock()
+	a.cancel(ErrCancelled) // no effect on an answer that was read to its end
+	if body == nil {
+		return nil
+	}
+	return body.Close()
+}
+
+// settle ends the answer and has its outcome recorded, without making anyone
+// wait. The caller holds the mutex; the second call has no effect.
+func (a *answerBody) settle(err error) {
+	if a.ended {
+		return
+	}
+	a.ended, a.end = true, err
+	if err == nil {
+		a.end = io.EOF
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	o := audit.Outcome{Code: a.status, Micros: time.Since(a.began).Microseconds(), FirstByte: a.first.Microseconds(), Bytes: a.bytes}
+	go a.tell(o, err)
+}
+
+// tell hands the outcome to the log.
+func (a *answerBody) tell(o audit.Outcome, err error) {
+	defer a.g.flight.leave()
+	if a.digest != nil && a.bytes > 0 {
+		o.Digest = hex.EncodeToString(a.digest.Sum(nil))
+	}
+	seen := a.seen(err)
+	o.Usage = seen.Usage
+	classify(&o, seen, err)
+	ev := callEvent(a.call)
+	ev.Type, ev.Outcome = audit.CallOutcome, &o
+	a.g.o.Ledger.Outcome(a.receipt, ev, seen.Payloads...)
+}
+
+// seen asks the observer. An observer that panics costs what it saw, not the
+// outcome.
+func (a *answerBody) seen(err error) (s Seen) {
+	if !a.observing {
+		return Seen{}
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			a.g.o.Logger.Error("an observer panicked", "call", a.call.ID, "panic", p)
+			s = Seen{}
+		}
+	}()
+	s = a.call.Observer.Done(err)
+	for i := range s.Payloads {
+		s.Payloads[i] = a.g.cut(s.Payloads[i])
+	}
+	return s
+}
+
+// classify says how a call ended.
+func classify(o *audit.Outcome, seen Seen, err error) {
+	if seen.Code != 0 {
+		o.Code = seen.Code
+	}
+	switch {
+	case errors.Is(err, ErrCancelled):
+		o.Status = audit.Cancelled
+	case isAnswer(err):
+		o.Status, o.Error = audit.Failed, clip(oneLine(err.Error()), 300)
+	case err != nil:
+		o.Status, o.Error = audit.Broken, clip(oneLine(cause(err)), 300)
+	case seen.Failed != "":
+		o.Status, o.Error = audit.Failed, clip(oneLine(seen.Failed), 300)
+	case o.Code >= 400:
+		o.Status, o.Error = audit.Failed, http.StatusText(o.Code)
+	default:
+		o.Status = audit.Succeeded
+	}
+}
+
+// isAnswer reports whether err is about what the upstream answered rather than
+// about its silence.
+func isAnswer(err error) bool {
+	r, ok := errors.AsType[*Refusal](err)
+	return ok && (r.Code == ErrRedirect.Code || r.Code == ErrRejected.Code)
+}
+
+// cause says what broke, with the reason that only our log may show.
+func cause(err error) string {
+	r, ok := errors.AsType[*Refusal](err)
+	if !ok || r.cause == nil || r.cause.Error() == r.Reason {
+		return err.Error()
+	}
+	if f, ok := errors.AsType[*fault.Error](r.cause); ok {
+		return f.Error()
+	}
+	return r.Reason + ": " + r.cause.Error()
+}

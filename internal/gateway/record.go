@@ -1,0 +1,125 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json/jsontext"
+	"encoding/json/v2"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/policy"
+)
+
+const (
+	// ledgerWait bounds how long a call waits for its intent to be durable.
+	ledgerWait  = 30 * time.Second
+	retryLedger = time.Second
+)
+
+// record makes the verdict durable. Only an allowed call yields a receipt; a
+// denied or held one is refused after it was written. If the log cannot be
+// written nothing goes out.
+func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict) (audit.Receipt, error) {
+	ev := callEvent(call)
+	ev.Remote, ev.Client = host(in.Remote), clip(in.Client, 200)
+	ev.Decision = &v.record
+	payloads := g.intentPayloads(call)
+	// A client that leaves now must not leave us in doubt whether the intent
+	// was written, so the write does not end with the request.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
+	defer cancel()
+	if v.effect == policy.Allow {
+		ev.Type = audit.CallIntent
+		receipt, err := g.o.Ledger.Intent(ctx, ev, payloads...)
+		if err != nil {
+			return audit.Receipt{}, g.unrecorded(call, err)
+		}
+		return receipt, nil
+	}
+	ev.Type = audit.CallDenied
+	if v.effect == policy.Hold {
+		ev.Type = audit.CallHeld
+	}
+	ref, err := g.o.Ledger.Append(ctx, ev, payloads...)
+	if err != nil {
+		return audit.Receipt{}, g.unrecorded(call, err)
+	}
+	release(call.Request)
+	return audit.Receipt{}, &Refusal{
+		Kind: deniedKind, Code: v.code, Reason: v.reason, Advice: v.advice,
+		Call: call.ID, Event: ref.ID, Run: call.Run,
+	}
+}
+
+// recordReach records that Countersign itself reaches out.
+func (g *Gateway) recordReach(ctx context.Context, by audit.Actor, reason string, call *Call) (audit.Receipt, error) {
+	ev := callEvent(call)
+	ev.Type, ev.Actor, ev.Reason = audit.UpstreamUsed, by, reason
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
+	defer cancel()
+	receipt, err := g.o.Ledger.Intent(ctx, ev, g.intentPayloads(call)...)
+	if err != nil {
+		return audit.Receipt{}, g.unrecorded(call, err)
+	}
+	return receipt, nil
+}
+
+func (g *Gateway) unrecorded(call *Call, err error) *Refusal {
+	release(call.Request)
+	g.o.Logger.Error("the log cannot be written; the call is refused", "call", call.ID, "error", err)
+	return &Refusal{Kind: ErrLedger.Kind, Code: ErrLedger.Code, Reason: ErrLedger.Message, Call: call.ID, RetryAfter: retryLedger, cause: err}
+}
+
+// callEvent returns what every event of a call says.
+func callEvent(call *Call) audit.Event {
+	ev := audit.Event{
+		Run: call.Run, Call: call.ID, Connection: call.Connection.Name, Tool: call.Tool.Name,
+		Effect: call.Tool.Effect, Digest: call.Digest,
+	}
+	caller(&ev, call.Who)
+	return ev
+}
+
+func (g *Gateway) intentPayloads(call *Call) []audit.Payload {
+	payloads := make([]audit.Payload, 0, 1+len(call.Prompt))
+	if len(call.Args) > len(noArgs) {
+		payloads = append(payloads, audit.Payload{Name: "arguments", Body: call.Args})
+	}
+	payloads = append(payloads, call.Prompt...)
+	for i := range payloads {
+		payloads[i] = g.cut(payloads[i])
+	}
+	return payloads
+}
+
+// cut shortens a payload to what the log keeps. It redacts before it cuts:
+// a secret on the border would otherwise leave its first half. What is dropped
+// after redaction is a margin longer than any secret.
+func (g *Gateway) cut(p audit.Payload) audit.Payload {
+	if p.Size == 0 {
+		p.Size = int64(len(p.Body))
+	}
+	if len(p.Body) <= CaptureCap {
+		return p
+	}
+	body := p.Body[:min(len(p.Body), CaptureCap+CaptureMargin)]
+	whole := int64(len(body)) == p.Size
+	keep := g.o.Redactor.Redact(body)
+	if !whole || len(keep) > CaptureCap {
+		keep = keep[:max(0, len(keep)-CaptureMargin)]
+		keep = keep[:min(len(keep), CaptureCap)]
+	}
+	p.Body = keep
+	return p
+}
+
+var noArgs = jsontext.Value("{}")
+
+// detail returns v, a plain struct of ours, as an event's detail.
+func detail(v any) jsontext.Value {
+	b, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		return nil
+	}
+	return b
+}

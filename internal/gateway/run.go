@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/internal/id"
+	"github.com/countersign/countersign/internal/identity"
+)
+
+// runs knows to which run a call belongs: the one its run token names, or one
+// derived here from who calls with which credential, ended by a pause. A
+// client cannot choose it. What is derived lives in this process only.
+type runs struct {
+	gap time.Duration
+
+	mu    sync.Mutex
+	open  map[runKey]*run
+	swept time.Time
+}
+
+type runKey struct{ agent, credential, run string }
+
+type run struct {
+	id      string
+	started time.Time
+	last    time.Time
+	calls   int64 // before the present one
+}
+
+func newRuns(gap time.Duration) *runs {
+	return &runs{gap: gap, open: map[runKey]*run{}}
+}
+
+// of returns the run that a call of who at now belongs to, counting it.
+func (r *runs) of(who identity.Caller, now time.Time) run {
+	key := runKey{who.Agent.ID, who.Credential.ID, who.Run}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.swept) > r.gap {
+		r.sweep(now)
+	}
+	u := r.open[key]
+	if u == nil || (who.Run == "" && now.Sub(u.last) > r.gap) {
+		u = &run{id: who.Run, started: now}
+		if u.id == "" {
+			u.id = id.At(id.Run, now)
+		}
+		r.open[key] = u
+	} else {
+		u.calls++
+	}
+	u.last = now
+	return *u
+}
+
+// look returns the same without counting a call or opening a run.
+func (r *runs) look(who identity.Caller, now time.Time) run {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.open[runKey{who.Agent.ID, who.Credential.ID, who.Run}]
+	if u == nil || (who.Run == "" && now.Sub(u.last) > r.gap) {
+		return run{id: who.Run, started: now}
+	}
+	return *u
+}
+
+// sweep forgets runs that have been quiet long enough. The number of open runs
+// is bounded by the number of live credentials and run tokens.
+func (r *runs) sweep(now time.Time) {
+	r.swept = now
+	for key, u := range r.open {
+		quiet := r.gap
+		if key.run != "" {
+			quiet = 12 * time.Hour // the longest life of a run token
+		}
+		if now.Sub(u.last) > quiet {
+			delete(r.open, key)
+		}
+	}
+}
