@@ -72,7 +72,7 @@ func (c *company) policy(next mcp.MethodHandler) mcp.MethodHandler {
 	return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
 		if call, ok := req.(*mcp.CallToolRequest); ok && c.refuse != nil {
 			if reason := c.refuse(call.Params.Name); reason != "" {
-				return &mcp.CallToolResult{IsError: true, Content: []mcp.Content{&mcp.TextContent{Text: reason}}}, nil
+				return &mcp.CallToolResult{IsError: !strings.HasPrefix(reason, "Pending"), Content: []mcp.Content{&mcp.TextContent{Text: reason}}}, nil
 			}
 		}
 		return next(ctx, method, req)
@@ -210,7 +210,7 @@ func TestInvoicesFlagsHoldsAndPays(t *testing.T) {
 	if got := strings.Join(paid, " "); got != "4709 4702 4719 4711" {
 		t.Errorf("paid %s", got)
 	}
-	for _, want := range []string{`calls ledger/flag_anomaly {"number":"4716","reason":"duplicate of invoice 4704`, `calls ledger/propose_hold {"number":"4718","reason":"bank account changed`} {
+	for _, want := range []string{`calls ledger/flag_anomaly number="4716" reason="duplicate of invoice 4704`, `calls ledger/propose_hold number="4718" reason="bank account changed`} {
 		if !strings.Contains(out, want) {
 			t.Errorf("missing %q", want)
 		}

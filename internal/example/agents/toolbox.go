@@ -5,7 +5,9 @@ import (
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -121,7 +123,7 @@ func (b *toolbox) call(ctx context.Context, name, args string) (text string, fai
 	if args == "" {
 		args = "{}"
 	}
-	b.diary.line("calls %s/%s %s", prefix, tool, short(args, 240))
+	b.diary.line("calls %s/%s %s", prefix, tool, brief(args))
 	text, failed = b.send(ctx, prefix, tool, args)
 	if failed {
 		b.diary.line("  not done: %s", short(text, 600))
@@ -129,6 +131,19 @@ func (b *toolbox) call(ctx context.Context, name, args string) (text string, fai
 		b.diary.line("  answer: %s", short(text, 200))
 	}
 	return text, failed
+}
+
+// brief is a JSON object for reading: long values are cut, all names are shown.
+func brief(args string) string {
+	var object map[string]jsontext.Value
+	if err := json.Unmarshal([]byte(args), &object); err != nil {
+		return short(args, 120)
+	}
+	parts := make([]string, 0, len(object))
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		parts = append(parts, name+"="+short(string(object[name]), 100))
+	}
+	return strings.Join(parts, " ")
 }
 
 // home is the server that offers a tool named without one; a tool that nobody

@@ -37,6 +37,7 @@ type Options struct {
 type Server struct {
 	store    *store
 	token    [sha256.Size]byte
+	mcp      *mcp.Server
 	handler  http.Handler
 	arrivals time.Duration
 	log      *slog.Logger
@@ -66,8 +67,8 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{store: st, token: sha256.Sum256([]byte(opts.Token)), arrivals: opts.Arrivals, log: opts.Log}
-	m := s.mcpServer()
-	s.handler = mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return m }, &mcp.StreamableHTTPOptions{
+	s.mcp = s.mcpServer()
+	s.handler = mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s.mcp }, &mcp.StreamableHTTPOptions{
 		Stateless: !opts.Sessions, SessionTimeout: 30 * time.Minute, MaxRequestBodyBytes: maxBody, PropagateRequestCancellation: true,
 	})
 	return s, nil
@@ -75,6 +76,9 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 
 // Close closes the database.
 func (s *Server) Close() error { return s.store.db.Close() }
+
+// MCP is the protocol server itself, for callers that bring another transport.
+func (s *Server) MCP() *mcp.Server { return s.mcp }
 
 // Outbox lists every message that left the house, oldest first.
 func (s *Server) Outbox(ctx context.Context) ([]Email, error) { return s.store.outbox(ctx) }

@@ -1,0 +1,138 @@
+package example
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+// The environment variables from which `apply` takes the secrets of the
+// business, as its files name them.
+const (
+	OpenAIKeyEnv     = "COUNTERSIGN_EXAMPLE_OPENAI_KEY"
+	AnthropicKeyEnv  = "COUNTERSIGN_EXAMPLE_ANTHROPIC_KEY"
+	HelpdeskTokenEnv = "COUNTERSIGN_EXAMPLE_HELPDESK_TOKEN"
+	LedgerSecretEnv  = "COUNTERSIGN_EXAMPLE_LEDGER_SECRET"
+)
+
+// The agents of the business by name.
+const (
+	SupportAssistant = "support-assistant"
+	InvoiceChecker   = "invoice-checker"
+)
+
+// PolicyTests is a file of expected decisions for `policy test`. It is no
+// resource, so it is not among [Files].
+//
+//go:embed policies_test.yaml
+var PolicyTests []byte
+
+// Addresses say where the systems of the business are.
+type Addresses struct {
+	// OpenAI and Anthropic are the providers without "/v1": the scripted model
+	// server, or the real ones.
+	OpenAI    string
+	Anthropic string
+	// Helpdesk is the MCP endpoint of the helpdesk.
+	Helpdesk string
+	// Ledger is the command that runs the ledger: program and arguments.
+	Ledger []string
+}
+
+// File is one file of the business.
+type File struct {
+	// Name has no directory. It ends in .yaml or .cedar.
+	Name string
+	// Text is UTF-8.
+	Text []byte
+}
+
+//go:embed business
+var business embed.FS
+
+// ErrAddress says which address is missing or none.
+var ErrAddress = errors.New("the example business needs the addresses of its systems")
+
+// Files returns the business as `apply` reads it, in order of name.
+func Files(a Addresses) ([]File, error) {
+	for name, address := range map[string]string{"OpenAI": a.OpenAI, "Anthropic": a.Anthropic, "Helpdesk": a.Helpdesk} {
+		if u, err := url.Parse(address); err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return nil, fmt.Errorf("%w: %s is %q, not an http or https address", ErrAddress, name, address)
+		}
+	}
+	if len(a.Ledger) == 0 {
+		return nil, fmt.Errorf("%w: Ledger has no command", ErrAddress)
+	}
+	names, err := fs.Glob(business, "business/*")
+	if err != nil {
+		return nil, err
+	}
+	var files []File
+	for _, name := range names {
+		text, err := render(name, a)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, File{Name: strings.TrimPrefix(name, "business/"), Text: text})
+	}
+	return files, nil
+}
+
+// WriteDir writes [Files] into dir, which is created when missing, for a person
+// to read and change. Existing files of those names are replaced.
+func WriteDir(dir string, a Addresses) error {
+	files, err := Files(a)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("writing the example business: %w", err)
+	}
+	for _, f := range files {
+		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Text, 0o644); err != nil {
+			return fmt.Errorf("writing the example business: %w", err)
+		}
+	}
+	return nil
+}
+
+var functions = template.FuncMap{
+	// A JSON string is a YAML string too; strconv.Quote agrees with both for the
+	// characters an address or a path can have, and the rest it escapes.
+	"quote":   strconv.Quote,
+	"host":    func(address string) (string, error) { u, err := url.Parse(address); return u.Hostname(), err },
+	"private": private,
+}
+
+func render(name string, a Addresses) ([]byte, error) {
+	text, err := business.ReadFile(name)
+	if err != nil || !strings.HasSuffix(name, "connections.yaml") {
+		return text, err
+	}
+	t, err := template.New(name).Funcs(functions).Parse(string(text))
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = t.Execute(&out, a)
+	return out.Bytes(), err
+}
+
+// private tells whether the address is on this machine or in a private network.
+func private(address string) (bool, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false, err
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || (err == nil && (ip.IsLoopback() || ip.IsPrivate())), nil
+}
