@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -55,6 +57,7 @@ type API struct {
 	huma huma.API
 	auth Authenticator
 	log  *slog.Logger
+	room string // whose operation is being declared
 }
 
 // MaxBody is the largest request body an operation accepts, in bytes.
@@ -69,7 +72,27 @@ func New(mux *http.ServeMux, version string, auth Authenticator, log *slog.Logge
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"user": {Type: "http", Scheme: "bearer", Description: "A user token (csu_…)"},
 	}
-	return &API{huma: humago.New(mux, cfg), auth: auth, log: log}
+	api := &API{auth: auth, log: log}
+	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", api.schemaName)
+	api.huma = humago.New(mux, cfg)
+	return api
+}
+
+// schemaName puts the room before the type, because rooms name their types
+// without asking each other.
+func (api *API) schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	room := api.room
+	if pkg := t.PkgPath(); pkg != "" {
+		room = path.Base(pkg)
+	}
+	name := huma.DefaultSchemaNamer(t, hint)
+	if room == "" {
+		return name
+	}
+	return strings.ToUpper(room[:1]) + room[1:] + name
 }
 
 // Op describes an operation.
@@ -139,6 +162,7 @@ func HandleStream[Req any](api *API, op Op, contentType string, fn func(ctx cont
 }
 
 func (api *API) operation(op Op) huma.Operation {
+	api.room = op.Tag
 	o := huma.Operation{
 		OperationID: operationID(op), Method: op.Method, Path: op.Path, Summary: op.Summary, DefaultStatus: op.Status,
 		MaxBodyBytes: MaxBody, Middlewares: huma.Middlewares{api.authenticate(op)},

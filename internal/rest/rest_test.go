@@ -113,3 +113,29 @@ func TestHandle(t *testing.T) {
 		})
 	}
 }
+
+func TestRoomsMayNameTypesAlike(t *testing.T) {
+	mux := http.NewServeMux()
+	api := rest.New(mux, "test", nil, slog.New(slog.DiscardHandler))
+	func() {
+		type put struct {
+			Body struct {
+				Name string `json:"name"`
+			}
+		}
+		declare[put](api, "one")
+	}()
+	func() {
+		type put struct {
+			Body struct {
+				Size int `json:"size"`
+			}
+		}
+		declare[put](api, "two") // panics if names clash
+	}()
+}
+
+func declare[Req any](api *rest.API, room string) {
+	rest.Handle(api, rest.Op{Method: "PUT", Path: "/api/v1/" + room, Summary: "Put", Tag: room},
+		func(context.Context, rest.Caller, *Req) (*rest.None, error) { return nil, nil })
+}
