@@ -1,0 +1,21 @@
+package inspection
+
+// RuleNames lists the rules for tests: what each rule writes, and what a
+// marker may carry.
+func RuleNames() (written, allowed map[string]bool) {
+	written = map[string]bool{KnownRule: true, unsafeRule: true}
+	for _, r := range rules {
+		written[r.name] = true
+	}
+	return written, ruleNames
+}
+
+// BetweenMarkers returns what Redact left of b.
+func BetweenMarkers(b []byte) (pieces [][]byte) {
+	at := 0
+	for _, m := range markers(b) {
+		pieces = append(pieces, b[at:m.Start])
+		at = m.End
+	}
+	return append(pieces, b[at:])
+}

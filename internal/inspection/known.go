@@ -1,0 +1,239 @@
+package inspection
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// MinKnown is the length of the shortest value that the Known set takes, in
+// bytes. Shorter ones would match by chance.
+const MinKnown = 8
+
+const window = 8
+
+// Known is a set of secret values to look for. It keeps no value: of each form
+// that a value may be written in, it keeps 32 bits of a keyed hash of two
+// windows of eight bytes, and an HMAC-SHA256 of the whole under a key of this
+// process. It is safe for concurrent use; a change counts for scans that begin
+// after it returned.
+type Known struct {
+	mu      sync.Mutex
+	entries map[string][]entry
+	key     knownKey
+	dirty   atomic.Bool                // entries changed since table was made
+	table   atomic.Pointer[knownTable] // nil while the set is empty
+}
+
+type knownKey struct {
+	mac      [32]byte
+	add, mul uint64
+}
+
+// entry is one form of one value.
+type entry struct {
+	name   string
+	length int
+	at     int    // offset of the window that is looked for
+	hash   uint32 // of that window
+	first  uint32 // of the first window, a cheap second look
+	mac    [32]byte
+	spread bool // base64: a character on either side holds bits of it
+}
+
+func newKnown() *Known {
+	k := &Known{entries: map[string][]entry{}}
+	rand.Read(k.key.mac[:]) // crypto/rand.Read never fails
+	var b [16]byte
+	rand.Read(b[:])
+	k.key.add, k.key.mul = binary.LittleEndian.Uint64(b[:8]), binary.LittleEndian.Uint64(b[8:])|1
+	return k
+}
+
+// Set makes values the known values of name, in place of what it had. Values
+// shorter than MinKnown are left out; with none left the name is forgotten.
+func (k *Known) Set(name string, values ...[]byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.entries, name)
+	k.add(name, values)
+	k.dirty.Store(true)
+}
+
+// Add makes value a known value of name besides those it has.
+func (k *Known) Add(name string, value []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.add(name, [][]byte{value})
+	k.dirty.Store(true)
+}
+
+// Remove forgets name and its values.
+func (k *Known) Remove(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.entries, name)
+	k.dirty.Store(true)
+}
+
+func (k *Known) add(name string, values [][]byte) {
+	for _, value := range values {
+		if len(value) < MinKnown {
+			continue
+		}
+		for _, f := range forms(value) {
+			e := k.key.entry(name, f)
+			same := func(have entry) bool { return have.length == e.length && have.mac == e.mac }
+			if !slices.ContainsFunc(k.entries[name], same) {
+				k.entries[name] = append(k.entries[name], e)
+			}
+			clear(f.text)
+		}
+	}
+}
+
+// form is one way to write a value that no view decodes.
+type form struct {
+	text   []byte
+	spread bool
+}
+
+// forms returns the ways to write value: as it is, with plus signs for spaces,
+// in hex, and inside base64 at each of the three alignments, where the
+// characters that also hold neighbouring bits are left out.
+func forms(value []byte) []form {
+	out := []form{{text: slices.Clone(value)}}
+	if bytes.IndexByte(value, ' ') >= 0 {
+		out = append(out, form{text: bytes.ReplaceAll(value, []byte(" "), []byte("+"))})
+	}
+	digits := hex.AppendEncode(nil, value)
+	out = append(out, form{text: digits}, form{text: bytes.ToUpper(digits)})
+	for shift := range 3 {
+		padded := append(make([]byte, shift, shift+len(value)), value...)
+		from, to := (shift*8+5)/6, len(padded)*8/6
+		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			text := slices.Clone(enc.AppendEncode(nil, padded)[from:to])
+			out = append(out, form{text, true})
+		}
+		clear(padded)
+	}
+	return out
+}
+
+func (k *knownKey) window(b []byte) uint32 {
+	return uint32((binary.LittleEndian.Uint64(b) ^ k.add) * k.mul >> 32)
+}
+
+func (k *knownKey) digest(b []byte) (sum [32]byte) {
+	m := hmac.New(sha256.New, k.mac[:])
+	m.Write(b)
+	m.Sum(sum[:0])
+	return sum
+}
+
+func (k *knownKey) entry(name string, f form) entry {
+	best, at := 0, 0
+	for i := 0; i+window <= len(f.text); i++ {
+		// The most varied window: a common beginning ("Bearer ", "postgres") hits too often.
+		if n := distinct(f.text[i : i+window]); n >= best {
+			best, at = n, i
+		}
+	}
+	return entry{
+		name: name, length: len(f.text), at: at, spread: f.spread,
+		hash: k.window(f.text[at:]), first: k.window(f.text), mac: k.digest(f.text),
+	}
+}
+
+// current returns the table of the entries, nil if there are none. It is made
+// when a scan first needs it, so that loading many secrets costs little.
+func (k *Known) current() *knownTable {
+	if !k.dirty.Load() {
+		return k.table.Load()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.dirty.Load() {
+		k.table.Store(k.build())
+		k.dirty.Store(false)
+	}
+	return k.table.Load()
+}
+
+func (k *Known) build() *knownTable {
+	if len(k.entries) == 0 {
+		return nil
+	}
+	t := &knownTable{key: k.key, shift: 32 - knownBits(k.entries), groups: map[uint32][]entry{}}
+	t.bits = make([]uint64, 1<<(32-t.shift)/64)
+	for _, entries := range k.entries {
+		for _, e := range entries {
+			slot := e.hash >> t.shift
+			t.bits[slot>>6] |= 1 << (slot & 63)
+			t.groups[e.hash] = append(t.groups[e.hash], e)
+		}
+	}
+	return t
+}
+
+// knownBits returns the size of the bit set, as a power of two, at which about
+// one in a hundred positions of ordinary text passes: 8 KiB at least, 512 KiB at most.
+func knownBits(entries map[string][]entry) uint32 {
+	n := 0
+	for _, e := range entries {
+		n += len(e)
+	}
+	bits := uint32(16)
+	for bits < 22 && 1<<bits < n*128 {
+		bits++
+	}
+	return bits
+}
+
+// knownTable is a Known set frozen for scanning.
+type knownTable struct {
+	key    knownKey
+	shift  uint32
+	bits   []uint64
+	groups map[uint32][]entry // by hash of the window
+}
+
+// scan appends where known values stand in b.
+func (t *knownTable) scan(b []byte, found []Finding) []Finding {
+	add, mul, bits, shift := t.key.add, t.key.mul, t.bits, 32+t.shift
+	for i := 0; i+window <= len(b); i++ {
+		h := (binary.LittleEndian.Uint64(b[i:]) ^ add) * mul
+		slot := h >> shift
+		if bits[slot>>6]&(1<<(slot&63)) == 0 {
+			continue
+		}
+		for _, e := range t.groups[uint32(h>>32)] {
+			if f, ok := t.confirm(b, i, &e); ok {
+				found = append(found, f)
+			}
+		}
+	}
+	return found
+}
+
+func (t *knownTable) confirm(b []byte, i int, e *entry) (Finding, bool) {
+	start := i - e.at
+	end := start + e.length
+	if start < 0 || end > len(b) || t.key.window(b[start:]) != e.first || t.key.digest(b[start:end]) != e.mac {
+		return Finding{}, false
+	}
+	if e.spread && start > 0 && base64Any[b[start-1]] {
+		start--
+	}
+	if e.spread && end < len(b) && base64Any[b[end]] {
+		end++
+	}
+	return Finding{Kind: Secret, Rule: KnownRule, Start: start, End: end, Name: e.name}, true
+}
