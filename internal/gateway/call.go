@@ -53,6 +53,11 @@ type Call struct {
 	// old one and for the Content-Length. An error refuses the call as a bad
 	// answer of the upstream, unless it is a *Refusal itself.
 	Rewrite func(resp *http.Response) error
+	// Implied, if set, says whether the call is allowed where no policy or
+	// grant decides it: the plumbing of a protocol (a ping, a list that is
+	// filtered) for an agent that may use something behind it. A forbid that
+	// matches, or cannot be evaluated, still denies.
+	Implied func() bool
 
 	ID      string          // call_…; by Serve if empty
 	Run     string          // run_…; by Serve

@@ -45,6 +45,9 @@ func (g *Gateway) decide(call *Call) verdict {
 	}
 	before := time.Now()
 	d := g.o.Decider.Decide(g.question(call, call.Started))
+	if d.Unmatched && call.Implied != nil && call.Implied() {
+		d.Effect, d.Reason = policy.Allow, "part of the protocol, for an agent that may use something on "+call.Connection.Name
+	}
 	v := verdict{effect: d.Effect, reason: d.Reason, advice: d.Advice, holds: d.Holds, code: CodeDenied}
 	v.record = audit.Decision{
 		Effect: d.Effect.String(), Policies: d.Policies, Grants: d.Grants, Reason: d.Reason,
