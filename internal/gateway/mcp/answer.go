@@ -1,0 +1,233 @@
+package mcp
+
+import (
+	"bytes"
+	"encoding/json/jsontext"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/gateway/mcp/wire"
+)
+
+// rewrite prepares the upstream's answer for the agent. It reads nothing yet:
+// what has to be read is read as it passes, under the call's time limits.
+func (x *exchange) rewrite(resp *http.Response) error {
+	if s := resp.Header.Get(wire.HeaderSession); s != "" {
+		resp.Header.Del(wire.HeaderSession)
+		if !x.modern {
+			resp.Header.Set(wire.HeaderSession, x.f.sealFor(x.who, x.conn, "session", s))
+		}
+	}
+	kind := media(resp.Header.Get("Content-Type"))
+	if resp.StatusCode/100 != 2 && kind != "application/json" {
+		return nil
+	}
+	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return errors.New("the upstream compressed its answer unasked")
+	}
+	switch kind {
+	case "text/event-stream":
+		resp.Header.Set("X-Accel-Buffering", "no")
+		resp.Body = &events{src: resp.Body, r: wire.NewReader(resp.Body, maxAnswer), each: x.event}
+	case "application/json":
+		resp.Body = &document{src: resp.Body, each: x.document, whole: x.mustRead()}
+	default:
+		if resp.StatusCode == http.StatusOK && x.msg.Kind == wire.Request && x.r.Method == http.MethodPost {
+			return errors.New("the upstream answered neither JSON nor an event stream")
+		}
+		return nil
+	}
+	resp.Header.Del("Content-Length")
+	resp.ContentLength = -1
+	return nil
+}
+
+// mustRead reports whether the answer may only pass after it was read.
+func (x *exchange) mustRead() bool { return lists[x.method] != "" || x.method == "resources/read" }
+
+// document handles a JSON answer.
+func (x *exchange) document(b []byte) ([]byte, error) {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return b, nil
+	}
+	if !jsontext.Value(b).IsValid(jsontext.AllowDuplicateNames(true)) {
+		return nil, errors.New("the upstream's answer is not JSON")
+	}
+	return x.message(b)
+}
+
+// event handles one event of a stream and returns the bytes to pass on.
+func (x *exchange) event(e wire.Event) ([]byte, error) {
+	if e.ID != "" {
+		x.resumes = true
+	}
+	if len(e.Data) == 0 || !jsontext.Value(e.Data).IsValid(jsontext.AllowDuplicateNames(true)) {
+		return e.Raw, nil
+	}
+	out, err := x.message(e.Data)
+	if err != nil || bytes.Equal(out, e.Data) {
+		return e.Raw, err
+	}
+	return e.With(out), nil
+}
+
+// message handles one message from the upstream. b is valid JSON. The result
+// is b itself unless something in it is not for this agent.
+func (x *exchange) message(b []byte) ([]byte, error) {
+	whole := wire.Whole(b)
+	result := wire.Find(b, whole, "result")
+	failure := wire.Find(b, whole, "error")
+	if !result.Present() && !failure.Present() {
+		if bytes.Contains(b, []byte("/list_changed")) {
+			x.f.watch.changed(x.conn)
+		}
+		return b, nil
+	}
+	if x.id() != nil {
+		x.note(b, result, failure)
+	}
+	if !result.Present() {
+		return b, nil
+	}
+	return x.f.filter(x.r.Context(), x.who, x.conn, x.method, x.modern, b)
+}
+
+// note remembers, for the outcome, how the request ended.
+func (x *exchange) note(b []byte, result, failure wire.Span) {
+	x.answered = true
+	if failure.Present() {
+		x.code, _ = strconv.Atoi(string(wire.Find(b, failure, "code").Of(b)))
+		x.failed, _ = wire.Text(b, wire.Find(b, failure, "message"))
+		x.failed = "the server answered with an error: " + clip(x.failed)
+		return
+	}
+	if string(wire.Find(b, result, "isError").Of(b)) == "true" {
+		x.failed = "the tool reported an error"
+	}
+}
+
+// answer writes the upstream's answer to the agent.
+func (x *exchange) answer(a *gateway.Answer) {
+	defer a.Body.Close()
+	stream := media(a.Header.Get("Content-Type")) == "text/event-stream"
+	buf := make([]byte, 32<<10)
+	n, err := 0, error(nil)
+	if !stream { // an error before the first byte can still be said properly
+		if n, err = a.Body.Read(buf); err != nil && err != io.EOF && n == 0 {
+			x.refuse(gateway.Refuse(err))
+			return
+		}
+	}
+	for name, values := range a.Header {
+		x.w.Header()[name] = values
+	}
+	x.w.Header().Set("X-Countersign-Call", a.Call)
+	x.w.WriteHeader(a.Status)
+	control := http.NewResponseController(x.w)
+	for {
+		if n > 0 {
+			if _, werr := x.w.Write(buf[:n]); werr != nil {
+				return // the client went away; Close tells the upstream
+			}
+		}
+		if stream || n > 0 {
+			_ = control.Flush()
+		}
+		if err != nil {
+			break
+		}
+		n, err = a.Body.Read(buf)
+	}
+	if err != io.EOF {
+		x.broke(gateway.Refuse(err), stream)
+	}
+}
+
+// broke ends an answer that the upstream broke off: with an error for the
+// request where the protocol can say one, by breaking off too where it cannot.
+func (x *exchange) broke(r *gateway.Refusal, stream bool) {
+	if id := x.id(); stream && id != nil && !x.answered && !x.resumes {
+		_, _ = x.w.Write(wire.AppendEvent(nil, "", failure(id, r)))
+		return
+	}
+	if x.r.Context().Err() == nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// events passes a stream on event by event.
+type events struct {
+	src  io.Closer
+	r    *wire.Reader
+	each func(wire.Event) ([]byte, error)
+	out  []byte
+}
+
+func (s *events) Read(p []byte) (int, error) {
+	for len(s.out) == 0 {
+		e, err := s.r.Next()
+		if err != nil {
+			return 0, err
+		}
+		if s.out, err = s.each(e); err != nil {
+			return 0, gateway.ErrAnswer.With(err)
+		}
+	}
+	n := copy(p, s.out)
+	s.out = s.out[n:]
+	return n, nil
+}
+
+func (s *events) Close() error { return s.src.Close() }
+
+// document passes a JSON answer on as a whole. One that is larger than
+// maxAnswer passes unread, or not at all if it must be read.
+type document struct {
+	src   io.ReadCloser
+	each  func([]byte) ([]byte, error)
+	whole bool
+	read  bool
+	out   []byte
+	rest  io.Reader
+}
+
+func (d *document) Read(p []byte) (int, error) {
+	if !d.read {
+		if err := d.load(); err != nil {
+			return 0, err
+		}
+	}
+	if len(d.out) > 0 {
+		n := copy(p, d.out)
+		d.out = d.out[n:]
+		return n, nil
+	}
+	if d.rest != nil {
+		return d.rest.Read(p)
+	}
+	return 0, io.EOF
+}
+
+func (d *document) load() error {
+	b, err := io.ReadAll(io.LimitReader(d.src, maxAnswer+1))
+	if err != nil {
+		return err
+	}
+	d.read = true
+	if len(b) > maxAnswer {
+		if d.whole {
+			return gateway.ErrAnswer.With(errors.New("the list is too large to be read"))
+		}
+		d.out, d.rest = b, d.src
+		return nil
+	}
+	if d.out, err = d.each(b); err != nil {
+		return gateway.ErrAnswer.With(err)
+	}
+	return nil
+}
+
+func (d *document) Close() error { return d.src.Close() }

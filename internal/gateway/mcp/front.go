@@ -1,0 +1,229 @@
+package mcp
+
+import (
+	"context"
+	"crypto/cipher"
+	"encoding/json/jsontext"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
+)
+
+// Errors of this package, beside those of gateway.
+var (
+	ErrOrigin    = fault.New(fault.Denied, "origin_refused", "requests from web pages of this origin are refused")
+	ErrMethod    = fault.New(fault.Unsupported, "method_not_allowed", "this endpoint takes POST; GET and DELETE only with a session of protocol 2025-11-25 or older")
+	ErrMedia     = fault.New(fault.Unsupported, "content_type", "send one JSON-RPC message as application/json")
+	ErrAccept    = fault.New(fault.Invalid, "accept", "accept both application/json and text/event-stream")
+	ErrMessage   = fault.New(fault.Invalid, "bad_message", "the message could not be understood")
+	ErrNoMethod  = fault.New(fault.NotFound, "unknown_method", "there is no such method")
+	ErrNoTool    = fault.New(fault.NotFound, "unknown_tool", "there is no such tool")
+	ErrSession   = fault.New(fault.NotFound, "unknown_session", "there is no such session; begin a new one with initialize")
+	ErrDiscovery = fault.New(fault.Upstream, "discovery_failed", "the MCP server could not be asked for its tools")
+)
+
+// Registry is what the front needs to know of connections;
+// connections.Service is one.
+type Registry interface {
+	Connection(name string) (connections.Connection, bool)
+	Connections() []connections.Connection
+	Tool(connection, name string) (connections.Tool, bool)
+	Tools(connection string) []connections.Tool
+	Observe(ctx context.Context, connection string, defs []connections.Definition) (map[string]connections.Verdict, error)
+}
+
+// Line is the way of a call; *gateway.Gateway is it.
+type Line interface {
+	Serve(ctx context.Context, in gateway.Incoming) (*gateway.Answer, error)
+	Reach(ctx context.Context, by audit.Actor, reason string, call *gateway.Call) (*gateway.Answer, error)
+	Unauthenticated(in gateway.Incoming, err error) *gateway.Refusal
+	Visible(who identity.Caller, c connections.Connection, t connections.Tool) bool
+	Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision
+}
+
+// Limits.
+const (
+	// MaxBody is the largest request body, in bytes, unless Options say else.
+	MaxBody = 4 << 20
+	// maxAnswer is the largest JSON answer that is read as a whole, and the
+	// largest single event of a stream.
+	maxAnswer = 16 << 20
+	// bodyTime is how long a client may take to send its body.
+	bodyTime = 30 * time.Second
+	// idleAnswer is how long a stream that answers a request may be silent.
+	idleAnswer = 10 * time.Minute
+)
+
+// Options are what a Front is made of. Line, Registry and Key must be set.
+type Options struct {
+	Line     Line
+	Registry Registry
+	Key      []byte // 32 bytes that seal session ids; the same on every replica, derived from the master key
+	Origins  []string // origins ("https://host") of web pages that may call, beside those on this machine
+	MaxBody  int64    // 0 means MaxBody
+	Version  string   // of Countersign, told to peers
+	Now      func() time.Time
+	Logger   *slog.Logger
+}
+
+// Front serves /mcp and /mcp/{connection}. It is safe for concurrent use.
+type Front struct {
+	o     Options
+	seal  cipher.AEAD
+	watch *watch
+	peers *peers
+}
+
+// New returns a Front. Close stops what it does in the background.
+func New(o Options) *Front {
+	if o.Line == nil || o.Registry == nil || len(o.Key) != chacha20poly1305.KeySize {
+		panic("mcp: Line, Registry and a Key of 32 bytes must be set")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxBody == 0 {
+		o.MaxBody = MaxBody
+	}
+	if o.Version == "" {
+		o.Version = "0"
+	}
+	aead, err := chacha20poly1305.NewX(o.Key)
+	if err != nil {
+		panic(err) // the length was checked
+	}
+	f := &Front{o: o, seal: aead}
+	f.watch = newWatch(f)
+	f.peers = newPeers(f)
+	return f
+}
+
+// Close ends background work and forgets upstream sessions.
+func (f *Front) Close() {
+	f.watch.close()
+	f.peers.close()
+}
+
+// Routes mounts the front on mux.
+func (f *Front) Routes(mux *http.ServeMux) {
+	mux.HandleFunc("/mcp/{connection}", func(w http.ResponseWriter, r *http.Request) { f.serve(w, r, r.PathValue("connection")) })
+	mux.HandleFunc("/mcp", f.serveAll)
+	mux.HandleFunc("/mcp/{$}", f.serveAll)
+}
+
+// serve is one request to one connection.
+func (f *Front) serve(w http.ResponseWriter, r *http.Request, name string) {
+	x := &exchange{f: f, w: w, r: r}
+	in, err := f.incoming(r, name, x.parse)
+	if err != nil {
+		x.refuse(err)
+		return
+	}
+	answer, err := f.o.Line.Serve(r.Context(), in)
+	if err != nil {
+		x.refuse(gateway.Refuse(err))
+		return
+	}
+	x.answer(answer)
+}
+
+// incoming checks what can be checked before anyone knows who calls.
+func (f *Front) incoming(r *http.Request, name string, parse func(context.Context, identity.Caller) (*gateway.Call, error)) (gateway.Incoming, *gateway.Refusal) {
+	in := gateway.Incoming{Front: "mcp", Connection: name, Remote: r.RemoteAddr, Client: r.UserAgent(), Parse: parse}
+	if !f.originAllowed(r.Header) {
+		return in, f.o.Line.Unauthenticated(in, ErrOrigin)
+	}
+	credential, err := gateway.Credential(r.Header)
+	if err != nil {
+		return in, f.o.Line.Unauthenticated(in, err)
+	}
+	in.Credential = credential
+	return in, nil
+}
+
+// originAllowed refuses web pages: a page whose name was rebound to this
+// machine must not reach its tools (MCP, transports, security warning). Agents
+// send no Origin.
+func (f *Front) originAllowed(h http.Header) bool {
+	for _, origin := range h.Values("Origin") {
+		if slices.Contains(f.o.Origins, origin) {
+			continue
+		}
+		u, err := url.Parse(origin)
+		if err != nil || u.Host == "" || !local(u.Hostname()) {
+			return false
+		}
+	}
+	return true
+}
+
+func local(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || (ip != nil && ip.IsLoopback())
+}
+
+// body reads a request's body, which must come in time and within the limit.
+func (f *Front) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > f.o.MaxBody {
+		return nil, tooLarge(f.o.MaxBody)
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // not supported by test recorders; the server's own limit stays
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
+	_ = control.SetReadDeadline(time.Time{})
+	switch e := err.(type) {
+	case nil:
+		return b, nil
+	case *http.MaxBytesError:
+		return nil, tooLarge(e.Limit)
+	case net.Error:
+		if e.Timeout() {
+			return nil, gateway.ErrSlow
+		}
+	}
+	return nil, gateway.ErrBody.With(err)
+}
+
+func tooLarge(limit int64) error {
+	return gateway.ErrTooLarge.Say("the message is over the limit of %d bytes", limit)
+}
+
+// accepts reports which of the two media types an Accept header allows.
+func accepts(h http.Header) (json, stream bool) {
+	for _, v := range h.Values("Accept") {
+		for part := range strings.SplitSeq(v, ",") {
+			switch media(part) {
+			case "*/*":
+				return true, true
+			case "application/json", "application/*":
+				json = true
+			case "text/event-stream", "text/*":
+				stream = true
+			}
+		}
+	}
+	return json, stream
+}
+
+func media(v string) string {
+	base, _, _ := strings.Cut(v, ";")
+	return strings.ToLower(strings.TrimSpace(base))
+}
+

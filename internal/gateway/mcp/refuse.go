@@ -1,0 +1,130 @@
+package mcp
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/gateway/mcp/wire"
+)
+
+// refuse tells the client why its request got no answer from the upstream, in
+// the words that MCP has for it.
+func (x *exchange) refuse(r *gateway.Refusal) {
+	id := x.id()
+	switch {
+	case x.wrong != nil:
+		if id == nil {
+			id = x.wrong.ID
+		}
+		x.json(orStatus(x.status, http.StatusBadRequest), wire.AppendError(nil, id, x.wrong.Code, x.wrong.Message, where(r)))
+	case r.Kind == fault.Unauthenticated:
+		x.w.Header().Set("WWW-Authenticate", `Bearer realm="countersign"`)
+		x.json(http.StatusUnauthorized, wire.AppendError(nil, id, wire.CodeUnauthorized, r.Reason, where(r)))
+	case r.Denied() && x.method == "tools/call" && id != nil:
+		x.json(http.StatusOK, wire.AppendResult(nil, id, x.refusedResult(r)))
+	case r.Denied() && x.hidden():
+		x.json(http.StatusNotFound, failure(id, gateway.Refuse(gateway.ErrConnection)))
+	case r.Code == ErrMethod.Code:
+		x.w.Header().Set("Allow", "POST, GET, DELETE")
+		x.json(http.StatusMethodNotAllowed, failure(id, r))
+	default:
+		x.json(orStatus(x.status, status(r, id)), failure(id, r))
+	}
+}
+
+// hidden reports whether the agent has no business on the connection at all: it
+// then looks as if the connection did not exist.
+func (x *exchange) hidden() bool { return x.conn.Name == "" || !x.anything() }
+
+// status is the HTTP status of a refusal. A well-formed request gets its error
+// in JSON-RPC: clients of all ages understand that, and many of them give up
+// the whole session on a 5xx.
+func status(r *gateway.Refusal, id []byte) int {
+	switch {
+	case id != nil && (r.Kind == fault.Denied || r.Kind == fault.Upstream):
+		return http.StatusOK
+	case r.Kind == fault.Internal:
+		return http.StatusInternalServerError
+	}
+	return r.Kind.Status()
+}
+
+func orStatus(status, otherwise int) int {
+	if status != 0 {
+		return status
+	}
+	return otherwise
+}
+
+// failure is a refusal as a JSON-RPC error.
+func failure(id []byte, r *gateway.Refusal) []byte {
+	code := wire.CodeUnreachable
+	switch r.Kind {
+	case fault.Denied, fault.NotFound, fault.Invalid:
+		code = wire.CodeInvalid
+	case fault.Unauthenticated:
+		code = wire.CodeUnauthorized
+	case fault.Internal:
+		code = wire.CodeInternal
+	}
+	if r.Denied() {
+		code = wire.CodeParams
+	}
+	return wire.AppendError(nil, id, code, sentence(r), where(r))
+}
+
+// where is the data of an error: what a person can look up, and when to try
+// again.
+func where(r *gateway.Refusal) []byte {
+	out := append([]byte(`{"countersign":{"code":`), wire.Quote(r.Code)...)
+	for _, m := range []struct{ name, value string }{{"event", r.Event}, {"call", r.Call}, {"run", r.Run}} {
+		if m.value != "" {
+			out = append(append(out, `,"`+m.name+`":`...), wire.Quote(m.value)...)
+		}
+	}
+	if r.RetryAfter > 0 {
+		out = append(out, `,"retry_after":`+strconv.Itoa(int(r.RetryAfter/time.Second))...)
+	}
+	return append(out, "}}"...)
+}
+
+// sentence is the reason with the advice of the policies.
+func sentence(r *gateway.Refusal) string {
+	return strings.Join(append([]string{r.Reason}, r.Advice...), ". ")
+}
+
+// refusedResult is a refused tools/call as a result that a model can act on.
+func (x *exchange) refusedResult(r *gateway.Refusal) []byte {
+	text := "Denied by Countersign: " + sentence(r) + ". Do not retry this call unchanged."
+	failed := true
+	if r.Held() {
+		text = "Pending: " + sentence(r) + ". The call was not made. Recorded as " + r.Event + "."
+		// Clients refuse a result without structured content from a tool that
+		// promises some, unless it is an error.
+		t, _ := x.f.o.Registry.Tool(x.conn.Name, x.msg.Name)
+		failed = wire.Check(t.Definition) == nil && wire.Find(t.Definition, wire.Whole(t.Definition), "outputSchema").Present()
+	}
+	out := append([]byte(`{"content":[{"type":"text","text":`), wire.Quote(text)...)
+	out = append(out, `}],"isError":`+strconv.FormatBool(failed)...)
+	if x.modern {
+		out = append(out, `,"resultType":"complete"`...)
+	}
+	out = append(append(out, `,"_meta":`...), where(r)...)
+	return append(out, '}')
+}
+
+func (x *exchange) json(status int, body []byte) {
+	h := x.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "1")
+	}
+	x.w.WriteHeader(status)
+	_, _ = x.w.Write(body) // a client that went away needs no answer
+}
