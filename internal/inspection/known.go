@@ -58,7 +58,7 @@ func newKnown() *Known {
 }
 
 // Set makes values the known values of name, in place of what it had. Values
-// shorter than MinKnown are left out; with none left the name is forgotten.
+// shorter than MinKnown, or of white space alone, are left out; with none left the name is forgotten.
 func (k *Known) Set(name string, values ...[]byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -85,7 +85,7 @@ func (k *Known) Remove(name string) {
 
 func (k *Known) add(name string, values [][]byte) {
 	for _, value := range values {
-		if len(value) < MinKnown {
+		if len(value) < MinKnown || len(bytes.TrimSpace(value)) == 0 {
 			continue
 		}
 		for _, f := range forms(value) {

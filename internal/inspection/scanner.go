@@ -157,10 +157,13 @@ func (s *Scanner) Redact(b []byte) []byte {
 		next := splice(out, found)
 		if isJSON(out) && !isJSON(next) {
 			if next = redactJSON(out, found); !isJSON(next) {
-				return []byte(`"` + mark(unsafeRule) + `"`)
+				break
 			}
 		}
 		out = next
+	}
+	if isJSON(b) {
+		return []byte(`"` + mark(unsafeRule) + `"`)
 	}
 	return []byte(mark(unsafeRule))
 }
