@@ -91,9 +91,6 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 		call.Run = g.runs.of(who, call.Started).id
 		return call, nil
 	}
-	if call != nil {
-		release(call.Request)
-	}
 	r := Refuse(err)
 	ev := audit.Event{Type: audit.CallRefused}
 	describe(&ev, in, who)
@@ -133,4 +130,12 @@ func caller(ev *audit.Event, who identity.Caller) {
 	ev.Agent, ev.Owner, ev.Team, ev.Stage = who.Agent.Name, who.Agent.Owner, who.Agent.Team, who.Agent.Stage
 	ev.Credential, ev.OnBehalfOf = who.Credential.ID, who.OnBehalfOf
 	ev.Actor = audit.Actor{Kind: audit.KindAgent, ID: who.Agent.ID, Name: who.Agent.Name}
+}
+
+// Identify authenticates a request that its front answers itself, from calls
+// that each go the whole way (an aggregated list) or from nothing but the
+// protocol (a ping). It is refused and recorded as Serve would. The error is
+// always a *Refusal.
+func (g *Gateway) Identify(ctx context.Context, in Incoming) (identity.Caller, error) {
+	return g.authenticate(ctx, in)
 }

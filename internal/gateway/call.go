@@ -74,9 +74,9 @@ type Upstream struct {
 	Query  string // raw, without "?"
 	// Header is the client's; forward copies what may pass and leaves it alone.
 	Header http.Header
-	Body   []byte // exactly the bytes that were decided on
-	// Release, if set, is called exactly once when nothing reads Body any more.
-	Release func()
+	// Body is exactly the bytes that were decided on. It must not be changed
+	// afterwards: a transport may still send it when its response has come.
+	Body []byte
 	// Idle is how long the answer may be silent: 0 means the gateway's default,
 	// negative means without limit (a listening stream).
 	Idle time.Duration

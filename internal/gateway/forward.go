@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -42,6 +44,7 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 		return nil, g.refuse(call, receipt, err, true)
 	}
 	cleanAnswer(resp.Header)
+	a.watch() // from here on the upstream may not fall silent
 	if call.Rewrite != nil {
 		if err := call.Rewrite(resp); err != nil {
 			resp.Body.Close()
@@ -72,8 +75,6 @@ func (a *answerBody) fail(err error) {
 
 // send makes the request and its one attempt.
 func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (*http.Response, error) {
-	body := newBody(call.Request)
-	defer body.done()
 	if !receipt.For(call.ID) {
 		return nil, ErrNoReceipt
 	}
@@ -82,7 +83,7 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 		if g.transports.stdio == nil {
 			return nil, ErrTransport
 		}
-		req, err := newRequest(ctx, call, stdioBase, body)
+		req, err := newRequest(ctx, call, stdioBase)
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +93,7 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 	if err != nil {
 		return nil, err
 	}
-	req, err := newRequest(ctx, call, up.base, body)
+	req, err := newRequest(ctx, call, up.base)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +197,7 @@ func sent(err error) bool {
 	return true
 }
 
-func newRequest(ctx context.Context, call *Call, base requestBase, body *sharedBody) (*http.Request, error) {
+func newRequest(ctx context.Context, call *Call, base requestBase) (*http.Request, error) {
 	up := call.Request
 	u, err := base.join(up.Path, up.Query)
 	if err != nil {
@@ -208,7 +209,10 @@ func newRequest(ctx context.Context, call *Call, base requestBase, body *sharedB
 	}
 	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: cleanRequest(up.Header), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if len(up.Body) > 0 {
-		req.Body, req.GetBody, req.ContentLength = body.reader(), body.again, int64(len(up.Body))
+		// GetBody lets the transport start over on a fresh connection, which it
+		// does only if it wrote nothing on a stale one: see cleanRequest.
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(up.Body)), nil }
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(up.Body)), int64(len(up.Body))
 	}
 	return req, nil
 }

@@ -41,15 +41,19 @@ type answerBody struct {
 	end       error // what Read returns once ended
 }
 
+// watch starts the limit on silence.
+func (a *answerBody) watch() {
+	if a.idle > 0 {
+		a.timer = time.AfterFunc(a.idle, func() { a.cancel(ErrIdle) })
+	}
+}
+
 // open attaches the upstream's response.
 func (a *answerBody) open(resp *http.Response) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.body, a.length, a.status = resp.Body, resp.ContentLength, resp.StatusCode
 	a.digest = sha256.New()
-	if a.idle > 0 {
-		a.timer = time.AfterFunc(a.idle, func() { a.cancel(ErrIdle) })
-	}
 	if o := a.call.Observer; o != nil {
 		a.observing = true
 		o.Begin(resp.StatusCode, resp.Header)

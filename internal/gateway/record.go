@@ -44,19 +44,23 @@ func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict
 	if err != nil {
 		return audit.Receipt{}, g.unrecorded(call, err)
 	}
-	release(call.Request)
 	return audit.Receipt{}, &Refusal{
 		Kind: deniedKind, Code: v.code, Reason: v.reason, Advice: v.advice,
 		Call: call.ID, Event: ref.ID, Run: call.Run,
 	}
 }
 
-// recordReach records that Countersign itself reaches out.
+// recordReach records that Countersign itself reaches out, and why, and then
+// the intent of the one request that it makes for it.
 func (g *Gateway) recordReach(ctx context.Context, by audit.Actor, reason string, call *Call) (audit.Receipt, error) {
 	ev := callEvent(call)
 	ev.Type, ev.Actor, ev.Reason = audit.UpstreamUsed, by, reason
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
 	defer cancel()
+	if _, err := g.o.Ledger.Append(ctx, ev); err != nil {
+		return audit.Receipt{}, g.unrecorded(call, err)
+	}
+	ev.Type = audit.CallIntent
 	receipt, err := g.o.Ledger.Intent(ctx, ev, g.intentPayloads(call)...)
 	if err != nil {
 		return audit.Receipt{}, g.unrecorded(call, err)
@@ -65,7 +69,6 @@ func (g *Gateway) recordReach(ctx context.Context, by audit.Actor, reason string
 }
 
 func (g *Gateway) unrecorded(call *Call, err error) *Refusal {
-	release(call.Request)
 	g.o.Logger.Error("the log cannot be written; the call is refused", "call", call.ID, "error", err)
 	return &Refusal{Kind: ErrLedger.Kind, Code: ErrLedger.Code, Reason: ErrLedger.Message, Call: call.ID, RetryAfter: retryLedger, cause: err}
 }

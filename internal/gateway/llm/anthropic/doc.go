@@ -1,0 +1,7 @@
+// Package anthropic knows the Anthropic wire format as far as the gateway
+// reads it: which fields of a request policy decides on, what an answer says
+// about its use of tokens and about failure, and what an error looks like. It
+// models nothing else: what it does not read passes through untouched.
+//
+// It is pure: bytes in, values out. Only gateway/llm may import it.
+package anthropic

@@ -1,0 +1,212 @@
+package llm
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/gateway/llm/openai"
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
+)
+
+// Prefix is the path beneath which the front serves: Prefix + connection +
+// the provider's own path, as its clients build it from a base URL.
+const Prefix = "/llm/"
+
+// Errors about what was asked for.
+var (
+	errPathUnknown = fault.New(fault.NotFound, "unknown_path", "there is no such operation under this connection")
+	errMethod      = fault.New(fault.Unsupported, "method_not_allowed", "the operation does not take this method")
+	errNotLLM      = fault.New(fault.NotFound, "unknown_connection", "there is no such model connection; the path is /llm/CONNECTION/v1/...")
+)
+
+// Registry knows connections and tools; connections.Service is one.
+type Registry interface {
+	Connection(name string) (connections.Connection, bool)
+	Tool(connection, name string) (connections.Tool, bool)
+}
+
+// Options configure a Front. Gateway and Registry must be set.
+type Options struct {
+	Gateway  *gateway.Gateway
+	Registry Registry
+	Logger   *slog.Logger
+	// MaxBody is the largest request body in bytes; 0 means 32 MiB.
+	MaxBody int64
+	// ReadTimeout is how long a request's body may take to arrive; 0 means a minute.
+	ReadTimeout time.Duration
+	// WriteTimeout is how long a client may take to accept a piece of an
+	// answer; 0 means a minute.
+	WriteTimeout time.Duration
+}
+
+// Front serves models. It is an http.Handler for everything beneath Prefix; it
+// must get paths as they were sent, not cleaned by a mux.
+type Front struct{ o Options }
+
+// New returns a front.
+func New(o Options) *Front {
+	if o.Gateway == nil || o.Registry == nil {
+		panic("llm: Gateway and Registry must be set")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxBody == 0 {
+		o.MaxBody = 32 << 20
+	}
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = time.Minute
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = time.Minute
+	}
+	return &Front{o: o}
+}
+
+// exchange is one request on its way to an answer.
+type exchange struct {
+	f       *Front
+	w       http.ResponseWriter
+	r       *http.Request
+	dialect *dialect
+	name    string // of the connection
+	path    string // beneath the connection, escaped
+	tool    string
+	allow   string // the method that the path takes
+}
+
+// ServeHTTP takes one request the way of a call.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{f: f, w: w, r: r, dialect: guessDialect(r.Header)}
+	rest := strings.TrimPrefix(r.URL.EscapedPath(), Prefix)
+	x.name, x.path, _ = strings.Cut(rest, "/")
+	x.path = "/" + x.path
+	in := gateway.Incoming{
+		Front: "llm", Connection: x.name, Remote: r.RemoteAddr, Client: r.UserAgent(), Parse: x.parse,
+	}
+	credential, err := gateway.Credential(r.Header)
+	if err != nil {
+		x.refuse(f.o.Gateway.Unauthenticated(in, err))
+		return
+	}
+	in.Credential = credential
+	answer, err := f.o.Gateway.Serve(r.Context(), in)
+	if err != nil {
+		x.refuse(gateway.Refuse(err))
+		return
+	}
+	x.pass(answer)
+}
+
+// parse turns the request into a call. The caller is known; the body is read
+// only now.
+func (x *exchange) parse(_ context.Context, who identity.Caller) (*gateway.Call, error) {
+	call := &gateway.Call{}
+	if !strings.HasPrefix(x.r.URL.EscapedPath(), Prefix) {
+		return call, errPathUnknown
+	}
+	if err := gateway.CheckPath(x.r.URL.EscapedPath()); err != nil {
+		return call, err
+	}
+	c, ok := x.f.o.Registry.Connection(x.name)
+	if !ok || c.Kind != connections.LLM {
+		return call, errNotLLM
+	}
+	call.Connection, x.dialect = c, dialectOf(c)
+	beneath, versioned := strings.CutPrefix(x.path, "/v1/")
+	tool, model, method, ok := x.dialect.match("/" + beneath)
+	if !versioned || !ok {
+		return call, errPathUnknown
+	}
+	x.tool, x.allow = tool, method
+	if call.Tool, ok = x.f.o.Registry.Tool(c.Name, tool); !ok {
+		return call, errPathUnknown
+	}
+	if x.r.Method != method {
+		return call, errMethod.Say("this operation takes %s, not %.20q", method, x.r.Method)
+	}
+	up := &gateway.Upstream{
+		Method: method, Path: x.dialect.prefix(c.URL) + "/" + beneath, Query: x.r.URL.RawQuery, Header: x.r.Header,
+	}
+	if method == http.MethodGet {
+		return call, x.lookup(call, up, who, model)
+	}
+	return call, x.generate(call, up)
+}
+
+// lookup is a call without a body: the list of models, or one of them.
+func (x *exchange) lookup(call *gateway.Call, up *gateway.Upstream, who identity.Caller, model string) error {
+	if x.r.ContentLength != 0 {
+		return errNoBody
+	}
+	plain, err := unescape(model)
+	if err != nil {
+		return gateway.ErrPath
+	}
+	call.Args = modelArgs(x.tool, plain)
+	call.Digest = digestOf(up.Method, up.Path, up.Query)
+	call.Observer = newObserver(x.dialect, false)
+	call.Rewrite = x.checkAnswer
+	if model == "" {
+		call.Rewrite = func(resp *http.Response) error {
+			return filterAnswer(resp, func(m string) bool { return x.usable(who, call.Connection, m) })
+		}
+	}
+	call.Request = up
+	return nil
+}
+
+// usable reports whether who may use a model for anything, were people to
+// approve: what the list of models shows.
+func (x *exchange) usable(who identity.Caller, c connections.Connection, model string) bool {
+	for _, name := range x.dialect.generating {
+		tool, ok := x.f.o.Registry.Tool(c.Name, name)
+		if ok && x.f.o.Gateway.Would(who, c, tool, modelArgs(name, model)).Effect != policy.Deny {
+			return true
+		}
+	}
+	return false
+}
+
+// generate is a call with a body that names a model.
+func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
+	if err := checkHeader(x.r); err != nil {
+		return err
+	}
+	body, err := readBody(x.w, x.r, x.f.o.MaxBody, x.f.o.ReadTimeout)
+	if err != nil {
+		return err
+	}
+	q, err := scan(body, x.dialect.fields)
+	if err != nil {
+		return err
+	}
+	up.Body = body
+	call.Args = q.args(x.tool)
+	call.Prompt = prompt(body, q.prompt)
+	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings))
+	call.Rewrite = x.checkAnswer
+	call.Request = up
+	return nil
+}
+
+// prompt returns the parts of body that the log keeps, without copying them.
+func prompt(body []byte, spans []span) []audit.Payload {
+	payloads := make([]audit.Payload, 0, len(spans))
+	for _, s := range spans {
+		whole := body[s.start:s.end:s.end]
+		payloads = append(payloads, audit.Payload{
+			Name: s.name, Size: int64(len(whole)),
+			Body: whole[:min(len(whole), gateway.CaptureCap+gateway.CaptureMargin)],
+		})
+	}
+	return payloads
+}
