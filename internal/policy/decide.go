@@ -1,0 +1,430 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+)
+
+// engine is a compiled set of policies and grants over a toolset. It does not
+// change; a new one replaces it.
+type engine struct {
+	ts       *toolset
+	rules    []*rule
+	forbids  *index
+	permits  *index
+	version  string
+	problems []Problem
+	broken   string // a file that does not parse: everything is denied
+}
+
+// newEngine numbers and indexes rules, which must not be in another engine.
+func newEngine(ts *toolset, rules []*rule, version string) *engine {
+	e := &engine{ts: ts, rules: rules, version: version}
+	var forbids, permits []*rule
+	for i, r := range rules {
+		r.number(i)
+		if r.forbid {
+			forbids = append(forbids, r)
+		} else {
+			permits = append(permits, r)
+		}
+		if r.unfit != nil {
+			e.problems = append(e.problems, r.unfit.problems...)
+		}
+	}
+	e.forbids, e.permits = newIndex(forbids), newIndex(permits)
+	return e
+}
+
+// world is the entities of one decision. The agent is built only if a policy
+// asks for it.
+type world struct {
+	ts    *toolset
+	agent *Agent
+	uid   types.EntityUID
+	keys  []types.EntityUID // the agent and what it is in, each once
+	built bool
+	self  types.Entity
+}
+
+func newWorld(ts *toolset, a *Agent) *world {
+	w := &world{ts: ts, agent: a, uid: types.NewEntityUID(typeAgent, types.String(a.Name))}
+	w.keys = make([]types.EntityUID, 0, 3+2*len(a.Labels))
+	w.keys = append(w.keys, w.uid)
+	if a.Team != "" {
+		w.keys = append(w.keys, types.NewEntityUID(typeTeam, types.String(a.Team)))
+	}
+	if a.Stage != "" {
+		w.keys = append(w.keys, types.NewEntityUID(typeStage, types.String(a.Stage)))
+	}
+	for k, v := range a.Labels {
+		for _, id := range [2]string{k, k + "=" + v} {
+			if uid := types.NewEntityUID(typeLabel, types.String(id)); !slices.Contains(w.keys, uid) {
+				w.keys = append(w.keys, uid)
+			}
+		}
+	}
+	return w
+}
+
+// Get implements types.EntityGetter.
+func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
+	if uid != w.uid {
+		e, ok := w.ts.entities[uid]
+		return e, ok
+	}
+	if !w.built {
+		tags := make(types.RecordMap, len(w.agent.Labels))
+		for k, v := range w.agent.Labels {
+			tags[types.String(k)] = types.String(v)
+		}
+		w.self = types.Entity{
+			UID: w.uid, Parents: types.NewEntityUIDSet(w.keys[1:]...), Tags: types.NewRecord(tags),
+			Attributes: types.NewRecord(types.RecordMap{
+				"name": types.String(w.agent.Name), "team": types.String(w.agent.Team),
+				"stage": types.String(w.agent.Stage), "owner": types.String(w.agent.Owner),
+			}),
+		}
+		w.built = true
+	}
+	return w.self, true
+}
+
+// matches reports whether r's scope matches, as Cedar would.
+func (w *world) matches(r *rule, t *tool) bool {
+	switch s := r.ast.Principal.(type) {
+	case ast.ScopeTypeEq:
+		if s.Entity != w.uid {
+			return false
+		}
+	case ast.ScopeTypeIn:
+		if !slices.Contains(w.keys, s.Entity) {
+			return false
+		}
+	case ast.ScopeTypeIs:
+		if s.Type != typeAgent {
+			return false
+		}
+	case ast.ScopeTypeIsIn:
+		if s.Type != typeAgent || !slices.Contains(w.keys, s.Entity) {
+			return false
+		}
+	}
+	return actionMatches(r, t) && resourceMatches(r, t)
+}
+
+func actionMatches(r *rule, t *tool) bool {
+	switch s := r.ast.Action.(type) {
+	case ast.ScopeTypeEq:
+		return s.Entity == t.uid
+	case ast.ScopeTypeIn:
+		return slices.Contains(t.keys, s.Entity)
+	case ast.ScopeTypeInSet:
+		return slices.ContainsFunc(s.Entities, func(u types.EntityUID) bool { return slices.Contains(t.keys, u) })
+	}
+	return true
+}
+
+func resourceMatches(r *rule, t *tool) bool {
+	switch s := r.ast.Resource.(type) {
+	case ast.ScopeTypeEq:
+		return s.Entity == t.resource
+	case ast.ScopeTypeIn:
+		return s.Entity == t.resource
+	case ast.ScopeTypeIs:
+		return s.Type == typeConnection
+	case ast.ScopeTypeIsIn:
+		return s.Type == typeConnection && s.Entity == t.resource
+	}
+	return true
+}
+
+// contextOf must agree with contextType.
+func contextOf(req *Request, args types.Record) types.Record {
+	age := int64(0)
+	if !req.Run.Started.IsZero() {
+		age = max(0, int64(req.Now.Sub(req.Run.Started).Seconds()))
+	}
+	return types.NewRecord(types.RecordMap{
+		"args": args,
+		"run": types.NewRecord(types.RecordMap{
+			"labels": stringSet(req.Run.Labels), "age_seconds": types.Long(age), "calls": types.Long(req.Run.Calls),
+		}),
+		"caller": types.NewRecord(types.RecordMap{
+			"remote": types.String(req.Caller.Remote), "credential": types.String(req.Caller.Credential),
+		}),
+		"on_behalf_of": stringSet(req.OnBehalfOf),
+		"now":          types.NewDatetime(req.Now),
+	})
+}
+
+func stringSet(list []string) types.Set {
+	values := make([]types.Value, len(list))
+	for i, s := range list {
+		values[i] = types.String(s)
+	}
+	return types.NewSet(values...)
+}
+
+// question is a request made ready for Cedar.
+type question struct {
+	tool  *tool
+	world *world
+	cedar cedar.Request
+}
+
+// prepare returns why the request cannot be decided, or "".
+func (e *engine) prepare(req *Request) (question, string) {
+	if e.broken != "" {
+		return question{}, fmt.Sprintf("the policy file %s cannot be read, so everything is denied until it is mended", e.broken)
+	}
+	t := e.ts.tools[toolKey{req.Action.Connection, req.Action.Tool}]
+	if t == nil {
+		return question{}, fmt.Sprintf("the tool %s is not registered, or its definition cannot be read", quote(req.Action.Connection+"/"+req.Action.Tool))
+	}
+	if req.Action.Effect != "" && req.Action.Effect != t.effect || req.Action.Kind != "" && req.Action.Kind != t.kind {
+		return question{}, fmt.Sprintf("the tool %s has just changed; try again", t)
+	}
+	if req.Agent.Name == "" {
+		return question{}, "nobody is named as the caller"
+	}
+	args, err := readArgs(t.args, req.Args)
+	if err != nil {
+		return question{}, err.Error()
+	}
+	w := newWorld(e.ts, &req.Agent)
+	return question{tool: t, world: w, cedar: cedar.Request{Principal: w.uid, Action: t.uid, Resource: t.resource, Context: contextOf(req, args)}}, ""
+}
+
+// decide answers. req.Now must be set.
+func (e *engine) decide(req *Request) (d Decision) {
+	d.Version = e.version
+	defer func() {
+		if p := recover(); p != nil { // the evaluator is not ours; a defect in it must not open anything
+			d = Decision{Version: e.version, Reason: "the policies could not be evaluated", Errors: []string{fmt.Sprint("panic: ", p)}}
+		}
+	}()
+	q, why := e.prepare(req)
+	if why != "" {
+		d.Reason = why
+		return d
+	}
+	var room [32]*rule
+	if e.forbidden(&d, q, room[:0]) {
+		return d
+	}
+	candidates := e.permits.candidates(room[:0], q.tool, q.world.keys)
+	candidates = slices.DeleteFunc(candidates, func(r *rule) bool {
+		if r.unfitFor(q.tool) && !r.expired(req.Now) && q.world.matches(r, q.tool) {
+			d.Errors = append(d.Errors, r.id+misfit+q.tool.String())
+		}
+		return r.expired(req.Now) || r.unfitFor(q.tool)
+	})
+	_, diag := cedar.Authorize(set(candidates), q.world, q.cedar)
+	for _, x := range diag.Errors {
+		d.Errors = append(d.Errors, e.rule(x.PolicyID).id+": "+x.Message)
+	}
+	if len(diag.Reasons) == 0 {
+		d.Holds, d.Policies, d.Advice = nil, nil, nil
+		d.sort()
+		d.Reason, d.Unmatched = e.nothing(q, candidates), true
+		return d
+	}
+	for _, x := range diag.Reasons {
+		d.determinedBy(e.rule(x.PolicyID))
+	}
+	d.Effect = Allow
+	if len(d.Holds) > 0 {
+		d.Effect = Hold
+	}
+	d.finish()
+	return d
+}
+
+const misfit = ": no longer fits the schema of "
+
+// forbidden evaluates the forbids. It returns true if the call is denied, and
+// fills in the holds if it is to be held.
+func (e *engine) forbidden(d *Decision, q question, room []*rule) bool {
+	candidates := e.forbids.candidates(room, q.tool, q.world.keys)
+	var unfit, failed, plain, holds []*rule
+	candidates = slices.DeleteFunc(candidates, func(r *rule) bool {
+		if !r.unfitFor(q.tool) {
+			return false
+		}
+		if q.world.matches(r, q.tool) {
+			unfit = append(unfit, r)
+		}
+		return true
+	})
+	_, diag := cedar.Authorize(set(candidates), q.world, q.cedar)
+	for _, x := range diag.Errors {
+		r := e.rule(x.PolicyID)
+		failed = append(failed, r)
+		d.Errors = append(d.Errors, r.id+": "+x.Message)
+	}
+	for _, x := range diag.Reasons {
+		if r := e.rule(x.PolicyID); r.hold != nil {
+			holds = append(holds, r)
+		} else {
+			plain = append(plain, r)
+		}
+	}
+	switch {
+	case len(plain) > 0:
+		d.deniedBy(plain, "denied by ")
+	case len(failed) > 0:
+		d.deniedBy(failed, "could not be evaluated, so the call is denied: ")
+	case len(unfit) > 0:
+		for _, r := range unfit {
+			d.Errors = append(d.Errors, r.id+misfit+q.tool.String())
+		}
+		d.deniedBy(unfit, "no longer fits the tool's schema and must be revised, so the call is denied: ")
+	default:
+		for _, r := range holds {
+			d.Holds = append(d.Holds, *r.hold)
+			d.determinedBy(r)
+		}
+		return false
+	}
+	return true
+}
+
+func (e *engine) rule(k cedar.PolicyID) *rule { return e.rules[numberOf(k)] }
+
+func (d *Decision) determinedBy(r *rule) {
+	if r.grant != "" {
+		d.Grants = append(d.Grants, r.grant)
+	} else {
+		d.Policies = append(d.Policies, r.id)
+	}
+	if r.forbid && r.advice != "" {
+		d.Advice = append(d.Advice, r.advice)
+	}
+}
+
+func (d *Decision) deniedBy(rules []*rule, reason string) {
+	for _, r := range rules {
+		d.determinedBy(r)
+	}
+	d.sort()
+	d.Reason = reason + "policy " + join(d.Policies) + withAdvice(d.Advice)
+}
+
+func (d *Decision) sort() {
+	slices.Sort(d.Policies)
+	slices.Sort(d.Grants)
+	slices.Sort(d.Errors)
+	slices.Sort(d.Advice)
+	d.Advice = slices.Compact(d.Advice)
+	slices.SortFunc(d.Holds, func(a, b Needed) int { return strings.Compare(a.Policy, b.Policy) })
+}
+
+// finish says why a call is allowed or held.
+func (d *Decision) finish() {
+	d.sort()
+	if d.Effect == Allow {
+		d.Reason = "allowed by " + both(d.Policies, d.Grants)
+		return
+	}
+	var needs []string
+	for _, h := range d.Holds {
+		who := "approval by " + join(h.Groups)
+		if h.Quorum > 1 {
+			who = fmt.Sprintf("approval by %d people of %s", h.Quorum, join(h.Groups))
+		}
+		needs = append(needs, who+" (policy "+h.Policy+")")
+	}
+	d.Reason = "needs " + strings.Join(needs, " and ") + withAdvice(d.Advice)
+}
+
+// nothing says that nothing allows the call, and what nearly did.
+func (e *engine) nothing(q question, candidates []*rule) string {
+	var policies, grants []string
+	for _, r := range candidates {
+		if !q.world.matches(r, q.tool) {
+			continue
+		}
+		if r.grant != "" {
+			grants = append(grants, r.grant)
+		} else {
+			policies = append(policies, r.id)
+		}
+	}
+	slices.Sort(policies)
+	slices.Sort(grants)
+	reason := fmt.Sprintf("no grant or policy allows %s to call %s (%s)", quote(q.world.agent.Name), quote(q.tool.String()), q.tool.effect)
+	if len(policies)+len(grants) > 0 {
+		return reason + " like this: " + both(policies, grants) + " would, but the conditions do not hold for these arguments and circumstances"
+	}
+	return reason + "; a grant of this tool to the agent would"
+}
+
+func (e *engine) visible(a *Agent, act Action, now time.Time) bool {
+	t := e.ts.tools[toolKey{act.Connection, act.Tool}]
+	return t != nil && e.shown(newWorld(e.ts, a), t, now)
+}
+
+func (e *engine) sees(a *Agent, conn string, now time.Time) bool {
+	w := newWorld(e.ts, a)
+	return slices.ContainsFunc(e.ts.groups[action(conn)], func(t *tool) bool { return e.shown(w, t, now) })
+}
+
+func (e *engine) shown(w *world, t *tool, now time.Time) bool {
+	if e.broken != "" || w.agent.Name == "" {
+		return false
+	}
+	var room [32]*rule
+	for _, r := range e.forbids.candidates(room[:0], t, w.keys) {
+		if r.hold == nil && (r.unconditional() || r.unfitFor(t)) && w.matches(r, t) {
+			return false
+		}
+	}
+	for _, r := range e.permits.candidates(room[:0], t, w.keys) {
+		if !r.expired(now) && !r.unfitFor(t) && w.matches(r, t) {
+			return true
+		}
+	}
+	return false
+}
+
+func both(policies, grants []string) string {
+	var parts []string
+	if len(policies) > 0 {
+		parts = append(parts, "policy "+join(policies))
+	}
+	if len(grants) > 0 {
+		parts = append(parts, "grant "+join(grants))
+	}
+	return strings.Join(parts, " and ")
+}
+
+// join lists names, not too many.
+func join(names []string) string {
+	const most = 8
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+func withAdvice(advice []string) string {
+	if len(advice) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(advice, "; ")
+}
+
+// quote shows a name from outside, shortened.
+func quote(s string) string {
+	if len(s) > 200 {
+		s = strings.ToValidUTF8(s[:200], "") + "…"
+	}
+	return fmt.Sprintf("%q", s)
+}

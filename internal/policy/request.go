@@ -1,0 +1,121 @@
+package policy
+
+import (
+	"encoding/json/jsontext"
+	"time"
+)
+
+// Agent is who calls, as policy sees it. Cedar: Agent::"name" in
+// [Team::"team", Stage::"stage", Label::"key", Label::"key=value"], with the
+// attributes name, team, stage, owner and one tag per label.
+type Agent struct {
+	Name   string            `json:"name"`
+	Team   string            `json:"team,omitzero"`
+	Stage  string            `json:"stage,omitzero"`
+	Owner  string            `json:"owner,omitzero"`
+	Labels map[string]string `json:"labels,omitzero"`
+}
+
+// Action is the tool that is called. Connection and Tool name it; Effect and
+// Kind, when set, must agree with what is registered or the call is denied.
+type Action struct {
+	Connection string `json:"connection"`
+	Tool       string `json:"tool"`
+	Effect     string `json:"effect,omitzero"`
+	Kind       string `json:"kind,omitzero"`
+}
+
+// Run is the task the call belongs to: context.run.
+type Run struct {
+	ID      string    `json:"id,omitzero"`
+	Labels  []string  `json:"labels,omitzero"`
+	Started time.Time `json:"started,omitzero"`
+	Calls   int64     `json:"calls,omitzero"` // calls made in this run before this one
+}
+
+// Caller is where the call comes from: context.caller.
+type Caller struct {
+	Remote     string `json:"remote,omitzero"`     // network address without the port
+	Credential string `json:"credential,omitzero"` // kind of credential: key, run
+}
+
+// Request asks for a decision.
+type Request struct {
+	Agent      Agent
+	Action     Action
+	Args       jsontext.Value // a JSON object; nil means {}
+	Run        Run
+	Caller     Caller
+	OnBehalfOf []string  // names, the user first
+	Now        time.Time // zero means the service's clock
+}
+
+// Effect is what a decision comes to. The zero value denies.
+type Effect int
+
+// The effects of a decision.
+const (
+	Deny Effect = iota
+	Hold
+	Allow
+)
+
+// String returns "allow", "deny" or "hold".
+func (e Effect) String() string {
+	switch e {
+	case Allow:
+		return "allow"
+	case Hold:
+		return "hold"
+	default:
+		return "deny"
+	}
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (e Effect) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// Decision is the answer, with what determined it. Its texts are for the agent
+// too: they name policies, grants, groups and arguments, never values.
+type Decision struct {
+	Effect   Effect   `json:"effect"`
+	Policies []string `json:"policies,omitzero"` // ids, sorted; on a hold those that hold and those that would then allow
+	Grants   []string `json:"grants,omitzero"`   // names, sorted
+	Holds    []Needed `json:"holds,omitzero"`    // every one must be lifted
+	Reason   string   `json:"reason"`
+	Advice   []string `json:"advice,omitzero"` // @advice of the policies that deny or hold
+	Version  string   `json:"version"`         // first 16 hex digits of the SHA-256 of policies and grants
+	Errors   []string `json:"errors,omitzero"` // "policy: error", for the log and people, not for agents
+	// Unmatched says that a denial is the default one: the request was
+	// understood, no forbid matched or failed, and nothing allowed it.
+	Unmatched bool `json:"-"`
+}
+
+// Needed is one approval that a held call needs (Hold in the design's words;
+// the name Hold is the effect's).
+type Needed struct {
+	Policy        string        `json:"policy"`
+	Groups        []string      `json:"groups"` // any of their members may answer
+	Quorum        int           `json:"quorum"` // distinct people, 1 to 20
+	DecideWithin  time.Duration `json:"decide_within" doc:"nanoseconds"`
+	ExecuteWithin time.Duration `json:"execute_within" doc:"nanoseconds"`
+	Advice        string        `json:"advice,omitzero"`
+}
+
+// Defaults of a hold without @decide_within and @execute_within.
+const (
+	DefaultDecideWithin  = 4 * time.Hour
+	DefaultExecuteWithin = 15 * time.Minute
+)
+
+// ToolType is a registered tool as the schema generator needs it.
+type ToolType struct {
+	Connection  string         // name: lower case letters, digits, hyphens
+	Kind        string         // llm, mcp, http, retrieval
+	Tool        string         // name, any non-empty text
+	Effect      string         // read, write, irreversible
+	InputSchema jsontext.Value // JSON Schema of the arguments; empty means no typed arguments
+}
+
+// Tools names every registered tool. It must be safe for concurrent use.
+type Tools interface{ ToolTypes() []ToolType }
