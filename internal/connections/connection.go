@@ -1,0 +1,291 @@
+package connections
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/countersign/countersign/internal/fault"
+)
+
+// Errors about connections.
+var (
+	ErrNotFound    = fault.New(fault.NotFound, "connection_not_found", "no such connection; countersign connection list shows what there is")
+	ErrSpec        = fault.New(fault.Invalid, "bad_connection", "the connection is not valid")
+	ErrUnsupported = fault.New(fault.Unsupported, "kind_not_in_this_version", "connections of this kind are not in this version; use llm or mcp")
+	ErrOwner       = fault.New(fault.Invalid, "unknown_owner", "the owner must be an existing user")
+)
+
+// The kinds of connections in this version.
+const (
+	LLM = "llm" // a model provider, Dialect says which wire
+	MCP = "mcp" // a Model Context Protocol server, over Streamable HTTP (URL) or stdio (Command)
+)
+
+// The dialects of a connection of kind llm.
+const (
+	OpenAI    = "openai"
+	Anthropic = "anthropic"
+)
+
+// The ways a connection's secret is put on a request. A header of its own is
+// written "header:NAME".
+const (
+	AuthBearer = "bearer"    // Authorization: Bearer SECRET
+	AuthAPIKey = "x-api-key" // x-api-key: SECRET
+	AuthNone   = "none"      // no secret
+	AuthHeader = "header:"   // prefix; NAME: SECRET
+)
+
+// SecretScheme begins an environment value that names a secret instead of
+// holding it: "secret://ledger-db".
+const SecretScheme = "secret://"
+
+// Limits of a connection.
+const (
+	maxURL         = 2048
+	maxArgs        = 64
+	maxArg         = 4096
+	maxEnv         = 64
+	maxDescription = 4096
+	// MaxTimeout is the longest time a connection may be given to begin its answer.
+	MaxTimeout = time.Hour
+)
+
+// Connection is a registered upstream.
+type Connection struct {
+	ID, Name    string
+	Kind        string // LLM or MCP
+	Dialect     string // of an llm: OpenAI or Anthropic
+	URL         string
+	Command     []string          // of an mcp over stdio: program and arguments, never a secret
+	Env         map[string]string // of Command; a value may be "secret://name"
+	Owner       string            // name of the user who answers for it
+	Secret      string            // name of the secret sent with each request
+	Auth        string            // how: AuthBearer, AuthAPIKey, AuthNone or "header:NAME"
+	Description string
+	// AllowPrivate lets the URL name, or resolve to, a loopback or private
+	// address, and lets such an address be spoken to without TLS.
+	AllowPrivate bool
+	Timeout      time.Duration // until the answer begins; 0 means the gateway's default
+	Created      time.Time
+	Updated      time.Time
+	// Discovered is when its tools were first discovered and pinned; zero for
+	// an mcp connection that still waits for that. An llm needs none.
+	Discovered time.Time
+}
+
+var (
+	nameForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	secretForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	envForm    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	headerForm = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")
+)
+
+// FieldError says which field of a connection is wrong, for a manifest that
+// wants to point at its line. It is the cause inside ErrSpec and its kin.
+type FieldError struct {
+	Field   string
+	Message string
+}
+
+// Error returns "field: message".
+func (e *FieldError) Error() string { return e.Field + ": " + e.Message }
+
+func bad(field, format string, args ...any) error {
+	fe := &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
+	return ErrSpec.Say("%s", fe.Error()).With(fe)
+}
+
+// Normalize returns c with its defaults filled in, or says what is wrong with
+// it (ErrSpec or ErrUnsupported, with a FieldError as cause). It does not look
+// at the store: whether the owner exists is checked when it is registered.
+func (c Connection) Normalize() (Connection, error) {
+	c.Command, c.Env = slices.Clone(c.Command), maps.Clone(c.Env)
+	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth} {
+		if err := check(&c); err != nil {
+			return Connection{}, err
+		}
+	}
+	return c, nil
+}
+
+// ValidName reports whether s may name a connection: lower-case letters, digits
+// and hyphens, so that connection__tool splits at its first "__".
+func ValidName(s string) bool { return nameForm.MatchString(s) }
+
+func checkName(c *Connection) error {
+	if !ValidName(c.Name) {
+		return bad("name", "%q must be 1 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit", clip(c.Name))
+	}
+	return nil
+}
+
+func checkKind(c *Connection) error {
+	switch c.Kind {
+	case LLM:
+		if c.Dialect != OpenAI && c.Dialect != Anthropic {
+			return bad("dialect", "an llm connection speaks openai or anthropic, not %q", clip(c.Dialect))
+		}
+	case MCP:
+		if c.Dialect != "" {
+			return bad("dialect", "only llm connections have a dialect")
+		}
+	case "http", "retrieval":
+		fe := &FieldError{Field: "kind", Message: fmt.Sprintf("%s connections are not in this version; use llm or mcp", c.Kind)}
+		return ErrUnsupported.Say("%s", fe.Error()).With(fe)
+	default:
+		return bad("kind", "%q must be llm or mcp", clip(c.Kind))
+	}
+	return nil
+}
+
+func checkText(c *Connection) error {
+	if c.Owner == "" {
+		return bad("owner", "a connection needs an owner, the user who answers for it")
+	}
+	if len(c.Description) > maxDescription || !utf8.ValidString(c.Description) {
+		return bad("description", "must be UTF-8 text of at most %d bytes", maxDescription)
+	}
+	if c.Timeout < 0 || c.Timeout > MaxTimeout {
+		return bad("timeout", "must be between 0 and %s", MaxTimeout)
+	}
+	if c.Secret != "" && !secretForm.MatchString(c.Secret) {
+		return bad("secret", "%q is not the name of a secret", clip(c.Secret))
+	}
+	return nil
+}
+
+func checkTarget(c *Connection) error {
+	switch {
+	case c.URL != "" && len(c.Command) > 0:
+		return bad("command", "give either a url or a command")
+	case c.URL != "":
+		clean, err := checkURL(c.URL, c.AllowPrivate)
+		c.URL = clean
+		return err
+	case c.Kind == LLM:
+		return bad("url", "an llm connection needs the base URL of its provider")
+	case len(c.Command) == 0:
+		return bad("url", "an mcp connection needs a url (Streamable HTTP) or a command (stdio)")
+	case c.AllowPrivate:
+		return bad("allow_private", "a command has no address; leave it out")
+	}
+	return checkCommand(c.Command)
+}
+
+// checkCommand holds what is started to a program named by an absolute path or
+// looked up in PATH, and keeps secrets out of /proc/*/cmdline.
+func checkCommand(command []string) error {
+	if len(command) > maxArgs {
+		return bad("command", "at most %d arguments", maxArgs)
+	}
+	for i, arg := range command {
+		field := fmt.Sprintf("command[%d]", i)
+		switch {
+		case len(arg) > maxArg || strings.ContainsRune(arg, 0) || !utf8.ValidString(arg):
+			return bad(field, "must be UTF-8 text of at most %d bytes without NUL", maxArg)
+		case strings.Contains(arg, SecretScheme):
+			return bad(field, "arguments are visible to every process on the machine; give the secret in env")
+		}
+	}
+	program := command[0]
+	if program == "" || (strings.ContainsAny(program, `/\`) && !filepath.IsAbs(program)) || strings.HasPrefix(program, "-") {
+		return bad("command[0]", "%q must be an absolute path, or a name to look up in PATH", clip(program))
+	}
+	return nil
+}
+
+func checkEnv(c *Connection) error {
+	if len(c.Env) > 0 && len(c.Command) == 0 {
+		return bad("env", "only a connection with a command has an environment")
+	}
+	if len(c.Env) > maxEnv {
+		return bad("env", "at most %d variables", maxEnv)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Env)) {
+		value, field := c.Env[key], "env."+clip(key)
+		if !envForm.MatchString(key) {
+			return bad(field, "is not the name of an environment variable")
+		}
+		if len(value) > maxArg || strings.ContainsRune(value, 0) || !utf8.ValidString(value) {
+			return bad(field, "must be UTF-8 text of at most %d bytes without NUL", maxArg)
+		}
+		if name, ok := strings.CutPrefix(value, SecretScheme); ok && !secretForm.MatchString(name) {
+			return bad(field, "%q does not name a secret; write secret://name", clip(value))
+		}
+	}
+	return nil
+}
+
+// reserved headers carry the request itself; a secret in them would break it.
+var reserved = []string{"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection",
+	"te", "trailer", "upgrade", "keep-alive", "proxy-connection", "expect", "accept", "accept-encoding"}
+
+func checkAuth(c *Connection) error {
+	if c.Auth == "" {
+		c.Auth = defaultAuth(c)
+	}
+	name, own := strings.CutPrefix(c.Auth, AuthHeader)
+	switch {
+	case own && (!headerForm.MatchString(name) || slices.Contains(reserved, strings.ToLower(name))):
+		return bad("auth", "%q is not a header that can carry a secret", clip(name))
+	case !own && c.Auth != AuthBearer && c.Auth != AuthAPIKey && c.Auth != AuthNone:
+		return bad("auth", "%q must be bearer, x-api-key, none or header:NAME", clip(c.Auth))
+	case len(c.Command) > 0 && (c.Auth != AuthNone || c.Secret != ""):
+		return bad("auth", "a command has no requests to sign; give it secrets as secret://name in env")
+	case c.Auth == AuthNone && c.Secret != "":
+		return bad("secret", "auth none sends no secret; leave one of them out")
+	case c.Auth != AuthNone && c.Secret == "":
+		return bad("secret", "auth %s needs a secret; name one, or set auth: none", clip(c.Auth))
+	}
+	return nil
+}
+
+func defaultAuth(c *Connection) string {
+	switch {
+	case len(c.Command) > 0 && c.Secret == "":
+		return AuthNone
+	case c.Dialect == Anthropic:
+		return AuthAPIKey
+	case c.Kind == LLM || c.Secret != "":
+		return AuthBearer
+	}
+	return AuthNone
+}
+
+// SecretNames returns the secrets c refers to, sorted, each once.
+func (c Connection) SecretNames() []string {
+	set := map[string]bool{}
+	if c.Secret != "" {
+		set[c.Secret] = true
+	}
+	for _, v := range c.Env {
+		if name, ok := strings.CutPrefix(v, SecretScheme); ok {
+			set[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// same reports whether two connections say the same, whatever their
+// identifiers and times.
+func (c Connection) same(d Connection) bool {
+	return c.Name == d.Name && c.Kind == d.Kind && c.Dialect == d.Dialect && c.URL == d.URL &&
+		slices.Equal(c.Command, d.Command) && maps.Equal(c.Env, d.Env) && c.Owner == d.Owner && c.Secret == d.Secret &&
+		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout
+}
+
+// clip shortens foreign text for a message.
+func clip(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strings.ToValidUTF8(s, "�")
+}
