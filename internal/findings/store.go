@@ -1,0 +1,85 @@
+package findings
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json/v2"
+	"fmt"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/storage"
+)
+
+type querier interface {
+	Query(ctx context.Context, q string, args ...any) (*sql.Rows, error)
+}
+
+const columns = `SELECT id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision FROM findings`
+
+func read(ctx context.Context, q querier, where string, args ...any) ([]Finding, error) {
+	rows, err := q.Query(ctx, columns+where, args...)
+	if err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	defer rows.Close()
+	out := []Finding{}
+	for rows.Next() {
+		f, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("findings: read a row: %w", err)
+		}
+		out = append(out, f)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	return out, nil
+}
+
+func scan(rows *sql.Rows) (f Finding, err error) {
+	var events string
+	var opened, updated, closed int64
+	if err = rows.Scan(&f.ID, &f.Rule, &f.Severity, &f.Object, &f.Title, &f.Detail, &events, &f.Status, &opened, &updated, &closed, &f.ClosedBy, &f.Reason, &f.revision); err != nil {
+		return f, err
+	}
+	f.Opened, f.Updated, f.Closed = storage.Time(opened), storage.Time(updated), storage.Time(closed)
+	return f, json.Unmarshal([]byte(events), &f.Events)
+}
+
+func readOpen(ctx context.Context, q querier, rule, object string) ([]Finding, error) {
+	return read(ctx, q, ` WHERE rule = $1 AND object = $2 AND status = 'open'`, rule, object)
+}
+
+// insert reports whether it made a row; it does not when the same finding is
+// open already.
+func insert(ctx context.Context, tx *audit.Tx, f Finding) (bool, error) {
+	events, err := marshalEvents(f.Events)
+	if err != nil {
+		return false, err
+	}
+	res, err := tx.Exec(ctx, `INSERT INTO findings (id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $8, 0, '', '', 1) ON CONFLICT (rule, object) WHERE status = 'open' DO NOTHING`,
+		f.ID, f.Rule, f.Severity, f.Object, f.Title, f.Detail, events, storage.Micros(f.Opened))
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}
+
+func update(ctx context.Context, tx *audit.Tx, f Finding) error {
+	events, err := marshalEvents(f.Events)
+	if err != nil {
+		return err
+	}
+	return tx.ExecOne(ctx, `UPDATE findings SET severity = $1, title = $2, detail = $3, events = $4, updated = $5, revision = revision + 1 WHERE id = $6 AND revision = $7`,
+		f.Severity, f.Title, f.Detail, events, storage.Micros(f.Updated), f.ID, f.revision)
+}
+
+func marshalEvents(events []string) (string, error) {
+	if events == nil {
+		events = []string{}
+	}
+	b, err := json.Marshal(events)
+	return string(b), err
+}

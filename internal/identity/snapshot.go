@@ -1,0 +1,171 @@
+package identity
+
+import (
+	"context"
+	"crypto/subtle"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// remember is how long a dead credential is still recognised, so that its
+// refusal can say "expired" and name the agent.
+const remember = 30 * 24 * time.Hour
+
+// snapshot is everything Authenticate needs, immutable once published.
+type snapshot struct {
+	users  map[string]User
+	teams  map[string]Team
+	agents map[string]Agent
+	keys   map[digest]Key
+	ended  map[string]bool // credentials of runs that were ended before they expired
+}
+
+func emptySnapshot() *snapshot { return &snapshot{} }
+
+// reload builds a new snapshot from the store and publishes it.
+func (s *Service) reload(ctx context.Context) error {
+	now := s.now()
+	next := &snapshot{users: map[string]User{}, teams: map[string]Team{}, agents: map[string]Agent{}, keys: map[digest]Key{}}
+	users, err := readUsers(ctx, s.db, "")
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		next.users[u.Name] = u
+	}
+	teams, err := readTeams(ctx, s.db, "")
+	if err != nil {
+		return err
+	}
+	for _, t := range teams {
+		next.teams[t.Name] = t
+	}
+	agents, err := readAgents(ctx, s.db, "")
+	if err != nil {
+		return err
+	}
+	for _, a := range agents {
+		next.agents[a.Name] = a
+	}
+	keys, err := readKeys(ctx, s.db, keyFilter{after: now.Add(-remember)})
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		next.keys[k.hash] = k
+	}
+	if next.ended, err = readEnded(ctx, s.db, now.Add(-skew)); err != nil {
+		return err
+	}
+	s.view.Store(next)
+	return nil
+}
+
+// Authenticate finds out who presents credential. It works in memory and does
+// not touch the store. When it refuses a recognised agent the returned Caller
+// names it, for the log. Refusals: ErrCredential, ErrExpired, ErrRevoked,
+// ErrSuspended, ErrNoOwner, ErrStale.
+func (s *Service) Authenticate(_ context.Context, credential string) (Caller, error) {
+	switch {
+	case WellFormed(KeyPrefix, credential):
+		return s.byKey(digestOf(credential))
+	case looksLikeRun(credential):
+		return s.byRun(credential)
+	case strings.HasPrefix(credential, TokenPrefix):
+		return Caller{}, ErrCredential.Say("a user token was presented where an agent's credential is needed; use an agent key (csk_…) or countersign run")
+	}
+	return Caller{}, ErrCredential
+}
+
+func (s *Service) byKey(d digest) (Caller, error) {
+	if !s.watch.Fresh() { // before the view is taken, so that it is as new as Fresh says
+		return Caller{}, ErrStale
+	}
+	view := s.view.Load()
+	// The digest of 256 random bits is the map's key: what the time of a lookup
+	// tells about digests does not lead to a credential.
+	k, ok := view.keys[d]
+	if !ok || subtle.ConstantTimeCompare(k.hash[:], d[:]) != 1 {
+		return Caller{}, ErrCredential
+	}
+	a, ok := view.agents[k.Agent]
+	if !ok {
+		return Caller{}, ErrCredential
+	}
+	c := Caller{Agent: a, Credential: Credential{ID: k.ID, Kind: KindKey, Expires: k.Expires}}
+	return s.admit(view, c, !k.Revoked.IsZero())
+}
+
+func (s *Service) byRun(token string) (Caller, error) {
+	if !s.watch.Fresh() { // before the view is taken, so that it is as new as Fresh says
+		return Caller{}, ErrStale
+	}
+	view := s.view.Load()
+	claims, ok := s.runs.verify(token)
+	if !ok || time.Unix(claims.Issued, 0).After(s.now().Add(skew)) {
+		return Caller{}, ErrCredential
+	}
+	a, ok := view.agents[claims.Subject]
+	if !ok || a.ID != claims.AgentID {
+		return Caller{}, ErrCredential
+	}
+	c := Caller{Agent: a, Run: claims.Run, Credential: Credential{ID: claims.ID, Kind: KindRun, Expires: time.Unix(claims.Expires, 0).UTC()}}
+	return s.admit(view, c, view.ended[claims.ID])
+}
+
+// admit checks what is common to all credentials of a recognised agent.
+func (s *Service) admit(view *snapshot, c Caller, revoked bool) (Caller, error) {
+	owner, ok := view.users[c.Agent.Owner]
+	if ok {
+		c.Owner = owner
+	}
+	switch {
+	case revoked:
+		return c, ErrRevoked
+	case !s.now().Before(c.Credential.Expires):
+		return c, ErrExpired
+	case c.Agent.Suspended:
+		return c, ErrSuspended
+	case !ok || owner.Disabled:
+		return c, ErrNoOwner
+	}
+	return c, nil
+}
+
+// Agent returns the agent called name. Like all readers of the snapshot it may
+// be behind the store by what a Watcher allows.
+func (s *Service) Agent(name string) (Agent, bool) {
+	a, ok := s.view.Load().agents[name]
+	return a, ok
+}
+
+// Agents returns every agent, by name.
+func (s *Service) Agents() []Agent { return sorted(s.view.Load().agents) }
+
+// User returns the user called name.
+func (s *Service) User(name string) (User, bool) {
+	u, ok := s.view.Load().users[name]
+	return u, ok
+}
+
+// Users returns every user, by name.
+func (s *Service) Users() []User { return sorted(s.view.Load().users) }
+
+// Team returns the team called name.
+func (s *Service) Team(name string) (Team, bool) {
+	t, ok := s.view.Load().teams[name]
+	return t, ok
+}
+
+// Teams returns every team, by name.
+func (s *Service) Teams() []Team { return sorted(s.view.Load().teams) }
+
+func sorted[T any](m map[string]T) []T {
+	out := make([]T, 0, len(m))
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, m[name])
+	}
+	return out
+}
