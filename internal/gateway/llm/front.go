@@ -156,12 +156,25 @@ func (x *exchange) lookup(call *gateway.Call, up *gateway.Upstream, who identity
 	call.Observer = newObserver(x.dialect, false)
 	call.Rewrite = x.checkAnswer
 	if model == "" {
+		// The list shows nothing that the agent may not use, so who may use
+		// something here may ask what.
+		call.Implied = func() bool { return x.sees(who, call.Connection) }
 		call.Rewrite = func(resp *http.Response) error {
 			return filterAnswer(resp, func(m string) bool { return x.usable(who, call.Connection, m) })
 		}
 	}
 	call.Request = up
 	return nil
+}
+
+// sees reports whether who may use any model at all for some arguments.
+func (x *exchange) sees(who identity.Caller, c connections.Connection) bool {
+	for _, name := range x.dialect.generating {
+		if tool, ok := x.f.o.Registry.Tool(c.Name, name); ok && x.f.o.Gateway.Visible(who, c, tool) {
+			return true
+		}
+	}
+	return false
 }
 
 // usable reports whether who may use a model for anything, were people to

@@ -1,0 +1,35 @@
+package gateway
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/identity"
+)
+
+var (
+	CleanRequest = cleanRequest
+	CleanAnswer  = func(h http.Header) http.Header { cleanAnswer(h); return h }
+)
+
+// Runs tells to which run a call belongs.
+type Runs struct{ r *runs }
+
+func NewRuns(gap time.Duration) Runs { return Runs{newRuns(gap)} }
+
+func (r Runs) Of(who identity.Caller, now time.Time) (id string, calls int64) {
+	u := r.r.of(who, now)
+	return u.id, u.calls
+}
+
+// Coalescer is fed refusals.
+type Coalescer struct{ c *coalescer }
+
+func NewCoalescer(now func() time.Time, emit func(audit.Event)) Coalescer {
+	return Coalescer{newCoalescer(now, emit)}
+}
+
+func (c Coalescer) Add(ev audit.Event, code string) { c.c.add(ev, code) }
+func (c Coalescer) Flush(now time.Time, all bool)   { c.c.flush(now, all) }
+func (c Coalescer) Close()                          { c.c.close() }

@@ -1,0 +1,40 @@
+package llm
+
+import "encoding/json/jsontext"
+
+// What the tests see of a scan.
+type Scanned struct {
+	Model  string
+	Stream bool
+	Tools  []string
+	Args   jsontext.Value
+	Prompt []string
+}
+
+func Scan(body []byte, dialectName, tool string) (Scanned, error) {
+	d := openaiDialect
+	if dialectName == anthropicDialect.name {
+		d = anthropicDialect
+	}
+	q, err := scan(body, d.fields)
+	if err != nil {
+		return Scanned{}, err
+	}
+	s := Scanned{Model: q.model, Stream: q.stream, Tools: q.tools, Args: q.args(tool)}
+	for _, p := range q.prompt {
+		s.Prompt = append(s.Prompt, p.name+"="+string(body[p.start:p.end]))
+	}
+	return s, nil
+}
+
+var (
+	TooDeep      = tooDeep
+	FilterModels = filterModels
+)
+
+func NewObserver(dialectName string) *observer {
+	if dialectName == anthropicDialect.name {
+		return newObserver(anthropicDialect, true)
+	}
+	return newObserver(openaiDialect, true)
+}
