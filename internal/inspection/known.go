@@ -71,8 +71,9 @@ func (k *Known) Set(name string, values ...[]byte) {
 func (k *Known) Add(name string, value []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.add(name, [][]byte{value})
-	k.dirty.Store(true)
+	if k.add(name, [][]byte{value}) {
+		k.dirty.Store(true)
+	}
 }
 
 // Remove forgets name and its values.
@@ -83,7 +84,8 @@ func (k *Known) Remove(name string) {
 	k.dirty.Store(true)
 }
 
-func (k *Known) add(name string, values [][]byte) {
+// add reports whether anything was new.
+func (k *Known) add(name string, values [][]byte) (added bool) {
 	for _, value := range values {
 		if len(value) < MinKnown || len(bytes.TrimSpace(value)) == 0 {
 			continue
@@ -92,11 +94,12 @@ func (k *Known) add(name string, values [][]byte) {
 			e := k.key.entry(name, f)
 			same := func(have entry) bool { return have.length == e.length && have.mac == e.mac }
 			if !slices.ContainsFunc(k.entries[name], same) {
-				k.entries[name] = append(k.entries[name], e)
+				k.entries[name], added = append(k.entries[name], e), true
 			}
 			clear(f.text)
 		}
 	}
+	return added
 }
 
 // form is one way to write a value that no view decodes.

@@ -1,0 +1,124 @@
+package secrets
+
+import (
+	"bytes"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Limits.
+const (
+	MinValue = 8        // bytes; shorter values could not be told from ordinary text
+	MaxValue = 64 << 10 // bytes
+	maxHosts = 32
+)
+
+// Spec is what a person says of a secret.
+type Spec struct {
+	Name       string
+	Owner      string   // name of a user, who answers for it
+	Connection string   // the only connection it is used for
+	Hosts      []string // HOST or HOST:PORT it may be sent to; none: wherever its connection points
+}
+
+// Secret is a stored secret without its value.
+type Secret struct {
+	ID string
+	Spec
+	Version  int64 // 1 at first, one more with each value
+	Created  time.Time
+	Rotated  time.Time // when the present value was put
+	LastUsed time.Time // to the minute; zero: never
+	Broken   bool      // its value cannot be opened; it must be put again
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// Normalize returns s with its hosts in lower case, sorted, without repeats, or
+// what is wrong with it.
+func (s Spec) Normalize() (Spec, error) {
+	for field, v := range map[string]string{"name": s.Name, "owner": s.Owner, "connection": s.Connection} {
+		if !nameForm.MatchString(v) {
+			return s, ErrInvalid.Say("%s: must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", field)
+		}
+	}
+	if len(s.Hosts) > maxHosts {
+		return s, ErrInvalid.Say("hosts: at most %d", maxHosts)
+	}
+	hosts := make([]string, 0, len(s.Hosts))
+	for _, h := range s.Hosts {
+		name, port, ok := splitHost(h)
+		if !ok {
+			return s, ErrInvalid.Say("hosts: each is HOST or HOST:PORT, without scheme, path or wildcard")
+		}
+		if port != "" {
+			name = net.JoinHostPort(name, port)
+		}
+		hosts = append(hosts, name)
+	}
+	slices.Sort(hosts)
+	s.Hosts = slices.Compact(hosts)
+	return s, nil
+}
+
+var hostForm = regexp.MustCompile(`^[a-z0-9_]([a-z0-9._-]{0,252}[a-z0-9])?$`)
+
+// splitHost splits HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; the port may be empty.
+func splitHost(s string) (host, port string, ok bool) {
+	s = strings.ToLower(s)
+	host = s
+	if h, p, err := net.SplitHostPort(s); err == nil {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
+			return "", "", false
+		}
+		host, port = h, p
+	}
+	host = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), ".")
+	return host, port, hostForm.MatchString(host) || net.ParseIP(host) != nil
+}
+
+// allows reports whether the secret may be sent to host, which is HOST or
+// HOST:PORT and empty for a child process. An entry without a port allows any.
+func (s Spec) allows(host string) bool {
+	if len(s.Hosts) == 0 {
+		return true
+	}
+	name, port, ok := splitHost(host)
+	if !ok {
+		return false
+	}
+	return slices.ContainsFunc(s.Hosts, func(allowed string) bool {
+		n, p, _ := splitHost(allowed)
+		return n == name && (p == "" || p == port)
+	})
+}
+
+func (s Spec) same(o Spec) bool {
+	return s.Name == o.Name && s.Owner == o.Owner && s.Connection == o.Connection && slices.Equal(s.Hosts, o.Hosts)
+}
+
+func checkValue(v Value) error {
+	switch b := v.Expose(); {
+	case len(b) < MinValue:
+		return ErrInvalid.Say("value: must have at least %d bytes; shorter ones cannot be kept out of logs", MinValue)
+	case len(b) > MaxValue:
+		return ErrInvalid.Say("value: at most %d bytes", MaxValue)
+	case len(bytes.TrimSpace(b)) != len(b) && !bytes.Contains(b, []byte("\n")):
+		return ErrInvalid.Say("value: begins or ends with white space; it would be sent as it is, so remove it")
+	case len(bytes.TrimSpace(b)) == 0:
+		return ErrInvalid.Say("value: is nothing but white space")
+	}
+	return nil
+}
+
+func checkReason(reason string) error {
+	if len(reason) > 1000 || !utf8.ValidString(reason) {
+		return ErrReason
+	}
+	return nil
+}
