@@ -30,8 +30,8 @@ const (
 	InvoiceChecker   = "invoice-checker"
 )
 
-// PolicyTests is a file of expected decisions for `policy test`. It is no
-// resource, so it is not among [Files].
+// PolicyTests is the file policies_test.yaml with the expected decisions for
+// `policy test`. It is no resource, so it is not among [Files].
 //
 //go:embed policies_test.yaml
 var PolicyTests []byte
@@ -87,8 +87,9 @@ func Files(a Addresses) ([]File, error) {
 	return files, nil
 }
 
-// WriteDir writes [Files] into dir, which is created when missing, for a person
-// to read and change. Existing files of those names are replaced.
+// WriteDir writes [Files] and [PolicyTests] into dir, which is created when
+// missing, for a person to read and change. Existing files of those names are
+// replaced. The directory can be applied: apply passes over *_test.yaml.
 func WriteDir(dir string, a Addresses) error {
 	files, err := Files(a)
 	if err != nil {
@@ -97,7 +98,7 @@ func WriteDir(dir string, a Addresses) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("writing the example business: %w", err)
 	}
-	for _, f := range files {
+	for _, f := range append(files, File{Name: "policies_test.yaml", Text: PolicyTests}) {
 		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Text, 0o644); err != nil {
 			return fmt.Errorf("writing the example business: %w", err)
 		}

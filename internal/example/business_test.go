@@ -56,8 +56,8 @@ func resources(t *testing.T) (docs []resource, cedar string) {
 	return docs, cedar
 }
 
-// served are the tools the two servers really have.
-func served(t *testing.T) []string {
+// each shows visit the tools the two servers really have.
+func each(t *testing.T, visit func(name string, tool *mcp.Tool)) {
 	t.Helper()
 	desk, err := helpdesk.New(t.Context(), helpdesk.Options{Dir: t.TempDir(), Token: "desk-token"})
 	if err != nil {
@@ -69,7 +69,6 @@ func served(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = books.Close() })
-	var names []string
 	for prefix, m := range map[string]*mcp.Server{"helpdesk": desk.MCP(), "ledger": books.MCP()} {
 		here, there := mcp.NewInMemoryTransports()
 		if _, err := m.Connect(t.Context(), here, nil); err != nil {
@@ -83,17 +82,17 @@ func served(t *testing.T) []string {
 			if err != nil {
 				t.Fatal(err)
 			}
-			names = append(names, prefix+"/"+tool.Name)
+			visit(prefix+"/"+tool.Name, tool)
 		}
 		_ = session.Close()
 	}
-	slices.Sort(names)
-	return names
 }
 
 func TestTheFilesAgreeWithTheSystems(t *testing.T) {
 	docs, cedar := resources(t)
-	tools := served(t)
+	var tools []string
+	each(t, func(name string, _ *mcp.Tool) { tools = append(tools, name) })
+	slices.Sort(tools)
 	builtin := []string{"openai/chat.completions", "openai/responses", "openai/models", "anthropic/messages", "anthropic/messages.count_tokens", "anthropic/models"}
 	known := append(slices.Clone(tools), builtin...)
 	byKind := map[string][]string{}
@@ -210,7 +209,7 @@ func TestWriteDirTwice(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 8 {
+	if err != nil || len(entries) != 9 {
 		t.Errorf("%v %v", entries, err)
 	}
 }

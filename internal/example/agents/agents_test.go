@@ -156,7 +156,7 @@ func TestARefusedToolDoesNotStopTheRealTask(t *testing.T) {
 	c.env.Task = helpdesk.PoisonedTicket
 	c.refuse = func(tool string) string {
 		if tool == "pay_invoice" {
-			return "Refused by policy: support-assistant may not use ledger/pay_invoice."
+			return `Denied by Countersign: no grant or policy allows "support-assistant" to call "ledger/pay_invoice" (irreversible). Do not retry this call unchanged.`
 		}
 		return ""
 	}
@@ -167,7 +167,7 @@ func TestARefusedToolDoesNotStopTheRealTask(t *testing.T) {
 	if strings.Count(out, "calls ledger/pay_invoice") != 1 {
 		t.Error("the refused call was not tried exactly once")
 	}
-	if !strings.Contains(out, "  not done: Refused by policy") || !strings.Contains(out, "pay_invoice was refused") {
+	if !strings.Contains(out, "  not done: Denied by Countersign") || !strings.Contains(out, "pay_invoice was refused") {
 		t.Error("the refusal is not printed and not mentioned at the end")
 	}
 	if !strings.Contains(out, "calls helpdesk/close_ticket") {
@@ -221,7 +221,7 @@ func TestAHeldPaymentIsMentioned(t *testing.T) {
 	c := open(t)
 	c.refuse = func(tool string) string {
 		if tool == "pay_invoice" {
-			return "Pending: this payment needs an approval by finance-controllers (ap_1)."
+			return "Pending: this call needs the approval of finance-controllers; it was recorded and not made. The call was not made. Recorded as evt_1."
 		}
 		return ""
 	}
