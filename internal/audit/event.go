@@ -19,6 +19,7 @@ const (
 	CallHeld     Type = "call.held"     // waits for people
 	CallRefused  Type = "call.refused"  // could not be understood or decided: malformed, unknown, over a limit
 	CallOutcome  Type = "call.outcome"  // how a forwarded call ended; every intent has one in the end
+	CallSettled  Type = "call.settled"  // what became known of a call after its outcome had been recorded as unknown
 	AuthRefused  Type = "auth.refused"  // no valid credential, or its agent may not call
 	UpstreamUsed Type = "upstream.used" // Countersign itself reaches out: discovery, a child's start
 )

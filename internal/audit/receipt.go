@@ -4,7 +4,9 @@ package audit
 // makes valid ones; the zero Receipt is invalid. A receipt is for one call.
 type Receipt struct {
 	call, event string
-	lane, sn    int64
+	intent      *entry // what the outcome inherits
+	claim       *claim // the hold on the lane under which the intent was written
+	sn          int64
 	valid       bool
 }
 

@@ -35,15 +35,18 @@ var encoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPaddin
 // New returns a fresh identifier of kind k, stamped with the present time.
 func New(k Kind) string { return At(k, time.Now()) }
 
-// At returns a fresh identifier of kind k stamped with t (UUIDv7, millisecond
-// resolution, RFC 9562 section 5.7).
+// At returns a fresh identifier of kind k stamped with t (UUIDv7, RFC 9562
+// section 5.7, with the fraction of the millisecond in its 12 bits of rand_a as
+// section 6.2, method 3 describes: identifiers of different microseconds sort
+// in the order of time).
 func At(k Kind, t time.Time) string {
 	var b [16]byte
-	rand.Read(b[6:]) // crypto/rand.Read never fails
+	rand.Read(b[8:]) // crypto/rand.Read never fails
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(t.UnixMilli()))
 	copy(b[:6], ms[2:])
-	b[6] = b[6]&0x0f | 0x70
+	fraction := int64(t.Nanosecond()) % 1e6 * 4096 / 1e6
+	b[6], b[7] = byte(fraction>>8)|0x70, byte(fraction)
 	b[8] = b[8]&0x3f | 0x80
 	return string(k) + "_" + encoding.EncodeToString(b[:])
 }
