@@ -144,7 +144,11 @@ func (r *room) open(rule string) []findings.Finding {
 
 func (r *room) events(typ string) []audit.Record {
 	r.t.Helper()
-	list, err := r.log.List(ctx, audit.Query{Type: audit.Type(typ)})
+	q := audit.Query{Limit: 1000}
+	if typ != "" {
+		q.Types = []audit.Type{audit.Type(typ)}
+	}
+	list, err := r.log.List(ctx, q)
 	if err != nil {
 		r.t.Fatal(err)
 	}

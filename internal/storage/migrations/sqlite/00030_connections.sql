@@ -7,7 +7,7 @@ CREATE TABLE connections (
     url           TEXT    NOT NULL,
     command       TEXT    NOT NULL,
     env           TEXT    NOT NULL,
-    owner         TEXT    NOT NULL,
+    owner         TEXT    NOT NULL REFERENCES users (name),
     secret        TEXT    NOT NULL,
     auth          TEXT    NOT NULL,
     description   TEXT    NOT NULL,
