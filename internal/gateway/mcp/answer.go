@@ -17,9 +17,13 @@ import (
 func (x *exchange) rewrite(resp *http.Response) error {
 	if s := resp.Header.Get(wire.HeaderSession); s != "" {
 		resp.Header.Del(wire.HeaderSession)
-		if !x.modern {
+		if !x.modern && x.peer == nil {
 			resp.Header.Set(wire.HeaderSession, x.f.sealFor(x.who, x.conn, "session", s))
 		}
+	}
+	if x.peer != nil && x.peer.session != "" && resp.StatusCode == http.StatusNotFound {
+		x.forgotten = true
+		return ErrSession
 	}
 	kind := media(resp.Header.Get("Content-Type"))
 	if resp.StatusCode/100 != 2 && kind != "application/json" {
@@ -68,8 +72,11 @@ func (x *exchange) event(e wire.Event) ([]byte, error) {
 		return e.Raw, nil
 	}
 	out, err := x.message(e.Data)
-	if err != nil || bytes.Equal(out, e.Data) {
-		return e.Raw, err
+	switch {
+	case err != nil || out == nil:
+		return nil, err
+	case bytes.Equal(out, e.Data):
+		return e.Raw, nil
 	}
 	return e.With(out), nil
 }
@@ -84,7 +91,7 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 		if bytes.Contains(b, []byte("/list_changed")) {
 			x.f.watch.changed(x.conn)
 		}
-		return b, nil
+		return x.passed(b), nil
 	}
 	if x.id() != nil {
 		x.note(b, result, failure)
@@ -92,7 +99,20 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 	if !result.Present() {
 		return b, nil
 	}
-	return x.f.filter(x.r.Context(), x.who, x.conn, x.method, x.modern, b)
+	out, err := x.f.filter(x.r.Context(), x.who, x.conn, x.method, x.modern, b)
+	if err != nil {
+		return nil, err
+	}
+	return x.passed(out), nil
+}
+
+// passed is the last change to a message for a client of the aggregated
+// endpoint; others get it as it is.
+func (x *exchange) passed(b []byte) []byte {
+	if x.peer == nil {
+		return b
+	}
+	return x.backward(b)
 }
 
 // note remembers, for the outcome, how the request ended.

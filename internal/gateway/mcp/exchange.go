@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json/jsontext"
 	"net/http"
@@ -28,6 +29,12 @@ type exchange struct {
 
 	wrong  *wire.Error // what the client sent wrong, in JSON-RPC's terms
 	status int         // the HTTP status for wrong; 0 means 400
+
+	// behind the aggregated endpoint
+	peer      *peer  // whose era the upstream speaks
+	shown     string // the name the client used
+	asks      string // the client's session, to which questions of the upstream belong
+	forgotten bool   // the upstream no longer knows our session
 
 	// what was seen of the answer
 	content  string // its media type
@@ -201,7 +208,7 @@ func (x *exchange) resolveTool() (connections.Tool, jsontext.Value, error) {
 	name := x.msg.Name
 	t, ok := x.f.o.Registry.Tool(x.conn.Name, name)
 	if !ok || t.Builtin || !x.f.o.Line.Visible(x.who, x.conn, t) {
-		x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(name), ID: x.id()}, http.StatusOK)
+		x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(cmp.Or(x.shown, name)), ID: x.id()}, http.StatusOK)
 		return connections.Tool{Name: clip(name)}, nil, ErrNoTool
 	}
 	if err := wire.CheckParams(x.r.Header, x.msg, t.InputSchema); err != nil {
@@ -269,7 +276,9 @@ func (f *Front) anything(who identity.Caller, c connections.Connection) bool {
 }
 
 // may asks what policy would say to another call on this connection.
-func (x *exchange) may(tool string, args jsontext.Value) bool { return x.f.may(x.who, x.conn, tool, args) }
+func (x *exchange) may(tool string, args jsontext.Value) bool {
+	return x.f.may(x.who, x.conn, tool, args)
+}
 
 func (f *Front) may(who identity.Caller, c connections.Connection, tool string, args jsontext.Value) bool {
 	t, ok := f.o.Registry.Tool(c.Name, tool)

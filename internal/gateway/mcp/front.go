@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -50,6 +51,7 @@ type Registry interface {
 type Line interface {
 	Serve(ctx context.Context, in gateway.Incoming) (*gateway.Answer, error)
 	Reach(ctx context.Context, by audit.Actor, reason string, call *gateway.Call) (*gateway.Answer, error)
+	Identify(ctx context.Context, in gateway.Incoming) (identity.Caller, error)
 	Unauthenticated(in gateway.Incoming, err error) *gateway.Refusal
 	Visible(who identity.Caller, c connections.Connection, t connections.Tool) bool
 	Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision
@@ -72,7 +74,7 @@ const (
 type Options struct {
 	Line     Line
 	Registry Registry
-	Key      []byte // 32 bytes that seal session ids; the same on every replica, derived from the master key
+	Key      []byte   // 32 bytes that seal session ids; the same on every replica, derived from the master key
 	Origins  []string // origins ("https://host") of web pages that may call, beside those on this machine
 	MaxBody  int64    // 0 means MaxBody
 	Version  string   // of Countersign, told to peers
@@ -86,6 +88,7 @@ type Front struct {
 	seal  cipher.AEAD
 	watch *watch
 	peers *peers
+	ids   atomic.Int64 // of requests that we make as a client
 }
 
 // New returns a Front. Close stops what it does in the background.
@@ -131,9 +134,9 @@ func (f *Front) Routes(mux *http.ServeMux) {
 // serve is one request to one connection.
 func (f *Front) serve(w http.ResponseWriter, r *http.Request, name string) {
 	x := &exchange{f: f, w: w, r: r}
-	in, err := f.incoming(r, name, x.parse)
-	if err != nil {
-		x.refuse(err)
+	in, refused := f.incoming(r, name, x.parse)
+	if refused != nil {
+		x.refuse(refused)
 		return
 	}
 	answer, err := f.o.Line.Serve(r.Context(), in)
@@ -226,4 +229,3 @@ func media(v string) string {
 	base, _, _ := strings.Cut(v, ";")
 	return strings.ToLower(strings.TrimSpace(base))
 }
-
