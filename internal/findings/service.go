@@ -71,14 +71,11 @@ func (s *Service) openOrUpdate(ctx context.Context, tx *audit.Tx, found []Findin
 		return true, nil
 	}
 	next.Updated = f.Updated
-	err = update(ctx, tx, next)
-	if errors.Is(err, storage.ErrNotFound) {
-		return false, nil
-	}
-	if err == nil {
+	done, err = update(ctx, tx, next)
+	if done && err == nil {
 		tx.Record(event("finding.updated", audit.System, "", next))
 	}
-	return true, err
+	return done, err
 }
 
 // event returns the event about f. Its object is what the finding is about, so

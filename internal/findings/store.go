@@ -51,29 +51,35 @@ func readOpen(ctx context.Context, q querier, rule, object string) ([]Finding, e
 }
 
 // insert reports whether it made a row; it does not when the same finding is
-// open already.
+// open already. Like update it asks for a row back rather than for a count: a
+// statement that touched nothing is no write, and needs no event.
 func insert(ctx context.Context, tx *audit.Tx, f Finding) (bool, error) {
 	events, err := marshalEvents(f.Events)
 	if err != nil {
 		return false, err
 	}
-	res, err := tx.Exec(ctx, `INSERT INTO findings (id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $8, 0, '', '', 1) ON CONFLICT (rule, object) WHERE status = 'open' DO NOTHING`,
-		f.ID, f.Rule, f.Severity, f.Object, f.Title, f.Detail, events, storage.Micros(f.Opened))
+	return touched(tx.QueryRow(ctx, `INSERT INTO findings (id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $8, 0, '', '', 1) ON CONFLICT (rule, object) WHERE status = 'open' DO NOTHING RETURNING id`,
+		f.ID, f.Rule, f.Severity, f.Object, f.Title, f.Detail, events, storage.Micros(f.Opened)))
+}
+
+// update reports whether f was still as it had been read.
+func update(ctx context.Context, tx *audit.Tx, f Finding) (bool, error) {
+	events, err := marshalEvents(f.Events)
 	if err != nil {
 		return false, err
 	}
-	n, err := res.RowsAffected()
-	return n == 1, err
+	return touched(tx.QueryRow(ctx, `UPDATE findings SET severity = $1, title = $2, detail = $3, events = $4, updated = $5, revision = revision + 1
+		WHERE id = $6 AND revision = $7 RETURNING id`, f.Severity, f.Title, f.Detail, events, storage.Micros(f.Updated), f.ID, f.revision))
 }
 
-func update(ctx context.Context, tx *audit.Tx, f Finding) error {
-	events, err := marshalEvents(f.Events)
-	if err != nil {
-		return err
+func touched(row *sql.Row) (bool, error) {
+	var id string
+	err := row.Scan(&id)
+	if storage.NoRows(err) {
+		return false, nil
 	}
-	return tx.ExecOne(ctx, `UPDATE findings SET severity = $1, title = $2, detail = $3, events = $4, updated = $5, revision = revision + 1 WHERE id = $6 AND revision = $7`,
-		f.Severity, f.Title, f.Detail, events, storage.Micros(f.Updated), f.ID, f.revision)
+	return err == nil, err
 }
 
 func marshalEvents(events []string) (string, error) {

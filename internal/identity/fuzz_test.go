@@ -18,7 +18,9 @@ func FuzzAuthenticate(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		w.poll()
+		if err := w.watch.Poll(ctx); err != nil {
+			t.Fatal(err)
+		}
 		c, err := w.Authenticate(ctx, s)
 		if err == nil && s != key && s != run {
 			t.Fatalf("%q passed as %s", s, c.Agent.Name)

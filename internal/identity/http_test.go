@@ -120,7 +120,7 @@ func TestAPI(t *testing.T) {
 		if a, _ := root.do(200, "POST", "/api/v1/agents/new/suspend", `{"reason":"odd"}`); a["status"] != "suspended" {
 			t.Errorf("suspended: %v", a)
 		}
-		root.do(409, "POST", "/api/v1/agents/new/runs", `{}`)
+		root.do(403, "POST", "/api/v1/agents/new/runs", `{}`)
 		root.do(200, "POST", "/api/v1/agents/new/resume", `{}`) // the reason is in the header
 		root.do(200, "POST", "/api/v1/agents/new/owner", `{"owner":"ada"}`)
 		root.do(409, "DELETE", "/api/v1/teams/ops", "")
@@ -135,7 +135,7 @@ func TestAPI(t *testing.T) {
 			}
 		}
 		found := w.events()
-		if last := found[len(found)-1].Event; last.Reason != "left" || last.Actor.Name != "root" {
+		if last := found[len(found)-1]; last.Reason != "left" || last.Actor.Name != "root" {
 			t.Errorf("the last event: %+v", last)
 		}
 	})

@@ -187,9 +187,9 @@ func TestEveryChangeIsAnEventWithWhoAndWhy(t *testing.T) {
 			"agent.deleted team.deleted user.deleted"
 		var got []string
 		for _, e := range w.events()[before:] {
-			got = append(got, string(e.Event.Type))
-			if e.Event.Actor != w.admin || e.Event.Reason != why || e.Event.Object == "" {
-				t.Errorf("%s by %v because %q about %q", e.Event.Type, e.Event.Actor, e.Event.Reason, e.Event.Object)
+			got = append(got, string(e.Type))
+			if e.Actor != w.admin || e.Reason != why || e.Object == "" {
+				t.Errorf("%s by %v because %q about %q", e.Type, e.Actor, e.Reason, e.Object)
 			}
 		}
 		if strings.Join(got, " ") != want {

@@ -274,7 +274,10 @@ func (s *Service) adminInNeed(ctx context.Context, tx *audit.Tx) (string, error)
 	}
 	if len(admins) == 0 {
 		u := User{Name: firstAdmin, Role: Admin, DisplayName: "Administrator"}
-		_, err := s.PutUserTx(ctx, tx, audit.System, "first start", u)
+		made, err := s.PutUserTx(ctx, tx, audit.System, "first start", u)
+		if !made {
+			return "", err // another replica was first, and shows the token
+		}
 		return firstAdmin, err
 	}
 	able, err := readNames(ctx, tx, `SELECT u.name FROM users u WHERE u.role = $1 AND NOT u.disabled AND (u.password <> ''
