@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cedar-policy/cedar-go"
@@ -21,6 +23,9 @@ type engine struct {
 	version  string
 	problems []Problem
 	broken   string // a file that does not parse: everything is denied
+
+	worlds     sync.Map // *world by the agent's name
+	remembered atomic.Int64
 }
 
 // newEngine numbers and indexes rules, which must not be in another engine.
@@ -40,60 +45,6 @@ func newEngine(ts *toolset, rules []*rule, version string) *engine {
 	}
 	e.forbids, e.permits = newIndex(forbids), newIndex(permits)
 	return e
-}
-
-// world is the entities of one decision. The agent is built only if a policy
-// asks for it.
-type world struct {
-	ts    *toolset
-	agent *Agent
-	uid   types.EntityUID
-	keys  []types.EntityUID // the agent and what it is in, each once
-	built bool
-	self  types.Entity
-}
-
-func newWorld(ts *toolset, a *Agent) *world {
-	w := &world{ts: ts, agent: a, uid: types.NewEntityUID(typeAgent, types.String(a.Name))}
-	w.keys = make([]types.EntityUID, 0, 3+2*len(a.Labels))
-	w.keys = append(w.keys, w.uid)
-	if a.Team != "" {
-		w.keys = append(w.keys, types.NewEntityUID(typeTeam, types.String(a.Team)))
-	}
-	if a.Stage != "" {
-		w.keys = append(w.keys, types.NewEntityUID(typeStage, types.String(a.Stage)))
-	}
-	for k, v := range a.Labels {
-		for _, id := range [2]string{k, k + "=" + v} {
-			if uid := types.NewEntityUID(typeLabel, types.String(id)); !slices.Contains(w.keys, uid) {
-				w.keys = append(w.keys, uid)
-			}
-		}
-	}
-	return w
-}
-
-// Get implements types.EntityGetter.
-func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
-	if uid != w.uid {
-		e, ok := w.ts.entities[uid]
-		return e, ok
-	}
-	if !w.built {
-		tags := make(types.RecordMap, len(w.agent.Labels))
-		for k, v := range w.agent.Labels {
-			tags[types.String(k)] = types.String(v)
-		}
-		w.self = types.Entity{
-			UID: w.uid, Parents: types.NewEntityUIDSet(w.keys[1:]...), Tags: types.NewRecord(tags),
-			Attributes: types.NewRecord(types.RecordMap{
-				"name": types.String(w.agent.Name), "team": types.String(w.agent.Team),
-				"stage": types.String(w.agent.Stage), "owner": types.String(w.agent.Owner),
-			}),
-		}
-		w.built = true
-	}
-	return w.self, true
 }
 
 // matches reports whether r's scope matches, as Cedar would.
@@ -145,39 +96,16 @@ func resourceMatches(r *rule, t *tool) bool {
 	return true
 }
 
-// contextOf must agree with contextType.
-func contextOf(req *Request, args types.Record) types.Record {
-	age := int64(0)
-	if !req.Run.Started.IsZero() {
-		age = max(0, int64(req.Now.Sub(req.Run.Started).Seconds()))
-	}
-	return types.NewRecord(types.RecordMap{
-		"args": args,
-		"run": types.NewRecord(types.RecordMap{
-			"labels": stringSet(req.Run.Labels), "age_seconds": types.Long(age), "calls": types.Long(req.Run.Calls),
-		}),
-		"caller": types.NewRecord(types.RecordMap{
-			"remote": types.String(req.Caller.Remote), "credential": types.String(req.Caller.Credential),
-		}),
-		"on_behalf_of": stringSet(req.OnBehalfOf),
-		"now":          types.NewDatetime(req.Now),
-	})
-}
-
-func stringSet(list []string) types.Set {
-	values := make([]types.Value, len(list))
-	for i, s := range list {
-		values[i] = types.String(s)
-	}
-	return types.NewSet(values...)
-}
-
 // question is a request made ready for Cedar.
 type question struct {
 	tool  *tool
 	world *world
-	cedar cedar.Request
+	args  types.Record
+	cedar cedar.Request // its context is still empty, see ask
 }
+
+// ask fills in the parts of the context that are needed.
+func (q *question) ask(req *Request, need parts) { q.cedar.Context = contextOf(req, q.args, need) }
 
 // prepare returns why the request cannot be decided, or "".
 func (e *engine) prepare(req *Request) (question, string) {
@@ -198,8 +126,8 @@ func (e *engine) prepare(req *Request) (question, string) {
 	if err != nil {
 		return question{}, err.Error()
 	}
-	w := newWorld(e.ts, &req.Agent)
-	return question{tool: t, world: w, cedar: cedar.Request{Principal: w.uid, Action: t.uid, Resource: t.resource, Context: contextOf(req, args)}}, ""
+	w := e.worldOf(&req.Agent)
+	return question{tool: t, world: w, args: args, cedar: cedar.Request{Principal: w.uid, Action: t.uid, Resource: t.resource}}, ""
 }
 
 // decide answers. req.Now must be set.
@@ -215,11 +143,13 @@ func (e *engine) decide(req *Request) (d Decision) {
 		d.Reason = why
 		return d
 	}
-	var room [32]*rule
-	if e.forbidden(&d, q, room[:0]) {
+	var room, more [32]*rule
+	forbids := e.forbids.candidates(room[:0], q.tool, q.world.keys)
+	candidates := e.permits.candidates(more[:0], q.tool, q.world.keys)
+	q.ask(req, needsOfAll(forbids)|needsOfAll(candidates))
+	if e.forbidden(&d, q, forbids) {
 		return d
 	}
-	candidates := e.permits.candidates(room[:0], q.tool, q.world.keys)
 	candidates = slices.DeleteFunc(candidates, func(r *rule) bool {
 		if r.unfitFor(q.tool) && !r.expired(req.Now) && q.world.matches(r, q.tool) {
 			d.Errors = append(d.Errors, r.id+misfit+q.tool.String())
@@ -231,9 +161,10 @@ func (e *engine) decide(req *Request) (d Decision) {
 		d.Errors = append(d.Errors, e.rule(x.PolicyID).id+": "+x.Message)
 	}
 	if len(diag.Reasons) == 0 {
+		d.Unmatched = len(d.Holds) == 0
 		d.Holds, d.Policies, d.Advice = nil, nil, nil
 		d.sort()
-		d.Reason, d.Unmatched = e.nothing(q, candidates), true
+		d.Reason = e.nothing(q, candidates)
 		return d
 	}
 	for _, x := range diag.Reasons {
@@ -249,10 +180,9 @@ func (e *engine) decide(req *Request) (d Decision) {
 
 const misfit = ": no longer fits the schema of "
 
-// forbidden evaluates the forbids. It returns true if the call is denied, and
+// forbidden evaluates the forbids among which all that match are. It returns true if the call is denied, and
 // fills in the holds if it is to be held.
-func (e *engine) forbidden(d *Decision, q question, room []*rule) bool {
-	candidates := e.forbids.candidates(room, q.tool, q.world.keys)
+func (e *engine) forbidden(d *Decision, q question, candidates []*rule) bool {
 	var unfit, failed, plain, holds []*rule
 	candidates = slices.DeleteFunc(candidates, func(r *rule) bool {
 		if !r.unfitFor(q.tool) {
@@ -368,11 +298,11 @@ func (e *engine) nothing(q question, candidates []*rule) string {
 
 func (e *engine) visible(a *Agent, act Action, now time.Time) bool {
 	t := e.ts.tools[toolKey{act.Connection, act.Tool}]
-	return t != nil && e.shown(newWorld(e.ts, a), t, now)
+	return t != nil && e.shown(e.worldOf(a), t, now)
 }
 
 func (e *engine) sees(a *Agent, conn string, now time.Time) bool {
-	w := newWorld(e.ts, a)
+	w := e.worldOf(a)
 	return slices.ContainsFunc(e.ts.groups[action(conn)], func(t *tool) bool { return e.shown(w, t, now) })
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
@@ -45,6 +46,8 @@ func (g Grant) check() string {
 		return "the name must be 1 to 100 lower case letters, digits, dots, hyphens or underscores"
 	case g.Agent == "" || len(g.Agent) > maxToolName || hasControl(g.Agent):
 		return "the agent must be named"
+	case !utf8.ValidString(g.Agent + g.Connection + strings.Join(g.Tools, "") + g.When):
+		return "every text must be UTF-8"
 	case g.Connection == "" || len(g.Connection) > maxToolName || strings.ContainsAny(g.Connection, "/:") || hasControl(g.Connection):
 		return "the connection must be named"
 	case len(g.Tools) == 0 || len(g.Tools) > maxGrantTools:

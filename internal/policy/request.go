@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json/jsontext"
+	"encoding/json/v2"
 	"time"
 )
 
@@ -95,11 +96,23 @@ type Decision struct {
 // the name Hold is the effect's).
 type Needed struct {
 	Policy        string        `json:"policy"`
-	Groups        []string      `json:"groups"` // any of their members may answer
-	Quorum        int           `json:"quorum"` // distinct people, 1 to 20
-	DecideWithin  time.Duration `json:"decide_within" doc:"nanoseconds"`
-	ExecuteWithin time.Duration `json:"execute_within" doc:"nanoseconds"`
+	Groups        []string      `json:"groups"`         // any of their members may answer
+	Quorum        int           `json:"quorum"`         // distinct people, 1 to 20
+	DecideWithin  time.Duration `json:"decide_within"`  // a text such as "4h0m0s" in JSON
+	ExecuteWithin time.Duration `json:"execute_within"` // likewise
 	Advice        string        `json:"advice,omitzero"`
+}
+
+// MarshalJSON writes the durations as people do.
+func (n Needed) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Policy        string   `json:"policy"`
+		Groups        []string `json:"groups"`
+		Quorum        int      `json:"quorum"`
+		DecideWithin  string   `json:"decide_within"`
+		ExecuteWithin string   `json:"execute_within"`
+		Advice        string   `json:"advice,omitzero"`
+	}{n.Policy, n.Groups, n.Quorum, n.DecideWithin.String(), n.ExecuteWithin.String(), n.Advice})
 }
 
 // Defaults of a hold without @decide_within and @execute_within.

@@ -61,6 +61,7 @@ type rule struct {
 	advice  string
 	grant   string                   // name, if it is a grant
 	expires time.Time                // zero if never
+	needs   parts                    // of the context
 	unfit   *verdict                 // tools whose schema it does not fit
 	buckets map[types.EntityUID]bool // of the index, if there are several
 }
@@ -128,6 +129,7 @@ func parseFile(name, text string) ([]*rule, []Problem) {
 		}
 		r.text = strings.TrimSpace(text[r.offset:end])
 		r.id = fmt.Sprintf("%s#%d", name, i+1)
+		r.needs = needsOf(r)
 		problems = append(problems, r.annotate()...)
 		if ids[r.id] {
 			problems = append(problems, r.problem(r.offset, "two policies of this file have the id %q; give each its own", r.id))

@@ -43,8 +43,9 @@ func (e *engine) why(req *Request) Explanation {
 	x.Notes = t.notes
 	q, failed := e.prepare(req)
 	if failed != "" {
-		q = question{tool: t, world: newWorld(e.ts, &req.Agent)}
+		q = question{tool: t, world: e.worldOf(&req.Agent)}
 	}
+	q.ask(req, needAll)
 	var near []RuleFinding
 	for _, r := range e.rules {
 		if !actionMatches(r, t) || !resourceMatches(r, t) {

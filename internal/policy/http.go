@@ -1,0 +1,276 @@
+package policy
+
+import (
+	"context"
+	"encoding/json/jsontext"
+	"net/http"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/rest"
+)
+
+const tag = "policy"
+
+// Routes declares the room's operations.
+func (s *Service) Routes(api *rest.API) {
+	s.fileRoutes(api)
+	s.grantRoutes(api)
+	s.questionRoutes(api)
+}
+
+func actor(c rest.Caller) audit.Actor { return audit.Person(c.ID, c.Name) }
+
+// reasonOf prefers the reason in the body to the one in the header.
+func reasonOf(c rest.Caller, body string) string {
+	if body != "" {
+		return body
+	}
+	return c.Reason
+}
+
+type byName struct {
+	Name string `path:"name" maxLength:"100"`
+}
+
+type putFile struct {
+	Name string `path:"name" maxLength:"100"`
+	Body struct {
+		Text   string `json:"text" doc:"Cedar policies"`
+		Reason string `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+	}
+}
+
+// savedFile is a file and whether saving it changed anything.
+type savedFile struct {
+	File
+	Changed bool `json:"changed"`
+}
+
+func (s *Service) fileRoutes(api *rest.API) {
+	const path = "/api/v1/policies"
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List policy files", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]File, error) {
+			found, err := s.Files(ctx)
+			return &found, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/{name}", Summary: "Show a policy file", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *byName) (*File, error) {
+			f, err := s.File(ctx, r.Name)
+			return &f, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/{name}/history", Summary: "List a policy file's versions, newest first", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *byName) (*[]Version, error) {
+			found, err := s.History(ctx, r.Name)
+			return &found, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: path + "/{name}", Summary: "Save a policy file", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, r *putFile) (*savedFile, error) {
+			changed, err := s.PutPolicies(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Text)
+			if err != nil {
+				return nil, err
+			}
+			f, err := s.File(ctx, r.Name)
+			return &savedFile{f, changed}, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{name}", Summary: "Delete a policy file; its history stays", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, r *byName) (*rest.None, error) {
+			return nil, s.DeletePolicy(ctx, actor(c), c.Reason, r.Name)
+		})
+}
+
+type listGrants struct {
+	Agent string `query:"agent" maxLength:"256"`
+}
+
+type putGrant struct {
+	Name string `path:"name" maxLength:"100"`
+	Body struct {
+		Agent      string    `json:"agent"`
+		Connection string    `json:"connection"`
+		Tools      []string  `json:"tools" doc:"names, or * for all of the connection"`
+		When       string    `json:"when,omitempty" doc:"a Cedar expression, such as context.args.amount < 1000"`
+		Expires    time.Time `json:"expires,omitzero" doc:"never, if absent"`
+		Reason     string    `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+	}
+}
+
+// savedGrant is a grant and whether saving it changed anything.
+type savedGrant struct {
+	Grant
+	Changed bool `json:"changed"`
+}
+
+func (s *Service) grantRoutes(api *rest.API) {
+	const path = "/api/v1/grants"
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List grants", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *listGrants) (*[]Grant, error) {
+			found, err := s.Grants(ctx, r.Agent)
+			return &found, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/{name}", Summary: "Show a grant", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *byName) (*Grant, error) {
+			g, err := s.Grant(ctx, r.Name)
+			return &g, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: path + "/{name}", Summary: "Give or change a grant", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, r *putGrant) (*savedGrant, error) {
+			b := r.Body
+			changed, err := s.PutGrant(ctx, actor(c), reasonOf(c, b.Reason),
+				Grant{Name: r.Name, Agent: b.Agent, Connection: b.Connection, Tools: b.Tools, When: b.When, Expires: b.Expires})
+			if err != nil {
+				return nil, err
+			}
+			g, err := s.Grant(ctx, r.Name)
+			return &savedGrant{g, changed}, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{name}", Summary: "Revoke a grant", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, r *byName) (*rest.None, error) {
+			return nil, s.RevokeGrant(ctx, actor(c), c.Reason, r.Name)
+		})
+}
+
+type namedText struct {
+	Name string `json:"name" maxLength:"100"`
+	Text string `json:"text"`
+}
+
+type checkRequest struct {
+	Body struct {
+		Files []namedText `json:"files,omitempty" doc:"Cedar texts; what is wrong with the saved files and grants is listed if there are none"`
+	}
+}
+
+type checkAnswer struct {
+	Problems []Problem `json:"problems"`
+}
+
+type testRequest struct {
+	Body struct {
+		Cases []Case      `json:"cases"`
+		Files []namedText `json:"files,omitempty" doc:"in place of the saved files of these names; an empty text leaves one out"`
+	}
+}
+
+type testAnswer struct {
+	Passed   bool      `json:"passed"`
+	Results  []Result  `json:"results"`
+	Problems []Problem `json:"problems,omitempty" doc:"of the files given"`
+}
+
+type whyRequest struct {
+	Body struct {
+		Event string `json:"event,omitempty" doc:"a recorded event of a call; else case"`
+		Case  *Case  `json:"case,omitempty" doc:"a hypothetical call; its expect is not needed"`
+	}
+}
+
+type schemaAnswer struct {
+	Schema string   `json:"schema" doc:"in Cedar's schema language"`
+	Notes  []string `json:"notes,omitempty" doc:"what policy cannot see of the tools"`
+}
+
+func (s *Service) questionRoutes(api *rest.API) {
+	const path = "/api/v1/policy"
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/schema", Summary: "Show the schema that follows from the registered tools", Tag: tag},
+		func(context.Context, rest.Caller, *struct{}) (*schemaAnswer, error) {
+			text, notes := s.Schema()
+			return &schemaAnswer{text, notes}, nil
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/check", Summary: "Check policies without saving them", Tag: tag},
+		func(_ context.Context, _ rest.Caller, r *checkRequest) (*checkAnswer, error) {
+			a := &checkAnswer{Problems: []Problem{}}
+			if len(r.Body.Files) == 0 {
+				a.Problems = append(a.Problems, s.Problems()...)
+			}
+			for _, f := range r.Body.Files {
+				problems, err := s.Check(f.Name, f.Text)
+				if err != nil {
+					return nil, err
+				}
+				a.Problems = append(a.Problems, problems...)
+			}
+			return a, nil
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/test", Summary: "Compare decisions with expected ones", Tag: tag},
+		func(_ context.Context, _ rest.Caller, r *testRequest) (*testAnswer, error) {
+			overlay := map[string]string{}
+			for _, f := range r.Body.Files {
+				overlay[f.Name] = f.Text
+			}
+			results, problems, err := s.Test(r.Body.Cases, overlay)
+			if err != nil {
+				return nil, err
+			}
+			a := &testAnswer{Passed: len(problems) == 0, Results: results, Problems: problems}
+			for _, one := range results {
+				a.Passed = a.Passed && one.Passed
+			}
+			return a, nil
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/why", Summary: "Explain the decision of a recorded or hypothetical call", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *whyRequest) (*Explanation, error) {
+			x, err := s.explain(ctx, r.Body.Event, r.Body.Case)
+			return &x, err
+		})
+}
+
+func (s *Service) explain(ctx context.Context, event string, c *Case) (Explanation, error) {
+	switch {
+	case event != "":
+		return s.WhyEvent(ctx, event)
+	case c == nil:
+		return Explanation{}, ErrCase.Say("name an event or describe a call")
+	}
+	req, err := c.request(s.o.Agents, s.o.Now())
+	if err != nil {
+		return Explanation{}, ErrCase.Say("%s", err.Error())
+	}
+	return s.Why(req)
+}
+
+// WhyEvent explains a call that was recorded, by the policies of today: the
+// decision of then is in the event.
+func (s *Service) WhyEvent(ctx context.Context, event string) (Explanation, error) {
+	rec, err := s.log.Get(ctx, event)
+	if err != nil {
+		return Explanation{}, err
+	}
+	ev := rec.Event
+	if ev.Connection == "" || ev.Tool == "" || ev.Agent == "" {
+		return Explanation{}, ErrNoEvent
+	}
+	agent := Agent{Name: ev.Agent, Team: ev.Team, Stage: ev.Stage, Owner: ev.Owner}
+	if s.o.Agents != nil {
+		if a, ok := s.o.Agents(ev.Agent); ok {
+			agent.Labels = a.Labels
+		}
+	}
+	req := Request{Agent: agent, Action: Action{Connection: ev.Connection, Tool: ev.Tool}, Run: Run{ID: ev.Run, Labels: ev.Labels, Started: ev.Time},
+		Caller: Caller{Remote: ev.Remote}, Now: ev.Time}
+	for _, a := range ev.OnBehalfOf {
+		req.OnBehalfOf = append(req.OnBehalfOf, a.Name)
+	}
+	args, had := rec.Payloads["arguments"]
+	if had {
+		req.Args = jsontext.Value(args)
+	}
+	x, err := s.Why(req)
+	x.Notes = append(x.Notes, recordedNotes(ev, had)...)
+	return x, err
+}
+
+// recordedNotes says in what an explanation of a recorded call may differ from
+// the decision of then.
+func recordedNotes(ev audit.Event, args bool) []string {
+	notes := []string{"decided by the policies and the agent's labels of today; the run's age and calls and the kind of credential are not recorded"}
+	if !args {
+		for _, c := range ev.Payloads {
+			if c.Name == "arguments" {
+				notes = append(notes, "the arguments were erased from the log")
+			}
+		}
+		return notes
+	}
+	return append(notes, "the arguments are as recorded: secrets in them were replaced, and long ones cut")
+}
