@@ -8,7 +8,7 @@ var (
 	ErrExpired    = fault.New(fault.Unauthenticated, "credential_expired", "the credential has expired; issue a new one")
 	ErrRevoked    = fault.New(fault.Unauthenticated, "credential_revoked", "the credential was revoked; issue a new one")
 	ErrNoOwner    = fault.New(fault.Denied, "no_owner", "the agent has no active owner; an administrator must give it one")
-	ErrSuspended  = fault.New(fault.Denied, "agent_suspended", "the agent is suspended; its owner or an administrator can resume it")
+	ErrSuspended  = fault.New(fault.Denied, "agent_suspended", "the agent is suspended; an administrator or operator can resume it (countersign resume)")
 	ErrStale      = fault.New(fault.Unavailable, "identity_stale", "identities cannot be checked at the moment, so the call is refused; try again")
 )
 
@@ -18,7 +18,7 @@ var (
 	ErrLoginLimit  = fault.New(fault.Limited, "login_limited", "too many attempts to sign in; wait a minute")
 	ErrToken       = fault.New(fault.Unauthenticated, "token_refused", "the user token is unknown, expired or revoked; sign in again")
 	ErrAdminOnly   = fault.New(fault.Denied, "admin_required", "only an administrator may change users; ask one")
-	ErrNotYours    = fault.New(fault.Denied, "not_yours", "only its owner or an administrator may do this")
+	ErrNotYours    = fault.New(fault.Denied, "not_yours", "people make tokens for themselves only; sign in as the user that the token is for")
 	ErrLastAdmin   = fault.New(fault.Conflict, "last_admin", "this is the last active administrator; make another one first")
 	ErrNewPassword = fault.New(fault.Invalid, "bad_password", "a password has 12 to 1024 bytes of UTF-8 and is not the user's name")
 )

@@ -19,6 +19,9 @@ func (s *Service) Routes(api *rest.API) {
 	s.peopleRoutes(api)
 }
 
+// created is the status of an answer that holds something new.
+const created = http.StatusCreated
+
 func actor(c rest.Caller) audit.Actor { return audit.Person(c.ID, c.Name) }
 
 // reasonOf prefers the reason in the body to the one in the header.
@@ -289,7 +292,7 @@ func (s *Service) credentialRoutes(api *rest.API) {
 			rows := keyRows(s, keys)
 			return &rows, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys", Summary: "Issue a key", Tag: tag, Need: rest.Write, Status: http.StatusCreated},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys", Summary: "Issue a key", Tag: tag, Need: rest.Write, Status: created},
 		func(ctx context.Context, c rest.Caller, r *issueKey) (*issuedKey, error) {
 			life, err := duration("expires_in", r.Body.ExpiresIn)
 			if err != nil {
@@ -298,7 +301,7 @@ func (s *Service) credentialRoutes(api *rest.API) {
 			k, value, err := s.IssueKey(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, life)
 			return &issuedKey{s.keyRow(k), value}, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys/{id}/rotate", Summary: "Put a new key in the place of one", Tag: tag, Need: rest.Write, Status: http.StatusCreated}, s.rotate)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys/{id}/rotate", Summary: "Put a new key in the place of one", Tag: tag, Need: rest.Write, Status: created}, s.rotate)
 	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/keys/{id}", Summary: "Revoke a key at once", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *revokeKey) (*rest.None, error) {
 			if err := s.ownKey(ctx, r.Name, r.ID); err != nil {
@@ -306,7 +309,7 @@ func (s *Service) credentialRoutes(api *rest.API) {
 			}
 			return nil, s.RevokeKey(ctx, actor(c), reasonOf(c, r.Reason), r.ID)
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/runs", Summary: "Start a run with a credential of its own", Tag: tag, Need: rest.Write, Status: http.StatusCreated},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/runs", Summary: "Start a run with a credential of its own", Tag: tag, Need: rest.Write, Status: created},
 		func(ctx context.Context, c rest.Caller, r *issueKey) (*startedRun, error) {
 			life, err := duration("expires_in", r.Body.ExpiresIn)
 			if err != nil {

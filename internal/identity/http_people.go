@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/countersign/countersign/internal/rest"
@@ -93,18 +92,18 @@ func (s *Service) tokens(ctx context.Context, c rest.Caller, r *listTokens) (*[]
 
 func (s *Service) sessionRoutes(api *rest.API) {
 	const tag = "identity"
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/login", Summary: "Sign in with a password", Tag: tag, Need: rest.Public}, s.login)
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/logout", Summary: "End the session of this request", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/login", Summary: "Sign in with a password", Tag: tag, Need: rest.Public}, s.login)
+	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/logout", Summary: "End the session of this request", Tag: tag},
 		func(ctx context.Context, c rest.Caller, _ *struct{}) (*rest.None, error) {
 			return nil, s.Logout(ctx, actor(c), c.Credential)
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/me", Summary: "Show who you are", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "GET", Path: "/api/v1/me", Summary: "Show who you are", Tag: tag},
 		func(ctx context.Context, c rest.Caller, _ *struct{}) (*me, error) {
 			u, err := readUser(ctx, s.db, c.Name)
 			return &me{u, u.CanWrite()}, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/tokens", Summary: "List your sessions and API tokens", Tag: tag}, s.tokens)
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/tokens", Summary: "Make an API token of your own", Tag: tag, Status: http.StatusCreated},
+	rest.Handle(api, rest.Op{Method: "GET", Path: "/api/v1/tokens", Summary: "List your sessions and API tokens", Tag: tag}, s.tokens)
+	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/tokens", Summary: "Make an API token of your own", Tag: tag, Status: created},
 		func(ctx context.Context, c rest.Caller, r *issueToken) (*issuedToken, error) {
 			life, err := duration("expires_in", r.Body.ExpiresIn)
 			if err != nil {
@@ -113,7 +112,7 @@ func (s *Service) sessionRoutes(api *rest.API) {
 			t, value, err := s.IssueToken(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Body.Name, life)
 			return &issuedToken{s.tokenRow(c, t), value}, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: "/api/v1/tokens/{id}", Summary: "Revoke a session or API token at once", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "DELETE", Path: "/api/v1/tokens/{id}", Summary: "Revoke a session or API token at once", Tag: tag},
 		func(ctx context.Context, c rest.Caller, r *revokeToken) (*rest.None, error) {
 			return nil, s.RevokeToken(ctx, actor(c), reasonOf(c, r.Reason), r.ID)
 		})
@@ -150,17 +149,17 @@ type putTeam struct {
 
 func (s *Service) peopleRoutes(api *rest.API) {
 	const users, tag = "/api/v1/users", "identity"
-	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: users, Summary: "List users", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "GET", Path: users, Summary: "List users", Tag: tag},
 		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]User, error) {
 			found, err := readUsers(ctx, s.db, "")
 			return &found, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: users + "/{name}", Summary: "Show a user", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "GET", Path: users + "/{name}", Summary: "Show a user", Tag: tag},
 		func(ctx context.Context, _ rest.Caller, r *byName) (*User, error) {
 			u, err := readUser(ctx, s.db, r.Name)
 			return &u, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: users + "/{name}", Summary: "Create or update a user", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: "PUT", Path: users + "/{name}", Summary: "Create or update a user", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *putUser) (*User, error) {
 			u := User{Name: r.Name, Email: r.Body.Email, DisplayName: r.Body.DisplayName, Role: r.Body.Role, Disabled: r.Body.Disabled}
 			if _, err := s.PutUser(ctx, actor(c), reasonOf(c, r.Body.Reason), u); err != nil {
@@ -169,11 +168,11 @@ func (s *Service) peopleRoutes(api *rest.API) {
 			u, err := readUser(ctx, s.db, r.Name)
 			return &u, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: users + "/{name}/password", Summary: "Set a password and end the sessions", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "PUT", Path: users + "/{name}/password", Summary: "Set a password and end the sessions", Tag: tag},
 		func(ctx context.Context, c rest.Caller, r *setPassword) (*rest.None, error) {
 			return nil, s.SetPassword(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Current, r.Body.Password)
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: users + "/{name}", Summary: "Delete a user who owns nothing", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: "DELETE", Path: users + "/{name}", Summary: "Delete a user who owns nothing", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *deletion) (*rest.None, error) {
 			return nil, s.DeleteUser(ctx, actor(c), reasonOf(c, r.Reason), r.Name)
 		})
@@ -182,7 +181,7 @@ func (s *Service) peopleRoutes(api *rest.API) {
 
 func (s *Service) teamRoutes(api *rest.API) {
 	const teams, tag = "/api/v1/teams", "identity"
-	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: teams, Summary: "List teams", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "GET", Path: teams, Summary: "List teams", Tag: tag},
 		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]Team, error) {
 			found, err := readTeams(ctx, s.db, "")
 			if found == nil {
@@ -190,12 +189,12 @@ func (s *Service) teamRoutes(api *rest.API) {
 			}
 			return &found, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: teams + "/{name}", Summary: "Show a team", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "GET", Path: teams + "/{name}", Summary: "Show a team", Tag: tag},
 		func(ctx context.Context, _ rest.Caller, r *byName) (*Team, error) {
 			t, err := readTeam(ctx, s.db, r.Name)
 			return &t, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: teams + "/{name}", Summary: "Create or update a team", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: "PUT", Path: teams + "/{name}", Summary: "Create or update a team", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *putTeam) (*Team, error) {
 			t := Team{Name: r.Name, Description: r.Body.Description, Members: r.Body.Members}
 			if _, err := s.PutTeam(ctx, actor(c), reasonOf(c, r.Body.Reason), t); err != nil {
@@ -204,7 +203,7 @@ func (s *Service) teamRoutes(api *rest.API) {
 			t, err := readTeam(ctx, s.db, r.Name)
 			return &t, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: teams + "/{name}", Summary: "Delete a team without agents", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: "DELETE", Path: teams + "/{name}", Summary: "Delete a team without agents", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *deletion) (*rest.None, error) {
 			return nil, s.DeleteTeam(ctx, actor(c), reasonOf(c, r.Reason), r.Name)
 		})

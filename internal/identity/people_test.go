@@ -252,6 +252,7 @@ func TestSigningIn(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
+		w.refusalsAreRecorded()
 		w.clock.pass(identity.SessionLife)
 		if _, err := w.AuthenticateUser(ctx, value); !errors.Is(err, identity.ErrToken) {
 			t.Errorf("an expired session: %v", err)
@@ -265,6 +266,26 @@ func TestSigningIn(t *testing.T) {
 			t.Errorf("none: %v", err)
 		}
 	})
+}
+
+// refusalsAreRecorded: refused sign-ins are in the log, naming users that there
+// are and repeating nothing else that was typed. It closes the log.
+func (w *world) refusalsAreRecorded() {
+	w.t.Helper()
+	w.must(w.log.Close(ctx))
+	rows, err := w.db.Query(ctx, `SELECT record FROM events WHERE type = $1`, string(audit.AuthRefused))
+	w.must(err)
+	defer rows.Close()
+	records := ""
+	for rows.Next() {
+		var raw []byte
+		w.must(rows.Scan(&raw))
+		records += string(raw)
+	}
+	w.must(rows.Err())
+	if !strings.Contains(records, `"ada"`) || !strings.Contains(records, "192.0.2.7") || strings.Contains(records, "nobody") || strings.Contains(records, "OR 1=1") {
+		w.t.Errorf("refused sign-ins: %s", records)
+	}
 }
 
 func TestWhatEndsASession(t *testing.T) {
