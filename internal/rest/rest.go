@@ -69,6 +69,7 @@ func New(mux *http.ServeMux, version string, auth Authenticator, log *slog.Logge
 	cfg.OpenAPIPath = "/api/openapi"
 	cfg.DocsPath, cfg.SchemasPath = "", "/api/schemas"
 	cfg.CreateHooks = nil // no $schema member in answers
+	cfg.Transformers = append(cfg.Transformers, withoutValues)
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"user": {Type: "http", Scheme: "bearer", Description: "A user token (csu_…)"},
 	}
@@ -251,6 +252,24 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // ContentType makes huma label the document as RFC 9457 asks.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// ErrRequest is answered when a request does not have the form its operation declares.
+var ErrRequest = fault.New(fault.Invalid, "invalid_request", "the request does not have the declared form")
+
+// withoutValues turns the framework's own refusals into Problems. They would
+// show what was sent, and so the passwords and secrets in it.
+func withoutValues(hc huma.Context, _ string, v any) (any, error) {
+	m, ok := v.(*huma.ErrorModel)
+	if !ok {
+		return v, nil
+	}
+	c, _ := hc.Context().Value(callerKey{}).(Caller)
+	details := []string{m.Detail}
+	for _, e := range m.Errors {
+		details = append(details, strings.TrimPrefix(e.Location+": "+e.Message, ": "))
+	}
+	return &Problem{Type: "about:blank", Title: m.Title, Status: m.Status, Code: ErrRequest.Code, Detail: strings.Join(details, "; "), Request: c.Request}, nil
+}
 
 func (api *API) problem(c Caller, op Op, err error) error {
 	if err == nil {

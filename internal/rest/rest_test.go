@@ -94,7 +94,9 @@ func TestHandle(t *testing.T) {
 		{"greets", "POST", "/api/v1/greet/bob", "admin", `{"loud":true}`, 200, "ada greets bob because"},
 		{"no token", "POST", "/api/v1/greet/bob", "", `{"loud":true}`, 401, "no_token"},
 		{"role", "POST", "/api/v1/greet/bob", "viewer", `{"loud":true}`, 403, "role_required"},
-		{"unknown field", "POST", "/api/v1/greet/bob", "admin", `{"loud":true,"x":1}`, 422, "unexpected"},
+		{"unknown field", "POST", "/api/v1/greet/bob", "admin", `{"loud":true,"x":"hunter2"}`, 422, "unexpected"},
+		{"wrong type", "POST", "/api/v1/greet/bob", "admin", `{"loud":"hunter2"}`, 422, `"code":"invalid_request"`},
+		{"no JSON", "POST", "/api/v1/greet/bob", "admin", `{"loud":"hunter2`, 400, `"code":"invalid_request"`},
 		{"fault", "POST", "/api/v1/greet/taken", "admin", `{"loud":true}`, 409, `"code":"taken"`},
 		{"no body", "DELETE", "/api/v1/greet/bob", "admin", "", 204, ""},
 		{"foreign error", "POST", "/api/v1/greet/broken", "admin", `{"loud":true}`, 500, `"code":"internal"`},
@@ -104,7 +106,7 @@ func TestHandle(t *testing.T) {
 			if status != c.status || !strings.Contains(body, c.contains) || strings.Contains(body, "hunter2") {
 				t.Errorf("%d %s", status, body)
 			}
-			if status >= 400 && status != 422 {
+			if status >= 400 {
 				var p rest.Problem
 				if err := json.Unmarshal([]byte(body), &p); err != nil || p.Request == "" {
 					t.Errorf("not a problem document: %s (%v)", body, err)
