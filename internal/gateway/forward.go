@@ -17,7 +17,10 @@ import (
 	"github.com/countersign/countersign/internal/secrets"
 )
 
-const deniedKind = fault.Denied
+const (
+	deniedKind = fault.Denied
+	callHeader = "X-Countersign-Call"
+)
 
 // forward sends a call whose intent is durable, and sees to it that its outcome
 // is recorded exactly once, whatever happens from here on.
@@ -126,6 +129,7 @@ func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request) e
 	if err != nil {
 		return ErrSecret.With(err)
 	}
+	defer value.Wipe()
 	req.Header[http.CanonicalHeaderKey(name)] = []string{prefix + string(value.Expose())}
 	return nil
 }
@@ -207,7 +211,9 @@ func newRequest(ctx context.Context, call *Call, base requestBase) (*http.Reques
 	if method == "" {
 		method = http.MethodPost
 	}
-	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: cleanRequest(up.Header), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	header := cleanRequest(up.Header)
+	header[callHeader] = []string{call.ID} // so that both sides' logs can be laid side by side
+	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if len(up.Body) > 0 {
 		// GetBody lets the transport start over on a fresh connection, which it
 		// does only if it wrote nothing on a stale one: see cleanRequest.
