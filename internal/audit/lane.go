@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -97,15 +98,6 @@ func (c *claim) cleanBefore(to, first int64, ending map[int64]bool) int64 {
 	return to
 }
 
-// clock returns the SQL expression of the database's time in microseconds: the
-// replicas' own clocks may disagree.
-func clock(d storage.Dialect) string {
-	if d == storage.Postgres {
-		return `(extract(epoch from clock_timestamp()) * 1000000)::bigint`
-	}
-	return `CAST(unixepoch('subsec') * 1000000 AS INTEGER)`
-}
-
 // claimLane takes a lane that nobody holds, or makes a new one. On SQLite the
 // file's lock has shown that every other holder is gone.
 func (l *Log) claimLane(ctx context.Context) (*claim, error) {
@@ -132,7 +124,7 @@ func (l *Log) claimLane(ctx context.Context) (*claim, error) {
 // free is the condition under which a lane may be taken.
 func (l *Log) free() string {
 	if l.db.Dialect() == storage.Postgres {
-		return `until < ` + clock(storage.Postgres)
+		return `until < ` + job.Clock(storage.Postgres)
 	}
 	return `lane > 0`
 }
@@ -195,7 +187,7 @@ func (l *Log) claimNumber(ctx context.Context, lane int64) (*claim, error) {
 	var cleanSN int64
 	var chain []byte
 	err := l.db.Tx(ctx, func(tx *storage.Tx) error {
-		return tx.QueryRow(ctx, `UPDATE lanes SET holder = $1, epoch = epoch + 1, until = `+clock(l.db.Dialect())+` + $2
+		return tx.QueryRow(ctx, `UPDATE lanes SET holder = $1, epoch = epoch + 1, until = `+job.Clock(l.db.Dialect())+` + $2
 			WHERE lane = $3 AND `+l.free()+` RETURNING epoch, sn, chain, clean_sn`,
 			l.holder, laneTTL.Microseconds(), lane).Scan(&c.epoch, &c.sn, &chain, &cleanSN)
 	})
@@ -392,7 +384,7 @@ func (l *Log) renew(ctx context.Context) error {
 	l.heldMu.Unlock()
 	return l.db.Tx(ctx, func(tx *storage.Tx) error {
 		for _, lane := range slices.Sorted(maps.Keys(held)) { // one order, no deadlock
-			if _, err := tx.Exec(ctx, `UPDATE lanes SET until = `+clock(l.db.Dialect())+` + $1 WHERE lane = $2 AND holder = $3 AND epoch = $4`,
+			if _, err := tx.Exec(ctx, `UPDATE lanes SET until = `+job.Clock(l.db.Dialect())+` + $1 WHERE lane = $2 AND holder = $3 AND epoch = $4`,
 				laneTTL.Microseconds(), lane, l.holder, held[lane]); err != nil {
 				return err
 			}

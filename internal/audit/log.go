@@ -2,10 +2,8 @@ package audit
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -106,10 +105,7 @@ func Open(ctx context.Context, db *storage.DB, o Options) (*Log, error) {
 			o.Lanes = 4
 		}
 	}
-	if o.Holder == "" {
-		o.Holder, _ = os.Hostname() // for people; the random part makes it unique
-	}
-	l := &Log{db: db, o: o, holder: o.Holder + "/" + rand.Text()[:12], held: map[int64]int64{}, stopping: make(chan struct{}), room: semaphore.NewWeighted(outcomeMem)}
+	l := &Log{db: db, o: o, holder: job.Holder(o.Holder), held: map[int64]int64{}, stopping: make(chan struct{}), room: semaphore.NewWeighted(outcomeMem)}
 	l.closing, l.close = context.WithCancel(context.WithoutCancel(ctx))
 	l.abort, l.giveUp = context.WithCancel(context.WithoutCancel(ctx))
 	if err := l.start(ctx); err != nil {

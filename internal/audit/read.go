@@ -53,8 +53,31 @@ func (l *Log) Get(ctx context.Context, event string) (Record, error) {
 	if len(recs) == 0 {
 		return Record{}, ErrNotFound
 	}
-	return recs[0], l.loadPayloads(ctx, recs)
+	return recs[0], l.LoadPayloads(ctx, recs)
 }
+
+// GetMany returns the events with these identifiers, in the order given and
+// without payloads; those that are not there are left out. At most 1,000.
+func (l *Log) GetMany(ctx context.Context, events []string) ([]Record, error) {
+	events = events[:min(len(events), maxPage)]
+	if len(events) == 0 {
+		return nil, nil
+	}
+	marks, args, place := make([]string, len(events)), make([]any, len(events)), map[string]int{}
+	for i, ev := range events {
+		marks[i], args[i], place[ev] = fmt.Sprintf("$%d", i+1), clean(ev), i
+	}
+	rows, err := l.db.Query(ctx, `SELECT `+recordColumns+` FROM events WHERE id IN (`+strings.Join(marks, ", ")+`)`, args...)
+	if err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	recs, err := scanRecords(rows)
+	slices.SortFunc(recs, func(a, b Record) int { return place[a.Event.ID] - place[b.Event.ID] })
+	return recs, err
+}
+
+// Changed returns a channel that is closed when this process records something.
+func (l *Log) Changed() <-chan struct{} { return l.wake.wait() }
 
 // List returns the events that q selects, in the order of their identifiers:
 // time, and within a microsecond any order.
@@ -76,7 +99,7 @@ func (l *Log) List(ctx context.Context, q Query) ([]Record, error) {
 	if err != nil || !q.Payloads {
 		return recs, err
 	}
-	return recs, l.loadPayloads(ctx, recs)
+	return recs, l.LoadPayloads(ctx, recs)
 }
 
 func (q Query) where() (string, []any) {
@@ -152,9 +175,9 @@ func scanRecords(rows *sql.Rows) ([]Record, error) {
 	return recs, nil
 }
 
-// loadPayloads fills the payloads of recs, one query per run of neighbours in
+// LoadPayloads fills the payloads of recs, one query per run of neighbours in
 // a lane.
-func (l *Log) loadPayloads(ctx context.Context, recs []Record) error {
+func (l *Log) LoadPayloads(ctx context.Context, recs []Record) error {
 	byPlace := map[[2]int64]*Record{}
 	spans := map[int64][][2]int64{}
 	for i := range recs {
@@ -319,5 +342,5 @@ func (l *Log) span(ctx context.Context, lane, from, to int64, payloads bool) ([]
 	if err != nil || !payloads {
 		return recs, err
 	}
-	return recs, l.loadPayloads(ctx, recs)
+	return recs, l.LoadPayloads(ctx, recs)
 }

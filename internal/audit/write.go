@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -48,7 +49,7 @@ func (l *Log) contains(ctx context.Context, lane, sn int64, chain Hash) (bool, e
 // touch writes a lane's row as it is, to see that it can be written.
 func (l *Log) touch(ctx context.Context, c *claim) error {
 	return l.db.Tx(ctx, func(tx *storage.Tx) error {
-		res, err := tx.Exec(ctx, `UPDATE lanes SET until = `+clock(l.db.Dialect())+` + $1 WHERE lane = $2 AND holder = $3 AND epoch = $4 AND sn = $5`,
+		res, err := tx.Exec(ctx, `UPDATE lanes SET until = `+job.Clock(l.db.Dialect())+` + $1 WHERE lane = $2 AND holder = $3 AND epoch = $4 AND sn = $5`,
 			laneTTL.Microseconds(), c.lane, l.holder, c.epoch, c.sn)
 		if err != nil {
 			return err
@@ -93,7 +94,7 @@ func badData(err error) bool {
 	return storage.Duplicate(err)
 }
 
-// fencedUpsert commits a batch in one statement and so in one round trip. The
+// fencedInsert commits a batch in one statement and so in one round trip. The
 // inserts happen only if the lane's row is still as this process left it.
 const fencedInsert = `
 WITH fence AS (
