@@ -75,9 +75,6 @@ func (r *rule) number(i int) {
 
 func numberOf(k cedar.PolicyID) int { return int(binary.BigEndian.Uint32([]byte(k))) }
 
-// name is how decisions and reasons call it.
-func (r *rule) name() string { return r.id }
-
 func (r *rule) unconditional() bool { return len(r.ast.Conditions) == 0 }
 
 func (r *rule) expired(now time.Time) bool { return !r.expires.IsZero() && !now.Before(r.expires) }
