@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+	"net"
 	"net/http"
 	"time"
 
@@ -12,6 +14,11 @@ var (
 	CleanRequest = cleanRequest
 	CleanAnswer  = func(h http.Header) http.Header { cleanAnswer(h); return h }
 )
+
+// Dial connects as a transport does.
+func Dial(ctx context.Context, private bool, addr string) (net.Conn, error) {
+	return (&guardedDialer{private: private}).DialContext(ctx, "tcp", addr)
+}
 
 // Runs tells to which run a call belongs.
 type Runs struct{ r *runs }

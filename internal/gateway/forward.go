@@ -161,6 +161,8 @@ func (a *answerBody) broken(err error, reached bool) *Refusal {
 	case known:
 	case isNet && timeout.Timeout():
 		err = ErrTimeout.With(err)
+	case a.status != 0: // it had begun to answer
+		err = ErrBroken.With(err)
 	default:
 		err = ErrUpstream.With(err)
 	}
@@ -173,7 +175,8 @@ func (a *answerBody) rewriteFailed(err error) *Refusal {
 		out.Call, out.Event, out.Run, out.Sent = a.call.ID, a.receipt.Event(), a.call.Run, true
 		return &out
 	}
-	if a.ctx.Err() != nil {
+	_, network := errors.AsType[net.Error](err)
+	if a.ctx.Err() != nil || network || errors.Is(err, io.ErrUnexpectedEOF) {
 		return a.broken(err, true)
 	}
 	return a.g.refuse(a.call, a.receipt, ErrAnswer.With(err), true)

@@ -91,8 +91,10 @@ func (a *answerBody) Read(p []byte) (int, error) {
 		}
 		a.bytes += int64(n)
 		a.digest.Write(p[:n])
-		if a.observing {
-			a.call.Observer.Chunk(p[:n])
+		if !a.show(p[:n]) {
+			n, err = 0, a.g.refuse(a.call, a.receipt, ErrPanic, true)
+			a.settle(err)
+			return n, err
 		}
 	}
 	switch {
@@ -104,6 +106,23 @@ func (a *answerBody) Read(p []byte) (int, error) {
 		a.settle(err)
 	}
 	return n, err
+}
+
+// show lets the observer see what passes. What it cannot see does not pass: an
+// observer that panics ends the answer.
+func (a *answerBody) show(b []byte) (ok bool) {
+	if !a.observing {
+		return true
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			a.observing = false
+			a.g.o.Logger.Error("an observer panicked", "call", a.call.ID, "panic", p)
+			ok = false
+		}
+	}()
+	a.call.Observer.Chunk(b)
+	return true
 }
 
 // Close ends the answer. Before its end that cancels the upstream.

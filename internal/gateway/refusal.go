@@ -76,6 +76,7 @@ var (
 	ErrURL       = fault.New(fault.Unavailable, "bad_connection", "the connection's URL cannot be used; ask its owner")
 	ErrAddress   = fault.New(fault.Upstream, "address_refused", "the upstream's address is private, local or reserved, and its connection does not allow that")
 	ErrUpstream  = fault.New(fault.Upstream, "upstream_unreachable", "the upstream could not be reached")
+	ErrBroken    = fault.New(fault.Upstream, "upstream_broken", "the upstream broke off in the middle of its answer")
 	ErrTimeout   = fault.New(fault.Upstream, "upstream_timeout", "the upstream did not answer in time")
 	ErrIdle      = fault.New(fault.Upstream, "upstream_idle", "the upstream fell silent in the middle of its answer")
 	ErrRedirect  = fault.New(fault.Upstream, "upstream_redirect", "the upstream answered with a redirect, which is not followed; ask the connection's owner to correct its URL")
