@@ -79,7 +79,11 @@ func (a *aggregate) refuse(x *exchange, err error) {
 // open reads the client's session.
 func (a *aggregate) open() error {
 	token := a.r.Header.Get(wire.HeaderSession)
-	if a.x.modern || token == "" {
+	switch {
+	case a.x.modern:
+		return nil
+	case token == "": // an older client before or without a session
+		a.session = "none"
 		return nil
 	}
 	plain, ok := a.f.openFor(a.who, connections.Connection{}, "all", token)
@@ -308,7 +312,7 @@ func (a *aggregate) sender() sender {
 
 func (a *aggregate) peer(c connections.Connection) (*peer, peerKey, error) {
 	k := peerKey{a.who.Agent.ID, a.session, c.Name}
-	p, err := a.f.peers.get(a.r.Context(), k, c, a.caps, a.sender())
+	p, err := a.f.peers.get(a.r.Context(), k, c, a.caps, !a.x.modern, a.sender())
 	return p, k, err
 }
 

@@ -237,7 +237,7 @@ func (x *exchange) arguments() jsontext.Value {
 		if len(out) > 1 {
 			out = append(out, ',')
 		}
-		out = append(append(wire.Quote(name), ':'), at.Of(x.msg.Raw)...)
+		out = append(append(append(out, wire.Quote(name)...), ':'), at.Of(x.msg.Raw)...)
 	}
 	return append(out, '}')
 }

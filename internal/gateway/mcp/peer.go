@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type peer struct {
 	conn connections.Connection
 	send sender
 	caps []byte // the client capabilities we declare, a JSON object
+	// older says that the client behind us is of the older era.
+	older bool
 
 	modern  bool
 	version string
@@ -39,17 +42,38 @@ type peer struct {
 // era that it may never have heard of.
 const probeTime = 10 * time.Second
 
-// open finds out the upstream's era and, in the older one, begins a session. A
-// server of the newer era must answer server/discover and name that version;
-// anything else means the older era.
+// open finds out which era the upstream speaks and begins a session where that
+// is the older one. A server that speaks both is spoken to in the era of the
+// client behind it: only then can it ask that client something.
 func (p *peer) open(ctx context.Context) error {
-	if !p.f.peers.isOld(p.conn) {
+	only, known := p.f.peers.era(p.conn)
+	switch {
+	case known && only == old:
+		return p.initialize(ctx)
+	case !p.older || known:
 		modern, err := p.probe(ctx)
-		if modern || err != nil {
+		if modern || err != nil || known {
 			return err
 		}
+		if err = p.initialize(ctx); err == nil {
+			p.f.peers.learn(p.conn, old)
+		}
+		return err
 	}
-	p.modern, p.version = false, ""
+	err := p.initialize(ctx)
+	if r := (*gateway.Refusal)(nil); err == nil || errors.As(err, &r) {
+		return err
+	}
+	modern, perr := p.probe(ctx)
+	if !modern {
+		return cmp.Or(perr, err)
+	}
+	p.f.peers.learn(p.conn, young)
+	return nil
+}
+
+func (p *peer) initialize(ctx context.Context) error {
+	p.modern, p.version, p.session = false, "", ""
 	params := fmt.Appendf(nil, `"protocolVersion":%q,"capabilities":%s,"clientInfo":%s`, legacy, p.caps, p.clientInfo())
 	hello, err := p.ask(ctx, "initialize", "", params)
 	if err != nil {
@@ -59,11 +83,12 @@ func (p *peer) open(ctx context.Context) error {
 	if !ok {
 		return ErrDiscovery.Say("the MCP server answered initialize without a protocol version")
 	}
-	p.f.peers.old(p.conn)
 	p.version, p.hello = version, hello
 	return p.tell(ctx, "notifications/initialized")
 }
 
+// probe asks in the newer era. A server of that era must answer server/discover
+// and name the version. An error means that it could not be asked.
 func (p *peer) probe(ctx context.Context) (bool, error) {
 	if len(p.conn.Command) > 0 {
 		var cancel context.CancelFunc

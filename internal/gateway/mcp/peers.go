@@ -26,7 +26,7 @@ type peers struct {
 
 	mu        sync.Mutex
 	open      map[peerKey]*peerSlot
-	eras      map[string]time.Time         // connections of the older era, until
+	eras      map[string]eraKnown          // connections that speak one era alone
 	resources map[string]map[string]string // agent, URI or template: connection
 	flying    map[flightKey]string         // requests under way: connection
 }
@@ -46,7 +46,7 @@ type peerSlot struct {
 const several = "\x00"
 
 func newPeers(f *Front) *peers {
-	return &peers{f: f, open: map[peerKey]*peerSlot{}, eras: map[string]time.Time{}, resources: map[string]map[string]string{}, flying: map[flightKey]string{}}
+	return &peers{f: f, open: map[peerKey]*peerSlot{}, eras: map[string]eraKnown{}, resources: map[string]map[string]string{}, flying: map[flightKey]string{}}
 }
 
 func (p *peers) close() {
@@ -55,30 +55,44 @@ func (p *peers) close() {
 	clear(p.open)
 }
 
+// era is the one era that an upstream speaks.
+type era bool
+
+const (
+	old   era = false
+	young era = true
+)
+
+type eraKnown struct {
+	era   era
+	until time.Time
+}
+
 func eraKey(c connections.Connection) string { return c.Name + "\x00" + c.Updated.String() }
 
-func (p *peers) old(c connections.Connection) {
+func (p *peers) learn(c connections.Connection, e era) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.eras) > maxPeers {
 		clear(p.eras)
 	}
-	p.eras[eraKey(c)] = p.f.o.Now().Add(eraLife)
+	p.eras[eraKey(c)] = eraKnown{e, p.f.o.Now().Add(eraLife)}
 }
 
-func (p *peers) isOld(c connections.Connection) bool {
+func (p *peers) era(c connections.Connection) (e era, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.f.o.Now().Before(p.eras[eraKey(c)])
+	k := p.eras[eraKey(c)]
+	return k.era, p.f.o.Now().Before(k.until)
 }
 
 // get returns an open peer of a client's session, which speaks by send.
-func (p *peers) get(ctx context.Context, k peerKey, c connections.Connection, caps []byte, send sender) (*peer, error) {
+func (p *peers) get(ctx context.Context, k peerKey, c connections.Connection, caps []byte, older bool, send sender) (*peer, error) {
 	slot := p.slot(k)
 	slot.mu.Lock()
 	defer slot.mu.Unlock()
 	if slot.peer == nil || !slot.conn.Equal(c.Updated) {
-		fresh := &peer{f: p.f, conn: c, send: send, caps: caps}
+		fresh := &peer{f: p.f, conn: c, send: send, caps: caps, older: older}
 		if err := fresh.open(ctx); err != nil {
 			p.drop(k)
 			return nil, err
