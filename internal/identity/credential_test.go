@@ -97,6 +97,9 @@ func TestCredentialsOfTheWrongForm(t *testing.T) {
 				t.Errorf("%s: %v %v", what, c.Agent.Name, err)
 			}
 		}
+		if identity.WellFormed("csk_", key[:len(key)-1]+other) || identity.WellFormed("csk_", key[:20]+last(key[:21], 1)+key[21:]) || !identity.WellFormed("csk_", key) {
+			t.Error("the checksum does not tell a mistyped key")
+		}
 		w.accepts("the key itself", key)
 		w.accepts("the run itself", run)
 	})
