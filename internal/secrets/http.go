@@ -2,7 +2,6 @@ package secrets
 
 import (
 	"context"
-	"encoding/json/v2"
 	"net/http"
 	"time"
 
@@ -32,11 +31,14 @@ func (s *Service) row(sec Secret) Row {
 	}
 }
 
-// putRequest takes the body raw: the framework's validation would show the
-// value in its error, and so would a decoder's.
 type putRequest struct {
-	Name    string `path:"name"`
-	RawBody []byte `contentType:"application/json" doc:"{\"value\": …, \"owner\": …, \"connection\": …, \"hosts\": […]}; without value the stored one is kept"`
+	Name string `path:"name"`
+	Body struct {
+		Value      string   `json:"value,omitempty" doc:"8 bytes to 64 KiB; without it the stored value is kept"`
+		Owner      string   `json:"owner" doc:"name of the user who answers for it"`
+		Connection string   `json:"connection" doc:"the only connection it is used for"`
+		Hosts      []string `json:"hosts,omitempty" doc:"HOST or HOST:PORT it may be sent to; none: wherever its connection points"`
+	}
 }
 
 // Changed says whether a change was one.
@@ -84,11 +86,8 @@ func (s *Service) httpGet(ctx context.Context, _ rest.Caller, r *byName) (*Row, 
 }
 
 func (s *Service) httpPut(ctx context.Context, c rest.Caller, r *putRequest) (*Changed, error) {
-	defer clear(r.RawBody)
-	spec, v, err := parsePut(r.Name, r.RawBody)
-	if err != nil {
-		return nil, err
-	}
+	spec := Spec{Name: r.Name, Owner: r.Body.Owner, Connection: r.Body.Connection, Hosts: r.Body.Hosts}
+	v := NewValue([]byte(r.Body.Value))
 	defer v.Wipe()
 	changed, err := s.Put(ctx, audit.Person(c.ID, c.Name), c.Reason, spec, v)
 	if err != nil {
@@ -99,20 +98,6 @@ func (s *Service) httpPut(ctx context.Context, c rest.Caller, r *putRequest) (*C
 		return nil, err
 	}
 	return &Changed{changed, *row}, nil
-}
-
-// parsePut reads a request to put a secret. Its errors say nothing of the body.
-func parsePut(name string, body []byte) (Spec, Value, error) {
-	var in struct {
-		Value      string   `json:"value"`
-		Owner      string   `json:"owner"`
-		Connection string   `json:"connection"`
-		Hosts      []string `json:"hosts"`
-	}
-	if err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true)); err != nil {
-		return Spec{}, Value{}, ErrInvalid.Say("the body must be a JSON object with the strings value, owner and connection, the array hosts, and nothing else")
-	}
-	return Spec{Name: name, Owner: in.Owner, Connection: in.Connection, Hosts: in.Hosts}, NewValue([]byte(in.Value)), nil
 }
 
 func (s *Service) httpDelete(ctx context.Context, c rest.Caller, r *byName) (*rest.None, error) {

@@ -156,6 +156,12 @@ func (s *Service) Close(ctx context.Context) error {
 	wipe(s.live.secrets)
 	s.live.secrets = nil
 	s.live.mu.Unlock()
+	return s.settle(ctx)
+}
+
+// settle waits until what is being written in the background has been. No
+// Inject may run meanwhile.
+func (s *Service) settle(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { s.live.writes.Wait(); close(done) }()
 	select {

@@ -135,7 +135,7 @@ func (m *master) open(s Secret, sealed []byte) (Value, error) {
 	if err != nil {
 		return Value{}, ErrSealed.Say("the secret %s cannot be opened: it was sealed under another key or its row was altered; put it again", s.Name)
 	}
-	return Value{&box{plain}}, nil
+	return boxed(plain), nil
 }
 
 // context is the associated data of a sealed value: everything that says whose

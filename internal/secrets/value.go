@@ -14,15 +14,21 @@ const Redacted = "[redacted]"
 // Value is a secret in memory. Whatever prints, logs or encodes it gets
 // Redacted; only Expose gives the bytes. The zero Value holds nothing.
 //
-// The bytes are behind a pointer to a type with no exported part, so that fmt
-// shows an address at most even for an unexported field of another struct,
-// where it cannot call our methods.
-type Value struct{ box *box }
+// The bytes are behind a function, because fmt calls no methods on unexported
+// fields of other structs, and follows pointers there for verbs that do not
+// fit. Of a function it knows only the address; so do packages that dump
+// values by reflection.
+type Value struct{ box func() *box }
 
 type box struct{ b []byte }
 
+func boxed(b []byte) Value {
+	x := &box{b}
+	return Value{func() *box { return x }}
+}
+
 // NewValue returns a Value with a copy of b.
-func NewValue(b []byte) Value { return Value{&box{slices.Clone(b)}} }
+func NewValue(b []byte) Value { return boxed(slices.Clone(b)) }
 
 // Expose returns the bytes themselves, which the caller must not change or
 // keep. Only the gateway's forwarding, the start of a stdio child and provider
@@ -31,7 +37,7 @@ func (v Value) Expose() []byte {
 	if v.box == nil {
 		return nil
 	}
-	return v.box.b
+	return v.box().b
 }
 
 // Len returns the length in bytes.
@@ -39,7 +45,7 @@ func (v Value) Len() int {
 	if v.box == nil {
 		return 0
 	}
-	return len(v.box.b)
+	return len(v.box().b)
 }
 
 // IsZero reports whether v holds nothing.
@@ -54,15 +60,16 @@ func (v Value) Clone() Value {
 	if v.box == nil {
 		return Value{}
 	}
-	return NewValue(v.box.b)
+	return NewValue(v.box().b)
 }
 
 // Wipe overwrites the bytes. All copies of v share them; Clones do not. The
 // caller must be the last to use them.
 func (v Value) Wipe() {
 	if v.box != nil {
-		clear(v.box.b)
-		v.box.b = nil
+		x := v.box()
+		clear(x.b)
+		x.b = nil
 	}
 }
 

@@ -3,6 +3,7 @@ package leaktest_test
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -72,11 +73,13 @@ func TestProcesses(t *testing.T) {
 	if leaktest.Processes(r, secrets, cmd.Process.Pid); len(r.failures) != 0 {
 		t.Errorf("failures %v", r.failures)
 	}
-	shown := exec.Command("sh", "-c", "read line", secret)
+	shown := exec.Command("sh", "-c", "echo ready; read line", secret)
 	in, _ := shown.StdinPipe()
+	out, _ := shown.StdoutPipe()
 	if err := shown.Start(); err != nil {
 		t.Skip(err)
 	}
+	io.ReadFull(out, make([]byte, len("ready"))) // now its arguments are in place
 	defer func() { in.Close(); shown.Wait() }()
 	if leaktest.Processes(r, secrets, shown.Process.Pid); len(r.failures) == 0 {
 		t.Error("an argument was not found")
