@@ -2,8 +2,10 @@ package rest
 
 import (
 	"context"
+	"encoding/json/v2"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -69,6 +71,7 @@ func New(mux *http.ServeMux, version string, auth Authenticator, log *slog.Logge
 	cfg.OpenAPIPath = "/api/openapi"
 	cfg.DocsPath, cfg.SchemasPath = "", "/api/schemas"
 	cfg.CreateHooks = nil // no $schema member in answers
+	cfg.Formats = map[string]huma.Format{"application/json": strict, "json": strict}
 	cfg.Transformers = append(cfg.Transformers, withoutValues)
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"user": {Type: "http", Scheme: "bearer", Description: "A user token (csu_…)"},
@@ -77,6 +80,13 @@ func New(mux *http.ServeMux, version string, auth Authenticator, log *slog.Logge
 	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", api.schemaName)
 	api.huma = humago.New(mux, cfg)
 	return api
+}
+
+// strict reads and writes JSON by the one parser: duplicate names, invalid
+// UTF-8 and trailing data are refused.
+var strict = huma.Format{
+	Marshal:   func(w io.Writer, v any) error { return json.MarshalWrite(w, v) },
+	Unmarshal: func(b []byte, v any) error { return json.Unmarshal(b, v) },
 }
 
 // schemaName puts the room before the type, because rooms name their types

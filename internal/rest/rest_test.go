@@ -97,6 +97,7 @@ func TestHandle(t *testing.T) {
 		{"unknown field", "POST", "/api/v1/greet/bob", "admin", `{"loud":true,"x":"hunter2"}`, 422, "unexpected"},
 		{"wrong type", "POST", "/api/v1/greet/bob", "admin", `{"loud":"hunter2"}`, 422, `"code":"invalid_request"`},
 		{"no JSON", "POST", "/api/v1/greet/bob", "admin", `{"loud":"hunter2`, 400, `"code":"invalid_request"`},
+		{"duplicate name", "POST", "/api/v1/greet/bob", "admin", `{"loud":true,"loud":false}`, 400, "duplicate"},
 		{"fault", "POST", "/api/v1/greet/taken", "admin", `{"loud":true}`, 409, `"code":"taken"`},
 		{"no body", "DELETE", "/api/v1/greet/bob", "admin", "", 204, ""},
 		{"foreign error", "POST", "/api/v1/greet/broken", "admin", `{"loud":true}`, 500, `"code":"internal"`},

@@ -1,0 +1,231 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/search"
+	"github.com/countersign/countersign/internal/config"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/gateway/llm"
+	"github.com/countersign/countersign/internal/gateway/mcp"
+	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/inspection"
+	"github.com/countersign/countersign/internal/manifest"
+	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/rest"
+	"github.com/countersign/countersign/internal/secrets"
+	"github.com/countersign/countersign/internal/storage"
+)
+
+// house is every room of a running server.
+type house struct {
+	cfg     config.Config
+	version string
+
+	db          *storage.DB
+	watch       *storage.Watcher
+	scanner     *inspection.Scanner
+	log         *audit.Log
+	search      *search.Service
+	findings    *findings.Service
+	secrets     *secrets.Service
+	identity    *identity.Service
+	connections *connections.Service
+	policy      *policy.Service
+	manifest    *manifest.Service
+	gateway     *gateway.Gateway
+	llm         *llm.Front
+	mcp         *mcp.Front
+	api         http.Handler
+
+	closers []closer // in the order things were built
+}
+
+type closer struct {
+	name string
+	fn   func(context.Context) error
+}
+
+func (h *house) onClose(name string, fn func(context.Context) error) {
+	h.closers = append(h.closers, closer{name, fn})
+}
+
+// close stops everything, what was built last first.
+func (h *house) close(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), h.cfg.Limits.ShutdownWait+5*time.Second)
+	defer cancel()
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		if err := h.closers[i].fn(ctx); err != nil {
+			log.Error("stopping "+h.closers[i].name, "error", err)
+		}
+	}
+	h.closers = nil
+}
+
+// build opens the store and builds each room. What was built is closed again
+// if a later part fails.
+func build(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (*house, error) {
+	h := &house{cfg: cfg, version: version}
+	for _, step := range []struct {
+		name string
+		fn   func(context.Context, *slog.Logger) error
+	}{
+		{"store", h.buildStore}, {"log", h.buildLog}, {"secrets", h.buildSecrets}, {"rooms", h.buildRooms},
+		{"line", h.buildLine}, {"background work", h.start}, {"API", h.buildAPI},
+	} {
+		if err := step.fn(ctx, log.With("part", step.name)); err != nil {
+			h.close(log)
+			return nil, fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	return h, nil
+}
+
+func (h *house) buildStore(ctx context.Context, log *slog.Logger) error {
+	if err := os.MkdirAll(h.cfg.Data, 0o700); err != nil {
+		return err
+	}
+	db, err := storage.Open(ctx, h.cfg.Store)
+	if err != nil {
+		return err
+	}
+	h.db = db
+	h.onClose("store", func(context.Context) error { return db.Close() })
+	h.watch = storage.NewWatcher(db, log)
+	return nil
+}
+
+// buildLog opens the ledger. Nothing before it can do anything that would have
+// to be recorded.
+func (h *house) buildLog(ctx context.Context, log *slog.Logger) error {
+	h.scanner = inspection.New()
+	l, err := audit.Open(ctx, h.db, audit.Options{Redactor: h.scanner, Logger: log})
+	if err != nil {
+		return err
+	}
+	h.log = l
+	h.onClose("log", l.Close)
+	return nil
+}
+
+// buildSecrets opens what seals, and teaches the scanner every secret we hold
+// before anything else can be written.
+func (h *house) buildSecrets(ctx context.Context, log *slog.Logger) error {
+	keeper, err := secrets.OpenKeeper(ctx, h.cfg.Key)
+	if err != nil {
+		return err
+	}
+	defer keeper.Close()
+	s, err := secrets.New(h.db, h.log, h.watch, keeper, secrets.Options{Matcher: h.scanner.Known(), Logger: log})
+	if err != nil {
+		return err
+	}
+	h.secrets = s
+	h.onClose("secrets", s.Close)
+	return nil
+}
+
+func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
+	var err error
+	h.findings = findings.New(h.db, h.log, time.Now)
+	if h.identity, err = identity.New(h.db, h.log, h.watch, identity.Options{Derive: h.secrets.Derive, Logger: log}); err != nil {
+		return err
+	}
+	if h.connections, err = connections.New(h.db, h.log, h.watch, h.findings, connections.Options{Redactor: h.scanner, Logger: log}); err != nil {
+		return err
+	}
+	h.policy, err = policy.New(h.db, h.log, h.watch, tools{h.connections}, policy.Options{Logger: log, Findings: h.findings, Agents: h.policyAgent})
+	if err != nil {
+		return err
+	}
+	h.identity.OnDelete(h.connections.KeepOwners)
+	h.identity.OnDelete(h.secrets.KeepOwners)
+	h.connections.OnDelete(h.secrets.KeepConnections)
+	h.identity.OnDelete(h.policy.BeforeDelete)
+	h.connections.OnDelete(h.policy.BeforeDelete)
+	return nil
+}
+
+// tools shows policy the tools of all connections.
+type tools struct{ *connections.Service }
+
+func (t tools) ToolTypes() []policy.ToolType {
+	types := t.Service.ToolTypes()
+	out := make([]policy.ToolType, len(types))
+	for i, tt := range types {
+		out[i] = policy.ToolType(tt)
+	}
+	return out
+}
+
+func (h *house) policyAgent(name string) (policy.Agent, bool) {
+	a, ok := h.identity.Agent(name)
+	return policy.Agent{Name: a.Name, Team: a.Team, Stage: a.Stage, Owner: a.Owner, Labels: a.Labels}, ok
+}
+
+// buildLine builds the gateway and its fronts.
+func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
+	h.gateway = gateway.New(gateway.Options{
+		Authenticator: h.identity, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Logger: log,
+		IdleTimeout: h.cfg.Limits.IdleStream,
+	})
+	h.onClose("gateway", h.gateway.Close)
+	children := stdio.New(stdio.Options{Injector: h.secrets, Ledger: h.log, Redact: h.scanner.Redact, Logger: log})
+	h.onClose("MCP servers", func(context.Context) error { children.Close(); return nil })
+	h.gateway.Stdio(children)
+	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
+	h.mcp = mcp.New(mcp.Options{
+		Line: h.gateway, Registry: h.connections, Key: h.secrets.Derive("mcp/session/v1"), MaxBody: h.cfg.Limits.ToolBody, Version: h.version, Logger: log,
+	})
+	h.onClose("MCP front", func(context.Context) error { h.mcp.Close(); return nil })
+	h.connections.SetDiscoverer(h.mcp)
+	return nil
+}
+
+// start begins the work in the background, when everything that it feeds is
+// there. The first look at the store fails the start if it fails.
+func (h *house) start(ctx context.Context, log *slog.Logger) error {
+	if err := h.watch.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("watcher", func(context.Context) error { h.watch.Stop(); return nil })
+	if err := h.identity.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("identity", h.identity.Stop)
+	s, err := search.New(h.db, h.log, search.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	if err := s.Start(ctx); err != nil {
+		return err
+	}
+	h.search = s
+	h.onClose("search", s.Stop)
+	return nil
+}
+
+// buildAPI mounts every room's operations.
+func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
+	var err error
+	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Logger: log})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.connections, h.policy, h.secrets, h.findings, h.search, h.manifest, h} {
+		room.Routes(api)
+	}
+	h.api = mux
+	return nil
+}

@@ -1,0 +1,121 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/internal/rest"
+	"github.com/countersign/countersign/internal/storage"
+)
+
+// Check is one thing the doctor looked at.
+type Check struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Status string `json:"status" enum:"ok,warn,fail"`
+	Detail string `json:"detail"`
+	Fix    string `json:"fix,omitempty" doc:"what to do about it"`
+}
+
+// Report is what the doctor found.
+type Report struct {
+	Version string  `json:"version"`
+	Time    string  `json:"time" doc:"of the server, RFC 3339"`
+	Checks  []Check `json:"checks"`
+}
+
+// Routes declares the operations that concern the whole house.
+func (h *house) Routes(api *rest.API) {
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/doctor", Summary: "Check the server's health", Tag: "server"},
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*Report, error) {
+			r := &Report{Version: h.version, Time: time.Now().UTC().Format(time.RFC3339)}
+			for _, look := range []func(context.Context) Check{h.checkStore, h.checkView, h.checkFiles, h.checkPolicies, h.checkTools, h.checkFindings} {
+				r.Checks = append(r.Checks, look(ctx))
+			}
+			return r, nil
+		})
+}
+
+// ready reports why a call could not be governed now.
+func (h *house) ready(ctx context.Context) error {
+	if err := h.db.Ping(ctx); err != nil {
+		return fault.Public(err)
+	}
+	if !h.watch.Fresh() {
+		return fault.New(fault.Unavailable, "stale", "the view of identities and policies is stale")
+	}
+	return nil
+}
+
+func (h *house) checkStore(ctx context.Context) Check {
+	c := Check{ID: "store", Name: "database", Status: "ok", Detail: h.db.Dialect().String() + " at " + storage.Redact(h.cfg.Store)}
+	if err := h.db.Ping(ctx); err != nil {
+		c.Status, c.Detail, c.Fix = "fail", fault.Public(err).Message, "start the database, or correct store"
+	}
+	return c
+}
+
+func (h *house) checkView(context.Context) Check {
+	c := Check{ID: "view", Name: "view of identities and policies", Status: "ok", Detail: "less than a second old"}
+	if !h.watch.Fresh() {
+		c.Status, c.Detail, c.Fix = "fail", "older than a second, so every call is refused", "see the server's own log for why it cannot read the database"
+	}
+	return c
+}
+
+// checkFiles looks at who else on this machine may read what must be private.
+func (h *house) checkFiles(context.Context) Check {
+	c := Check{ID: "files", Name: "private files", Status: "ok", Detail: h.cfg.Data + " and the key are yours alone"}
+	for path, mask := range map[string]os.FileMode{h.cfg.Data: 0o022, h.cfg.Key: 0o077} {
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm()&mask == 0 {
+			continue // a key service has no file
+		}
+		c.Status, c.Detail, c.Fix = "fail", fmt.Sprintf("%s has mode %04o", path, info.Mode().Perm()), "chmod go-rwx "+path
+	}
+	return c
+}
+
+func (h *house) checkPolicies(context.Context) Check {
+	c := Check{ID: "policies", Name: "policies", Status: "ok", Detail: "all fit the tools that exist"}
+	if p := h.policy.Problems(); len(p) > 0 {
+		c.Status, c.Detail = "fail", fmt.Sprintf("%d problems, the first: %s", len(p), p[0].Message)
+		c.Fix = "countersign policy check shows them; until then these policies refuse"
+	}
+	return c
+}
+
+func (h *house) checkTools(context.Context) Check {
+	c := Check{ID: "tools", Name: "tool definitions", Status: "ok"}
+	total, waiting := 0, 0
+	for _, conn := range h.connections.Connections() {
+		for _, t := range h.connections.Tools(conn.Name) {
+			total++
+			if t.Status == "drifted" || t.Status == "new" {
+				waiting++
+			}
+		}
+	}
+	c.Detail = fmt.Sprintf("%d tools pinned", total-waiting)
+	if waiting > 0 {
+		c.Status, c.Detail, c.Fix = "warn", fmt.Sprintf("%d tools changed or are new, and are refused", waiting), "countersign tool list --status drifted, then tool diff and tool accept"
+	}
+	return c
+}
+
+func (h *house) checkFindings(ctx context.Context) Check {
+	c := Check{ID: "findings", Name: "findings", Status: "ok", Detail: "none open"}
+	open, err := h.findings.List(ctx, findings.Query{Status: "open", Limit: 1000})
+	switch {
+	case err != nil:
+		c.Status, c.Detail = "fail", fault.Public(err).Message
+	case len(open) > 0:
+		c.Status, c.Detail, c.Fix = "warn", fmt.Sprintf("%d open", len(open)), "countersign finding list"
+	}
+	return c
+}
