@@ -1,0 +1,8 @@
+// Package search finds events: by fields, by time and by the words of events
+// and payloads, and serves the log's part of the API.
+//
+// The index is derived: it follows the log, remembers per lane how far it is,
+// and can be thrown away and built again (Rebuild). It holds nothing that the
+// log does not, and results are read from the log itself. On PostgreSQL one
+// replica indexes at a time, under a lease. Only server may import search.
+package search

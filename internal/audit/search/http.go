@@ -1,0 +1,366 @@
+package search
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"net/http"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/rest"
+)
+
+// Listing is a page of events.
+type Listing struct {
+	Events []audit.Event `json:"events" doc:"newest first"`
+	Next   string        `json:"next,omitempty" doc:"cursor of the next page; absent on the last"`
+	Behind int64         `json:"behind,omitempty" doc:"events recorded but not yet searchable"`
+}
+
+// Entry is an event with its place in the log and what stands beside it.
+type Entry struct {
+	Event    audit.Event `json:"event"`
+	Lane     int64       `json:"lane" doc:"the lane of the log that holds it"`
+	SN       int64       `json:"sn" doc:"its number in the lane, from 1 without gaps"`
+	Chain    string      `json:"chain" doc:"hex: SHA-256(chain before, lane, sn, leaf), lane and sn as 64-bit big-endian numbers, leaf = SHA-256(0x00, record)"`
+	Record   string      `json:"record" doc:"base64: the exact bytes that are hashed (RFC 8785 JSON)"`
+	Payloads []Payload   `json:"payloads,omitempty"`
+}
+
+// Payload is content beside an event.
+type Payload struct {
+	Name   string `json:"name" example:"arguments"`
+	Size   int64  `json:"size" doc:"bytes of the whole before redaction"`
+	Digest string `json:"digest" doc:"hex: the commitment in the event"`
+	Text   string `json:"text,omitempty" doc:"what is stored, when it is text"`
+	Base64 string `json:"base64,omitempty" doc:"what is stored, when it is not"`
+	Cut    bool   `json:"cut,omitempty" doc:"only the beginning is stored, or shown"`
+	Erased bool   `json:"erased,omitempty" doc:"the content was erased; the commitment stands"`
+}
+
+// RunListing is a run from its beginning.
+type RunListing struct {
+	Run    string  `json:"run"`
+	Events []Entry `json:"events" doc:"oldest first"`
+	Next   string  `json:"next,omitempty" doc:"cursor of the next page; absent on the last"`
+}
+
+// Verification is what verifying the log found.
+type Verification struct {
+	OK       bool      `json:"ok"`
+	Events   int64     `json:"events" doc:"records checked"`
+	Payloads int64     `json:"payloads" doc:"payloads checked against their commitments"`
+	Erased   int64     `json:"erased" doc:"payloads erased on purpose"`
+	Lanes    int       `json:"lanes"`
+	Millis   int64     `json:"millis" doc:"time it took"`
+	Problems []Problem `json:"problems,omitempty" doc:"the first of each lane"`
+}
+
+// Problem is a place where the log is not what was written.
+type Problem struct {
+	Lane    int64  `json:"lane"`
+	SN      int64  `json:"sn"`
+	Event   string `json:"event,omitempty"`
+	Message string `json:"message"`
+}
+
+type listRequest struct {
+	Q      string `query:"q" maxLength:"4096" doc:"what to look for, such as: decision:deny tool:ledger/* since:2h \"iban changed\""`
+	Limit  int    `query:"limit" minimum:"0" maximum:"1000" doc:"100 if empty"`
+	Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+	Oldest bool   `query:"oldest" doc:"oldest first"`
+}
+
+type eventRequest struct {
+	ID string `path:"id" maxLength:"64"`
+}
+
+type runRequest struct {
+	Run    string `path:"run" maxLength:"256"`
+	Limit  int    `query:"limit" minimum:"0" maximum:"1000" doc:"500 if empty"`
+	Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+}
+
+type tailRequest struct {
+	Q      string `query:"q" maxLength:"4096" doc:"as for events"`
+	Last   int    `query:"last" minimum:"0" maximum:"1000" doc:"begin with this many events of the past"`
+	Resume string `header:"Last-Event-ID" maxLength:"64" doc:"begin after this event"`
+}
+
+type rebuildRequest struct {
+	Body *struct {
+		Reason string `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+	}
+}
+
+// Routes declares the log's operations.
+func (s *Service) Routes(api *rest.API) {
+	const path, tag = "/api/v1/log", "log"
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/events", Summary: "Search the log", Tag: tag}, s.serveList)
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/events/{id}", Summary: "Show an event with its payloads and its place in the log", Tag: tag}, s.serveEvent)
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/runs/{run}", Summary: "Show a run from its beginning", Tag: tag}, s.serveRun)
+	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: path + "/tail", Summary: "Follow the log", Tag: tag}, "text/event-stream", s.serveTail)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify", Summary: "Verify the log's chains and commitments", Tag: tag}, s.serveVerify)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rebuild", Summary: "Build the search index again", Tag: tag, Need: rest.Write}, s.serveRebuild)
+}
+
+func (s *Service) serveList(ctx context.Context, _ rest.Caller, r *listRequest) (*Listing, error) {
+	q, err := Parse(r.Q, s.o.Now())
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.Find(ctx, q, Page{After: r.Cursor, Limit: r.Limit, Oldest: r.Oldest})
+	if err != nil {
+		return nil, err
+	}
+	out := Listing{Events: []audit.Event{}, Next: res.Next}
+	for _, rec := range res.Records {
+		out.Events = append(out.Events, rec.Event)
+	}
+	out.Behind, err = s.Behind(ctx)
+	return &out, err
+}
+
+func (s *Service) serveEvent(ctx context.Context, _ rest.Caller, r *eventRequest) (*Entry, error) {
+	rec, err := s.log.Get(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	left := 2 * runBytes
+	e := entryOf(&rec, &left)
+	return &e, nil
+}
+
+// runBytes is how much payload an answer about a run holds at most.
+const runBytes = 8 << 20
+
+func (s *Service) serveRun(ctx context.Context, _ rest.Caller, r *runRequest) (*RunListing, error) {
+	limit := r.Limit
+	if limit == 0 {
+		limit = 500
+	}
+	out := RunListing{Run: r.Run, Events: []Entry{}}
+	after, left := r.Cursor, runBytes
+	for len(out.Events) < limit {
+		recs, err := s.log.List(ctx, audit.Query{Run: r.Run, Oldest: true, After: after, Limit: min(limit-len(out.Events), 50), Payloads: true})
+		if err != nil {
+			return nil, err
+		}
+		if len(recs) == 0 {
+			break
+		}
+		for i := range recs {
+			out.Events = append(out.Events, entryOf(&recs[i], &left))
+		}
+		after = recs[len(recs)-1].Event.ID
+	}
+	if len(out.Events) == 0 && r.Cursor == "" {
+		return nil, audit.ErrNotFound.Say("the log holds no run %q", r.Run)
+	}
+	if len(out.Events) == limit {
+		out.Next = after
+	}
+	return &out, nil
+}
+
+// entryOf shows a record, with at most left bytes of payload.
+func entryOf(r *audit.Record, left *int) Entry {
+	e := Entry{Event: r.Event, Lane: r.Lane, SN: r.SN, Chain: hex.EncodeToString(r.Chain), Record: base64.StdEncoding.EncodeToString(r.Raw)}
+	for _, c := range r.Event.Payloads {
+		body, there := r.Payloads[c.Name]
+		p := Payload{Name: c.Name, Size: c.Size, Digest: c.Digest, Erased: !there}
+		p.Cut = len(body) == audit.MaxPayload && c.Size > audit.MaxPayload
+		if len(body) > *left {
+			body, p.Cut = body[:*left], true
+		}
+		*left -= len(body)
+		if p.Cut {
+			body = whole(body)
+		}
+		if utf8.Valid(body) {
+			p.Text = string(body)
+		} else {
+			p.Base64 = base64.StdEncoding.EncodeToString(body)
+		}
+		e.Payloads = append(e.Payloads, p)
+	}
+	return e
+}
+
+// whole drops the beginning of a character that a cut left at the end of text.
+func whole(body []byte) []byte {
+	for n := range min(utf8.UTFMax, len(body)) {
+		if utf8.Valid(body[:len(body)-n]) {
+			return body[:len(body)-n]
+		}
+	}
+	return body // not text
+}
+
+func (s *Service) serveVerify(ctx context.Context, _ rest.Caller, _ *struct{}) (*Verification, error) {
+	began := time.Now()
+	rep, err := s.log.Verify(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	v := Verification{OK: len(rep.Problems) == 0, Events: rep.Events, Payloads: rep.Payloads, Erased: rep.Erased, Lanes: rep.Lanes, Millis: time.Since(began).Milliseconds()}
+	for _, p := range rep.Problems {
+		v.Problems = append(v.Problems, Problem{p.Lane, p.SN, p.Event, p.Message})
+	}
+	return &v, nil
+}
+
+func (s *Service) serveRebuild(ctx context.Context, c rest.Caller, r *rebuildRequest) (*rest.None, error) {
+	reason := c.Reason
+	if r.Body != nil && r.Body.Reason != "" {
+		reason = r.Body.Reason
+	}
+	return nil, s.Rebuild(ctx, audit.Person(c.ID, c.Name), reason)
+}
+
+// A tail's rhythm.
+const (
+	keepAlive    = 15 * time.Second
+	writeTimeout = 30 * time.Second
+)
+
+func (s *Service) serveTail(ctx context.Context, _ rest.Caller, r *tailRequest) (rest.Stream, error) {
+	q, err := Parse(r.Q, s.o.Now())
+	if err != nil {
+		return nil, err
+	}
+	head, err := s.tailFrom(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	past, err := s.past(ctx, q, r)
+	if err != nil {
+		return nil, err
+	}
+	return func(w http.ResponseWriter) error {
+		t := tail{w: w, rc: http.NewResponseController(w)}
+		if err := t.send(nil); err != nil { // the headers, so that the client knows it is connected
+			return err
+		}
+		sent := map[string]bool{}
+		for i := range past {
+			sent[past[i].Event.ID] = true
+			if err := t.send(&past[i]); err != nil {
+				return err
+			}
+		}
+		return s.followTo(ctx, &t, q, head, sent)
+	}, nil
+}
+
+// farBehind is how many events that are not indexed yet a tail reads at most
+// to begin without a gap.
+const farBehind = 10_000
+
+// tailFrom returns where a tail begins to follow: where the index ends if it
+// begins with what the index finds, the log's end if not.
+func (s *Service) tailFrom(ctx context.Context, r *tailRequest) (audit.Cursor, error) {
+	head, err := s.log.Head(ctx)
+	if err != nil || (r.Last == 0 && r.Resume == "") {
+		return head, err
+	}
+	at, err := s.store.positions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var behind int64
+	for lane, sn := range head {
+		behind += sn - at[lane]
+	}
+	if behind > farBehind {
+		return head, nil
+	}
+	return at, nil
+}
+
+// past returns the events that a tail begins with, oldest first.
+func (s *Service) past(ctx context.Context, q Query, r *tailRequest) ([]audit.Record, error) {
+	if r.Resume != "" {
+		res, err := s.Find(ctx, q, Page{After: r.Resume, Oldest: true, Limit: maxPage})
+		return res.Records, err
+	}
+	if r.Last == 0 {
+		return nil, nil
+	}
+	res, err := s.Find(ctx, q, Page{Limit: r.Last})
+	slices.Reverse(res.Records)
+	return res.Records, err
+}
+
+// followTo sends what is recorded after head until the client or the log goes.
+func (s *Service) followTo(ctx context.Context, t *tail, q Query, head audit.Cursor, sent map[string]bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	recs, ended := make(chan audit.Record), make(chan error, 1)
+	follow := s.log.Tail
+	if q.HasText() {
+		follow = s.log.Follow
+	}
+	go func() {
+		ended <- follow(ctx, head, func(r audit.Record) error {
+			if !q.Match(&r) {
+				return nil
+			}
+			select {
+			case recs <- r:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	tick := time.NewTicker(keepAlive)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case r := <-recs:
+			if sent[r.Event.ID] {
+				delete(sent, r.Event.ID)
+				continue
+			}
+			err = t.send(&r)
+		case <-tick.C:
+			err = t.send(nil)
+		case err := <-ended:
+			return err
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// tail writes Server-Sent Events (WHATWG HTML, section 9.2).
+type tail struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+}
+
+// send writes an event, or a comment that keeps the connection alive.
+func (t *tail) send(r *audit.Record) error {
+	msg := []byte(": alive\n\n")
+	if r != nil {
+		msg = make([]byte, 0, len(r.Raw)+128)
+		msg = append(msg, "event: "...)
+		msg = append(msg, r.Event.Type...)
+		msg = append(msg, "\nid: "...)
+		msg = append(msg, r.Event.ID...)
+		msg = append(msg, "\ndata: "...)
+		msg = append(msg, r.Raw...) // canonical JSON holds no line feed
+		msg = append(msg, "\n\n"...)
+	}
+	_ = t.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every writer has one
+	if _, err := t.w.Write(msg); err != nil {
+		return err
+	}
+	return t.rc.Flush()
+}

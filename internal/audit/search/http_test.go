@@ -1,0 +1,162 @@
+package search_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json/v2"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/search"
+	"github.com/countersign/countersign/internal/rest"
+	"github.com/countersign/countersign/internal/storage"
+	"github.com/countersign/countersign/internal/storage/storagetest"
+)
+
+func serve(t *testing.T, f *fixture) func(method, path string, into any) (int, string) {
+	t.Helper()
+	mux := http.NewServeMux()
+	api := rest.New(mux, "test", func(_ context.Context, token string) (rest.Caller, error) {
+		return rest.Caller{ID: "usr_1", Name: token, Role: token, Write: token == "admin"}, nil
+	}, slog.New(slog.DiscardHandler))
+	f.s.Routes(api)
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	return func(method, path string, into any) (int, string) {
+		t.Helper()
+		token, path, _ := strings.Cut(path, " ")
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines, ok := into.(*chan string); ok {
+			*lines = make(chan string, 100)
+			go func() {
+				defer resp.Body.Close()
+				for sc := bufio.NewScanner(resp.Body); sc.Scan(); {
+					*lines <- sc.Text()
+				}
+			}()
+			return resp.StatusCode, ""
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if into != nil {
+			if err := json.Unmarshal(body, into); err != nil {
+				t.Fatalf("%s: %v", body, err)
+			}
+		}
+		return resp.StatusCode, string(body)
+	}
+}
+
+func TestAPI(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		f := setup(t, db)
+		f.fill(t)
+		do := serve(t, f)
+
+		var list search.Listing
+		if code, body := do("GET", "viewer /api/v1/log/events?limit=2&q="+url.QueryEscape("type:call.*"), &list); code != 200 || len(list.Events) != 2 || list.Next == "" {
+			t.Fatalf("%d %s", code, body)
+		}
+		var rest search.Listing
+		if code, body := do("GET", "viewer /api/v1/log/events?limit=2&q="+url.QueryEscape("type:call.*")+"&cursor="+list.Next, &rest); code != 200 || len(rest.Events) != 1 || rest.Events[0].Agent != "invoice-checker" {
+			t.Errorf("%d %s", code, body)
+		}
+		var entry search.Entry
+		if code, body := do("GET", "viewer /api/v1/log/events/"+list.Events[0].ID, &entry); code != 200 || entry.SN == 0 || len(entry.Payloads) != 1 || entry.Payloads[0].Base64 != base64.StdEncoding.EncodeToString([]byte{0xff, 0, 'b', 'i', 'n'}) {
+			t.Errorf("%d %s", code, body)
+		}
+		raw, err := base64.StdEncoding.DecodeString(entry.Record)
+		if ev, derr := audit.DecodeRecord(raw); err != nil || derr != nil || ev.ID != entry.Event.ID || string(ev.Detail) != string(entry.Event.Detail) {
+			t.Errorf("record %s: %v %v", raw, err, derr)
+		}
+		var run search.RunListing
+		if code, body := do("GET", "viewer /api/v1/log/runs/run_b", &run); code != 200 || len(run.Events) != 1 || !strings.Contains(run.Events[0].Payloads[0].Text, "Müller") {
+			t.Errorf("%d %s", code, body)
+		}
+		var v search.Verification
+		if code, body := do("POST", "viewer /api/v1/log/verify", &v); code != 200 || !v.OK || v.Events < 4 || v.Payloads != 2 {
+			t.Errorf("%d %s", code, body)
+		}
+		for path, want := range map[string]int{
+			"viewer /api/v1/log/events?q=agnet:x": 400, "viewer /api/v1/log/events?cursor=x": 400, "viewer /api/v1/log/events?limit=5000": 422,
+			"viewer /api/v1/log/events/evt_x": 404, "viewer /api/v1/log/runs/none": 404, "viewer /api/v1/log/tail?q=%22": 400,
+		} {
+			if code, body := do("GET", path, nil); code != want {
+				t.Errorf("%s: %d %s", path, code, body)
+			}
+		}
+		if code, _ := do("POST", "viewer /api/v1/log/rebuild", nil); code != 403 {
+			t.Errorf("a viewer may rebuild: %d", code)
+		}
+		if code, body := do("POST", "admin /api/v1/log/rebuild", nil); code != 204 {
+			t.Errorf("%d %s", code, body)
+		}
+		if code, body := do("GET", "admin /api/openapi.json", nil); code != 200 || !strings.Contains(body, "/api/v1/log/tail") {
+			t.Errorf("%d", code)
+		}
+	})
+}
+
+func TestTail(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		f := setup(t, db)
+		f.fill(t)
+		do := serve(t, f)
+		var all, some, words chan string
+		do("GET", "viewer /api/v1/log/tail?last=2", &all)
+		do("GET", "viewer /api/v1/log/tail?q=agent:wanted", &some)
+		do("GET", "viewer /api/v1/log/tail?q=needle", &words)
+		f.add(t, "other", 5, audit.Event{Type: audit.CallDenied, Agent: "other"})
+		f.add(t, "wanted", 6, audit.Event{Type: audit.CallDenied, Agent: "wanted"}, audit.Payload{Name: "arguments", Body: []byte(`{"in":"a needle"}`)})
+		for _, c := range []struct {
+			lines chan string
+			want  string
+		}{{all, "user labels other wanted"}, {some, "wanted"}, {words, "wanted"}} {
+			if got := f.collect(t, c.lines, len(strings.Fields(c.want))); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		}
+	})
+}
+
+// collect reads n events and returns their names.
+func (f *fixture) collect(t *testing.T, lines chan string, n int) string {
+	t.Helper()
+	var names []string
+	limit := time.After(20 * time.Second)
+	for len(names) < n {
+		select {
+		case line := <-lines:
+			if event, ok := strings.CutPrefix(line, "id: "); ok {
+				names = append(names, f.ids[event])
+			}
+			if data, ok := strings.CutPrefix(line, "data: "); ok {
+				if _, err := audit.DecodeRecord([]byte(data)); err != nil {
+					t.Error(err)
+				}
+			}
+		case <-limit:
+			t.Fatalf("only %v came", names)
+		}
+	}
+	return strings.Join(names, " ")
+}

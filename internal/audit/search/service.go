@@ -1,0 +1,285 @@
+package search
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/id"
+	"github.com/countersign/countersign/internal/job"
+	"github.com/countersign/countersign/internal/storage"
+)
+
+// ErrCursor says that a page cannot be continued from where the caller says.
+var ErrCursor = fault.New(fault.Invalid, "bad_cursor", "the cursor is not the id of an event; give the one of the page before")
+
+// Options of a Service.
+type Options struct {
+	Logger *slog.Logger     // nil discards
+	Now    func() time.Time // nil means time.Now
+}
+
+// Service is the index and its follower. It is safe for concurrent use.
+type Service struct {
+	store store
+	db    *storage.DB
+	log   *audit.Log
+	o     Options
+	lease *job.Lease // nil on SQLite, where there is one process
+
+	mu     sync.Mutex
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// New returns a stopped service.
+func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Service{store: store{db}, db: db, log: log, o: o}
+	if db.Dialect() == storage.Postgres {
+		s.lease = job.NewLease(db, "search", leaseTTL)
+	}
+	return s, nil
+}
+
+// Page says which part of the results is wanted.
+type Page struct {
+	After  string // the last event's identifier on the page before
+	Limit  int    // 0 means 100; at most 1,000
+	Oldest bool   // oldest first rather than newest first
+}
+
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// Result is one page of what was found.
+type Result struct {
+	Records []audit.Record // without payloads
+	Next    string         // Page.After of the next page, empty if this is the last
+}
+
+// Find returns the events that q selects. Events of the last moments may not
+// be indexed yet (Behind).
+func (s *Service) Find(ctx context.Context, q Query, p Page) (Result, error) {
+	if p.After != "" && !id.Is(id.Event, p.After) {
+		return Result{}, ErrCursor
+	}
+	if p.Limit <= 0 {
+		p.Limit = defaultPage
+	}
+	p.Limit = min(p.Limit, maxPage)
+	ids, err := s.store.find(ctx, q, p)
+	if err != nil {
+		return Result{}, err
+	}
+	var res Result
+	if len(ids) == p.Limit {
+		res.Next = ids[len(ids)-1]
+	}
+	recs, err := s.log.GetMany(ctx, ids)
+	if err != nil {
+		return Result{}, err
+	}
+	for i := range recs {
+		if q.sure(&recs[i]) {
+			res.Records = append(res.Records, recs[i])
+		}
+	}
+	return res, nil
+}
+
+// sure checks what SQL only approximates: wildcards in fields of many values.
+func (q Query) sure(r *audit.Record) bool {
+	for _, f := range q.filters {
+		if f.field.multi && f.holds(&r.Event) == f.not {
+			return false
+		}
+	}
+	return true
+}
+
+// Behind returns how many events the index has yet to read.
+func (s *Service) Behind(ctx context.Context) (int64, error) {
+	at, err := s.store.positions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	head, err := s.log.Head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	for lane, sn := range head {
+		n += sn - at[lane]
+	}
+	return n, nil
+}
+
+// Rebuild empties the index and lets the follower fill it again. What it holds
+// is found during that time, the rest is not. It is recorded.
+func (s *Service) Rebuild(ctx context.Context, by audit.Actor, reason string) error {
+	return s.log.Change(ctx, func(tx *audit.Tx) error {
+		tx.Record(audit.Event{Type: "search.rebuilt", Actor: by, Object: "search", Reason: reason})
+		return s.store.clear(ctx, tx.Tx)
+	})
+}
+
+// Start begins to follow the log.
+func (s *Service) Start(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel != nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.done = cancel, make(chan struct{})
+	go s.run(ctx, s.done)
+	return nil
+}
+
+// Stop ends following.
+func (s *Service) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel == nil {
+		return nil
+	}
+	s.cancel()
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.cancel = nil
+	if s.lease == nil {
+		return nil
+	}
+	return s.lease.Release(ctx)
+}
+
+// The follower's rhythm.
+const (
+	leaseTTL   = 10 * time.Second
+	lookEvery  = 500 * time.Millisecond // other replicas' events are found this way
+	gatherFor  = 50 * time.Millisecond  // after an event, wait for its neighbours
+	perLane    = 128                    // events read at a time
+	batchBytes = 128 << 10              // words written in one transaction
+)
+
+func (s *Service) run(ctx context.Context, done chan struct{}) {
+	defer close(done)
+	for ctx.Err() == nil {
+		changed := s.log.Changed()
+		n, err := s.step(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.o.Logger.Warn("the search index does not follow the log", "error", err)
+			pause(ctx, lookEvery)
+		case n == 0:
+			select {
+			case <-ctx.Done():
+			case <-changed:
+				pause(ctx, gatherFor)
+			case <-time.After(lookEvery):
+			}
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// step indexes some events and returns how many.
+func (s *Service) step(ctx context.Context) (int, error) {
+	if s.lease != nil {
+		if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
+			return 0, err
+		}
+	}
+	at, err := s.store.positions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	lanes := map[int64][]audit.Record{}
+	n, err := s.log.Next(ctx, at, perLane, true, func(r audit.Record) error {
+		lanes[r.Lane] = append(lanes[r.Lane], r)
+		return nil
+	})
+	if err != nil {
+		return n, err
+	}
+	for lane, recs := range lanes {
+		if err := s.indexLane(ctx, at[lane], recs); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// indexLane writes records of one lane in transactions of a bounded size.
+func (s *Service) indexLane(ctx context.Context, from int64, recs []audit.Record) error {
+	for len(recs) > 0 {
+		var texts []string
+		for bytes := 0; len(texts) < len(recs) && bytes < batchBytes; {
+			t := strings.ReplaceAll(text(&recs[len(texts)]), "\x00", " ")
+			texts = append(texts, t)
+			bytes += len(t)
+		}
+		batch := recs[:len(texts)]
+		recs = recs[len(texts):]
+		began := time.Now()
+		moved, err := s.index(ctx, from, batch, texts)
+		if err != nil || !moved {
+			return err
+		}
+		from = batch[len(batch)-1].SN
+		if s.lease == nil {
+			// SQLite has one writer. The log comes first.
+			pause(ctx, 2*time.Since(began))
+		}
+	}
+	return nil
+}
+
+var errMoved = errors.New("the index was moved by another")
+
+func (s *Service) index(ctx context.Context, from int64, batch []audit.Record, texts []string) (bool, error) {
+	last := batch[len(batch)-1]
+	err := s.db.Tx(ctx, func(tx *storage.Tx) error {
+		if s.lease != nil {
+			if err := s.lease.Check(ctx, tx); err != nil {
+				return err
+			}
+		}
+		moved, err := s.store.advance(ctx, tx, last.Lane, from, last.SN)
+		if err != nil {
+			return err
+		}
+		if !moved {
+			return errMoved
+		}
+		return s.store.insert(ctx, tx, batch, texts)
+	})
+	if errors.Is(err, errMoved) || errors.Is(err, job.ErrFenced) {
+		return false, nil
+	}
+	return err == nil, err
+}

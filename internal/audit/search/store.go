@@ -1,0 +1,259 @@
+package search
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/storage"
+)
+
+type store struct{ db *storage.DB }
+
+func (s store) positions(ctx context.Context) (audit.Cursor, error) {
+	rows, err := s.db.Query(ctx, `SELECT lane, sn FROM search_positions`)
+	if err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	defer rows.Close()
+	c := audit.Cursor{}
+	for rows.Next() {
+		var lane, sn int64
+		if err := rows.Scan(&lane, &sn); err != nil {
+			return nil, storage.ErrUnavailable.With(err)
+		}
+		c[lane] = sn
+	}
+	if err := rows.Err(); err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	return c, nil
+}
+
+// advance moves a lane's position and reports whether it was still at from:
+// not if the index was emptied or another replica was faster.
+func (s store) advance(ctx context.Context, tx *storage.Tx, lane, from, to int64) (bool, error) {
+	q, args := `UPDATE search_positions SET sn = $1 WHERE lane = $2 AND sn = $3`, []any{to, lane, from}
+	if from == 0 {
+		q, args = `INSERT INTO search_positions (lane, sn) VALUES ($2, $1) ON CONFLICT (lane) DO NOTHING`, args[:2]
+	}
+	res, err := tx.Exec(ctx, q, args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}
+
+var columns = func() string {
+	names := []string{"doc", "id", "at"}
+	for _, f := range fields {
+		names = append(names, f.column)
+	}
+	return strings.Join(names, ", ")
+}()
+
+// doc numbers a record: lanes are few, records are many.
+func doc(r *audit.Record) int64 { return r.SN<<16 | r.Lane&0xffff }
+
+// insert adds records and their words to the index.
+func (s store) insert(ctx context.Context, tx *storage.Tx, recs []audit.Record, texts []string) error {
+	pg := s.db.Dialect() == storage.Postgres
+	var q, into strings.Builder
+	var args, docs []any
+	q.WriteString(`INSERT INTO search_events (` + columns)
+	into.WriteString(`INSERT INTO search_text (rowid, words) VALUES `)
+	if pg {
+		q.WriteString(", words")
+	}
+	q.WriteString(") VALUES ")
+	for i := range recs {
+		r := &recs[i]
+		if i > 0 {
+			q.WriteString(", ")
+			into.WriteString(", ")
+		}
+		q.WriteString("(")
+		first := len(args)
+		args = append(args, doc(r), r.Event.ID, storage.Micros(r.Event.Time))
+		for _, f := range fields {
+			args = append(args, f.value(&r.Event))
+		}
+		for n := first + 1; n <= len(args); n++ {
+			fmt.Fprintf(&q, "$%d", n)
+			if n < len(args) {
+				q.WriteString(", ")
+			}
+		}
+		if pg {
+			args = append(args, vector(texts[i]))
+			fmt.Fprintf(&q, ", $%d::text::tsvector", len(args))
+		} else {
+			docs = append(docs, doc(r), texts[i])
+			fmt.Fprintf(&into, "($%d, $%d)", len(docs)-1, len(docs))
+		}
+		q.WriteString(")")
+	}
+	if _, err := tx.Exec(ctx, q.String(), args...); err != nil || pg {
+		return err
+	}
+	_, err := tx.Exec(ctx, into.String(), docs...)
+	return err
+}
+
+// maxPosition is the largest position a tsvector holds.
+const maxPosition = 16383
+
+// vector writes words as a tsvector literal. They are letters and digits, so
+// nothing needs quoting beyond the quotes.
+func vector(text string) string {
+	var b strings.Builder
+	n := 0
+	for w := range strings.FieldsSeq(text) {
+		n++
+		b.WriteString(" '" + w + "':" + strconv.Itoa(min(n, maxPosition)))
+	}
+	return b.String()
+}
+
+// clear empties the index inside tx.
+func (s store) clear(ctx context.Context, tx *storage.Tx) error {
+	q := []string{`DELETE FROM search_positions`, `DELETE FROM search_events`, `INSERT INTO search_text (search_text) VALUES ('delete-all')`}
+	if s.db.Dialect() == storage.Postgres {
+		q = []string{`TRUNCATE search_positions, search_events`}
+	}
+	for _, q := range q {
+		if _, err := tx.Exec(ctx, q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conditions collects a WHERE clause.
+type conditions struct {
+	pg   bool
+	sql  []string
+	args []any
+}
+
+func (c *conditions) arg(v any) string {
+	c.args = append(c.args, v)
+	return "$" + strconv.Itoa(len(c.args))
+}
+
+func (c *conditions) add(format string, v any) {
+	c.sql = append(c.sql, fmt.Sprintf(format, c.arg(v)))
+}
+
+func (c *conditions) where() string {
+	if len(c.sql) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(c.sql, " AND ")
+}
+
+func (c *conditions) query(q Query) {
+	if !q.since.IsZero() {
+		c.add("at >= %s", storage.Micros(q.since))
+	}
+	if !q.until.IsZero() {
+		c.add("at < %s", storage.Micros(q.until))
+	}
+	for _, f := range q.filters {
+		c.filter(f)
+	}
+	for _, t := range q.terms {
+		c.term(t)
+	}
+}
+
+var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`)
+
+func (c *conditions) filter(f filter) {
+	if f.field.multi && f.not && strings.Contains(strings.Join(f.values, ""), "*") {
+		return // only Match can tell, see below
+	}
+	like := "LIKE"
+	if c.pg {
+		like = "ILIKE"
+	}
+	var any []string
+	for _, v := range f.values {
+		v = strings.ReplaceAll(v, "\x00", "\uFFFD")
+		switch {
+		case f.field.multi:
+			// The wildcard must not run over from one value into the next, so
+			// what LIKE finds is checked again in Match.
+			any = append(any, fmt.Sprintf(`%s %s %s ESCAPE '\'`, f.field.column, like, c.arg("%\n"+escapeLike.Replace(v)+"\n%")))
+		case strings.Contains(v, "*"):
+			any = append(any, fmt.Sprintf(`%s %s %s ESCAPE '\'`, f.field.column, like, c.arg(escapeLike.Replace(v))))
+		default:
+			any = append(any, f.field.column+" = "+c.arg(v))
+		}
+	}
+	cond := "(" + strings.Join(any, " OR ") + ")"
+	if f.not {
+		cond = "NOT " + cond
+	}
+	c.sql = append(c.sql, cond)
+}
+
+func (c *conditions) term(t term) {
+	not := ""
+	if t.not {
+		not = "NOT "
+	}
+	if c.pg {
+		quoted := make([]string, len(t.words))
+		for i, w := range t.words {
+			quoted[i] = "'" + w + "'"
+		}
+		if t.prefix {
+			quoted[len(quoted)-1] += ":*"
+		}
+		c.sql = append(c.sql, fmt.Sprintf("%swords @@ %s::text::tsquery", not, c.arg(strings.Join(quoted, " <-> "))))
+		return
+	}
+	match := `"` + strings.Join(t.words, " ") + `"`
+	if t.prefix {
+		match += " *"
+	}
+	c.sql = append(c.sql, fmt.Sprintf("%sdoc IN (SELECT rowid FROM search_text WHERE search_text MATCH %s)", not, c.arg(match)))
+}
+
+// find returns identifiers of events that the conditions select.
+func (s store) find(ctx context.Context, q Query, p Page) ([]string, error) {
+	c := conditions{pg: s.db.Dialect() == storage.Postgres}
+	c.query(q)
+	order := "DESC"
+	if p.Oldest {
+		order = "ASC"
+	}
+	if p.After != "" {
+		if p.Oldest {
+			c.add("id > %s", p.After)
+		} else {
+			c.add("id < %s", p.After)
+		}
+	}
+	rows, err := s.db.Query(ctx, `SELECT id FROM search_events`+c.where()+` ORDER BY id `+order+` LIMIT `+c.arg(p.Limit), c.args...)
+	if err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var event string
+		if err := rows.Scan(&event); err != nil {
+			return nil, storage.ErrUnavailable.With(err)
+		}
+		ids = append(ids, event)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	return ids, nil
+}
