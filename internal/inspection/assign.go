@@ -117,7 +117,7 @@ var bareChars = func() *class {
 // What Redact wrote does not count.
 func looksSecret(v []byte, s strength, quoted bool) bool {
 	v = withoutMarkers(v)
-	if len(v) < 8 || distinct(v) < 5 || placeholder(v) {
+	if len(v) < 8 || distinct(v) < 5 || placeholder(v) || identifier(v) {
 		return false
 	}
 	digits, letters := count(v, isDigit), count(v, isLetter)
@@ -161,6 +161,14 @@ func placeholder(v []byte) bool {
 		}
 	}
 	return false
+}
+
+// identifier reports whether v has the form of our own identifiers
+// ("key_06h0aqqx65vv9fj9brqbwvdcbc"): they name credentials and are none.
+func identifier(v []byte) bool {
+	const body = 26
+	at := len(v) - body - 1
+	return at >= 2 && at <= 5 && v[at] == '_' && count(v[:at], isLower) == at && run(v, at+1, idBody, body) == len(v)
 }
 
 func isJoint(c byte) bool {

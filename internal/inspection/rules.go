@@ -48,6 +48,7 @@ var (
 	dotted    = classOf("azAZ09__--..")
 	hexLower  = classOf("af09")
 	upper     = classOf("AZ09")
+	idBody    = classOf("09ahjkmnptvz") // Crockford's base 32
 	base64Any = classOf("azAZ09++//__--==")
 	basicBody = classOf("azAZ09++//==")
 	anything  = classOf("\x00\xff")
@@ -253,9 +254,12 @@ func scanRules(b []byte, found []Finding) []Finding {
 	i := 0
 	for ; i+8 <= len(b); i += 5 { // eight bytes hold five grams
 		x := binary.LittleEndian.Uint64(b[i:]) | foldMask
+		g0, g1, g2, g3, g4 := gramHash(x), gramHash(x>>8), gramHash(x>>16), gramHash(x>>24), gramHash(x>>32)
+		if (f.bits[g0>>6]>>(g0&63)|f.bits[g1>>6]>>(g1&63)|f.bits[g2>>6]>>(g2&63)|f.bits[g3>>6]>>(g3&63)|f.bits[g4>>6]>>(g4&63))&1 == 0 {
+			continue
+		}
 		for n := range 5 {
-			g := gramHash(x >> (8 * n))
-			if f.bits[g>>6]&(1<<(g&63)) != 0 {
+			if g := gramHash(x >> (8 * n)); f.bits[g>>6]&(1<<(g&63)) != 0 {
 				h.at(i+n, f.groups[f.index[g]])
 			}
 		}

@@ -105,6 +105,7 @@ var clean = map[string]string{
 	"counts":            `{"max_tokens": 1024, "total_tokens": 1234567890, "token": 12345678901234567}`,
 	"reference":         `{"secret":"secret://openai-production-2026","name":"x"}`,
 	"name of a secret":  `{"secret":"openai-key-2026","api_key":"openai-key"}`,
+	"our identifiers":   `{"credential":"key_06h0aqqx65vv9fj9brqbwvdcbc","token":"tok_06h0aqqx65vv9fj9brqbwvdcbc"}`,
 	"variable":          `password = os.environ["DB_PASSWORD_1"]; token: ${{ secrets.TOKEN_12345678 }}`,
 	"code":              `password := readPassword2(stdin)`,
 	"schema":            `{"password":{"type":"string","minLength":8}}`,
