@@ -187,7 +187,7 @@ func (x *exchange) resolve() (connections.Tool, jsontext.Value, error) {
 		name = connections.Protocol + "response"
 	}
 	t, ok := x.f.o.Registry.Tool(x.conn.Name, name)
-	if !ok || (x.msg.Kind == wire.Notification) != strings.HasPrefix(x.method, "notifications/") {
+	if !ok || (x.modern && removed[x.method]) || (x.msg.Kind == wire.Notification) != strings.HasPrefix(x.method, "notifications/") {
 		status := http.StatusOK // older clients give up on a 404
 		if x.modern || x.msg.Kind == wire.Notification {
 			status = http.StatusNotFound
@@ -201,6 +201,9 @@ func (x *exchange) resolve() (connections.Tool, jsontext.Value, error) {
 	}
 	return t, x.arguments(), nil
 }
+
+// removed are methods that the newer era replaced by subscriptions/listen.
+var removed = map[string]bool{"resources/subscribe": true, "resources/unsubscribe": true}
 
 // resolveTool answers for an unknown tool and for one that the agent may not
 // see in the same words.
