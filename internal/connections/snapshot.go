@@ -25,6 +25,20 @@ type ToolType struct {
 	InputSchema                    jsontext.Value
 }
 
+func toolType(c Connection, t Tool) ToolType {
+	return ToolType{Connection: c.Name, Kind: c.Kind, Tool: t.Name, Effect: t.Effect, InputSchema: t.InputSchema}
+}
+
+// BuiltinTypes returns the tools that a connection will have without discovery,
+// for checking policies about one that is not registered yet.
+func BuiltinTypes(c Connection) []ToolType {
+	var types []ToolType
+	for _, t := range builtinTools(c) {
+		types = append(types, toolType(c, t))
+	}
+	return types
+}
+
 // reload reads everything anew; the watcher calls it.
 func (s *Service) reload(ctx context.Context) error {
 	conns, err := connectionRows(ctx, s.db)
@@ -54,7 +68,9 @@ func build(conns []Connection, tools []Tool) *snapshot {
 		set := make(map[string]Tool, len(snap.tools[c.Name]))
 		for _, t := range snap.tools[c.Name] {
 			set[t.Name] = t
-			snap.types = append(snap.types, ToolType{Connection: c.Name, Kind: c.Kind, Tool: t.Name, Effect: t.Effect, InputSchema: t.InputSchema})
+			if t.Status != StatusNew {
+				snap.types = append(snap.types, toolType(c, t))
+			}
 		}
 		snap.byTool[c.Name] = set
 	}
@@ -94,7 +110,7 @@ func (s *Service) Tool(connection, name string) (Tool, bool) {
 // slice must not be changed.
 func (s *Service) Tools(connection string) []Tool { return s.current.Load().tools[connection] }
 
-// ToolTypes returns every tool of every connection, whatever its status: a
-// policy about a drifted or new tool is still a policy. The slice must not be
-// changed.
+// ToolTypes returns every tool of every connection that was ever accepted, as
+// it was accepted: what an upstream merely claims has no part in any decision.
+// The slice must not be changed.
 func (s *Service) ToolTypes() []ToolType { return s.current.Load().types }

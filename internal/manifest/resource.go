@@ -1,0 +1,211 @@
+package manifest
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/identity"
+)
+
+// The kinds of resources, in the order in which they are applied: each may
+// name those before it.
+const (
+	KindUser       = "User"
+	KindTeam       = "Team"
+	KindAgent      = "Agent"
+	KindConnection = "Connection"
+	KindSecret     = "Secret"
+	KindTool       = "Tool"
+	KindGrant      = "Grant"
+	KindPolicy     = "Policy"
+)
+
+// Kinds lists all kinds in that order.
+var Kinds = []string{KindUser, KindTeam, KindAgent, KindConnection, KindSecret, KindTool, KindGrant, KindPolicy}
+
+func order(kind string) int { return slices.Index(Kinds, kind) }
+
+var plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// nameForms are checked when a file is read, so that the problem has its line.
+// The rooms check again.
+var nameForms = map[string]*regexp.Regexp{
+	KindUser:       plainName,
+	KindTeam:       plainName,
+	KindAgent:      plainName,
+	KindConnection: regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`),
+	KindSecret:     plainName,
+	KindTool:       regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}/.{1,128}$`),
+	KindGrant:      regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`),
+	KindPolicy:     regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`),
+}
+
+// Resource is one document.
+type Resource struct {
+	Kind, Name string
+	Absent     bool // state: absent
+	Spec       any  // *UserSpec and so on; nil when Absent
+
+	at     place
+	fields map[string]place // "owner" -> where it stands
+}
+
+// where returns the place of a field of the spec, or of the document.
+func (r Resource) where(field string) place {
+	if p, ok := r.fields[field]; ok {
+		return p
+	}
+	if i := strings.LastIndexAny(field, ".["); i > 0 {
+		return r.where(field[:i])
+	}
+	return r.at
+}
+
+// UserSpec is a person.
+type UserSpec struct {
+	Email       string `yaml:"email,omitempty"`
+	DisplayName string `yaml:"display_name,omitempty"`
+	Role        string `yaml:"role" need:"true"`
+	Disabled    bool   `yaml:"disabled,omitempty"`
+}
+
+// TeamSpec is a team.
+type TeamSpec struct {
+	Description string   `yaml:"description,omitempty"`
+	Members     []string `yaml:"members,omitempty"`
+}
+
+// AgentSpec is an agent.
+type AgentSpec struct {
+	Owner           string            `yaml:"owner" need:"true"`
+	Backup          string            `yaml:"backup,omitempty"`
+	Team            string            `yaml:"team,omitempty"`
+	Purpose         string            `yaml:"purpose,omitempty"`
+	BusinessProcess string            `yaml:"business_process,omitempty"`
+	Stage           string            `yaml:"stage" need:"true"`
+	Labels          map[string]string `yaml:"labels,omitempty"`
+}
+
+// ConnectionSpec is a connection.
+type ConnectionSpec struct {
+	Kind         string            `yaml:"kind" need:"true"`
+	Dialect      string            `yaml:"dialect,omitempty"`
+	URL          string            `yaml:"url,omitempty"`
+	Command      []string          `yaml:"command,omitempty"`
+	Env          map[string]string `yaml:"env,omitempty"`
+	Owner        string            `yaml:"owner" need:"true"`
+	Secret       string            `yaml:"secret,omitempty"`
+	Auth         string            `yaml:"auth,omitempty"`
+	Description  string            `yaml:"description,omitempty"`
+	AllowPrivate bool              `yaml:"allow_private,omitempty"`
+	Timeout      Duration          `yaml:"timeout,omitempty"`
+}
+
+// SecretSpec is what may be said of a secret; its value is not part of it.
+type SecretSpec struct {
+	Owner      string   `yaml:"owner" need:"true"`
+	Connection string   `yaml:"connection" need:"true"`
+	Hosts      []string `yaml:"hosts,omitempty"`
+	From       *From    `yaml:"from,omitempty"`
+}
+
+// From says where the machine on which apply runs finds a secret's value.
+type From struct {
+	Env  string `yaml:"env,omitempty"`
+	File string `yaml:"file,omitempty"`
+}
+
+// ToolSpec is what a person says of a tool.
+type ToolSpec struct {
+	Connection string `yaml:"connection,omitempty"`
+	Effect     string `yaml:"effect" need:"true"`
+}
+
+// GrantSpec is an entitlement.
+type GrantSpec struct {
+	Agent      string   `yaml:"agent" need:"true"`
+	Connection string   `yaml:"connection" need:"true"`
+	Tools      []string `yaml:"tools" need:"true"`
+	When       string   `yaml:"when,omitempty"`
+	Expires    Expiry   `yaml:"expires,omitempty"`
+	Reason     string   `yaml:"reason,omitempty"`
+}
+
+// PolicySpec is a file of Cedar policies.
+type PolicySpec struct{ Text string }
+
+// newSpec returns an empty spec of a kind.
+func newSpec(kind string) any {
+	switch kind {
+	case KindUser:
+		return &UserSpec{}
+	case KindTeam:
+		return &TeamSpec{}
+	case KindAgent:
+		return &AgentSpec{}
+	case KindConnection:
+		return &ConnectionSpec{}
+	case KindSecret:
+		return &SecretSpec{}
+	case KindTool:
+		return &ToolSpec{}
+	case KindGrant:
+		return &GrantSpec{}
+	}
+	return nil
+}
+
+// Duration is a time span: "30s", "36h", "90d".
+type Duration time.Duration
+
+func parseDuration(s string) (time.Duration, bool) {
+	if n, ok := strings.CutSuffix(s, "d"); ok {
+		d, err := time.ParseDuration(n + "h")
+		if err != nil || d > 200*365*time.Hour || d < 0 {
+			return 0, false
+		}
+		return 24 * d, true
+	}
+	d, err := time.ParseDuration(s)
+	return d, err == nil && d > 0
+}
+
+// MarshalYAML implements yaml.Marshaler.
+func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(), nil }
+
+// Expiry is when a grant ends: at a time, or so long after it was first given.
+type Expiry struct {
+	At    time.Time
+	After time.Duration
+}
+
+// IsZero reports whether the grant never ends.
+func (e Expiry) IsZero() bool { return e.At.IsZero() && e.After == 0 }
+
+// MarshalYAML implements yaml.Marshaler.
+func (e Expiry) MarshalYAML() (any, error) {
+	if e.At.IsZero() {
+		return e.After.String(), nil
+	}
+	return e.At.UTC().Format(time.RFC3339Nano), nil
+}
+
+func (s *UserSpec) user(name string) identity.User {
+	return identity.User{Name: name, Email: s.Email, DisplayName: s.DisplayName, Role: s.Role, Disabled: s.Disabled}
+}
+
+func (s *TeamSpec) team(name string) identity.Team {
+	return identity.Team{Name: name, Description: s.Description, Members: slices.Sorted(slices.Values(s.Members))}
+}
+
+func (s *AgentSpec) agent(name string) identity.Agent {
+	return identity.Agent{Name: name, Owner: s.Owner, Backup: s.Backup, Team: s.Team, Purpose: s.Purpose, BusinessProcess: s.BusinessProcess, Stage: s.Stage, Labels: s.Labels}
+}
+
+func (s *ConnectionSpec) connection(name string) connections.Connection {
+	return connections.Connection{Name: name, Kind: s.Kind, Dialect: s.Dialect, URL: s.URL, Command: s.Command, Env: s.Env, Owner: s.Owner, Secret: s.Secret,
+		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout)}
+}

@@ -1,0 +1,213 @@
+package manifest
+
+import (
+	"context"
+	"encoding/json/v2"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/secrets"
+)
+
+// key names a resource.
+type key struct{ kind, name string }
+
+// state is everything that can be written as a file, as it is now.
+type state struct {
+	specs   map[key]any
+	created map[string]time.Time              // of grants
+	conns   map[string]connections.Connection // by name
+}
+
+// read looks at all rooms.
+func (s *Service) read(ctx context.Context) (*state, error) {
+	st := &state{specs: map[key]any{}, created: map[string]time.Time{}, conns: map[string]connections.Connection{}}
+	st.people(s)
+	st.upstreams(s)
+	secretList, err := s.o.Secrets.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, sec := range secretList {
+		st.specs[key{KindSecret, sec.Name}] = &SecretSpec{Owner: sec.Owner, Connection: sec.Connection, Hosts: sec.Hosts}
+	}
+	grants, err := s.o.Policy.Grants(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range grants {
+		st.specs[key{KindGrant, g.Name}] = &GrantSpec{Agent: g.Agent, Connection: g.Connection, Tools: g.Tools, When: g.When, Expires: Expiry{At: g.Expires}, Reason: g.Reason}
+		st.created[g.Name] = g.Created
+	}
+	files, err := s.o.Policy.Files(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		st.specs[key{KindPolicy, f.Name}] = &PolicySpec{Text: f.Text}
+	}
+	return st, nil
+}
+
+func (st *state) people(s *Service) {
+	for _, u := range s.o.Identity.Users() {
+		st.specs[key{KindUser, u.Name}] = &UserSpec{Email: u.Email, DisplayName: u.DisplayName, Role: u.Role, Disabled: u.Disabled}
+	}
+	for _, t := range s.o.Identity.Teams() {
+		st.specs[key{KindTeam, t.Name}] = &TeamSpec{Description: t.Description, Members: t.Members}
+	}
+	for _, a := range s.o.Identity.Agents() {
+		st.specs[key{KindAgent, a.Name}] = &AgentSpec{Owner: a.Owner, Backup: a.Backup, Team: a.Team, Purpose: a.Purpose,
+			BusinessProcess: a.BusinessProcess, Stage: a.Stage, Labels: a.Labels}
+	}
+}
+
+func (st *state) upstreams(s *Service) {
+	for _, c := range s.o.Connections.Connections() {
+		st.conns[c.Name] = c
+		st.specs[key{KindConnection, c.Name}] = connectionSpec(c)
+		for _, t := range s.o.Connections.Tools(c.Name) {
+			if !t.Builtin && t.Status != connections.StatusNew {
+				st.specs[key{KindTool, c.Name + "/" + t.Name}] = &ToolSpec{Connection: c.Name, Effect: t.Effect}
+			}
+		}
+	}
+}
+
+func connectionSpec(c connections.Connection) *ConnectionSpec {
+	return &ConnectionSpec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout)}
+}
+
+// settled returns a spec as the rooms will store it, so that it can be compared
+// with what is stored. Problems carry the field they are about.
+func (s *Service) settled(r Resource, st *state) (any, error) {
+	switch spec := r.Spec.(type) {
+	case *TeamSpec:
+		return &TeamSpec{Description: spec.Description, Members: slices.Compact(slices.Sorted(slices.Values(spec.Members)))}, nil
+	case *ConnectionSpec:
+		c, err := s.o.Connections.Check(spec.connection(r.Name))
+		if err != nil {
+			return nil, err
+		}
+		return connectionSpec(c), nil
+	case *SecretSpec:
+		n, err := secrets.Spec{Name: r.Name, Owner: spec.Owner, Connection: spec.Connection, Hosts: spec.Hosts}.Normalize()
+		if err != nil {
+			return nil, err
+		}
+		return &SecretSpec{Owner: n.Owner, Connection: n.Connection, Hosts: n.Hosts}, nil
+	case *GrantSpec:
+		g := *spec
+		g.Expires = Expiry{At: s.expires(r.Name, spec.Expires, st)}
+		return &g, nil
+	}
+	return r.Spec, nil
+}
+
+// expires turns "90d" into a time: that long after the grant was first given,
+// so that applying the same file again never prolongs it.
+func (s *Service) expires(grant string, e Expiry, st *state) time.Time {
+	if e.After == 0 {
+		return e.At
+	}
+	first, ok := st.created[grant]
+	if !ok {
+		first = s.o.Now()
+	}
+	return first.Add(e.After).UTC().Truncate(time.Microsecond)
+}
+
+func grantOf(name string, g *GrantSpec) policy.Grant {
+	return policy.Grant{Name: name, Agent: g.Agent, Connection: g.Connection, Tools: g.Tools, When: g.When, Expires: g.Expires.At}
+}
+
+// FieldDiff is one field that changes.
+type FieldDiff struct {
+	Field string `json:"field"`
+	Old   string `json:"old"`
+	New   string `json:"new"`
+}
+
+// uncompared fields say why, not what.
+var uncompared = map[string]bool{"reason": true, "from": true}
+
+// diff compares two specs of the same type; old may be nil.
+func diff(old, now any) []FieldDiff {
+	if p, ok := now.(*PolicySpec); ok {
+		was, _ := old.(*PolicySpec)
+		if was == nil {
+			return []FieldDiff{{"text", "", p.Text}}
+		}
+		if was.Text == p.Text {
+			return nil
+		}
+		return []FieldDiff{{"text", was.Text, p.Text}}
+	}
+	a, b := rendered(old), rendered(now)
+	keys := maps.Clone(a)
+	if keys == nil {
+		keys = map[string]string{}
+	}
+	maps.Copy(keys, b)
+	var lines []FieldDiff
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		if a[k] != b[k] && !uncompared[k] {
+			lines = append(lines, FieldDiff{k, a[k], b[k]})
+		}
+	}
+	return lines
+}
+
+// rendered returns a spec's fields as text, empty ones left out.
+func rendered(spec any) map[string]string {
+	if spec == nil {
+		return nil
+	}
+	v := reflect.ValueOf(spec).Elem()
+	out := map[string]string{}
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		if text := renderedField(v.Field(i)); text != "" {
+			out[name] = text
+		}
+	}
+	return out
+}
+
+func renderedField(v reflect.Value) string {
+	switch x := v.Interface().(type) {
+	case string:
+		return x
+	case bool:
+		if x {
+			return "true"
+		}
+		return ""
+	case Duration:
+		if x == 0 {
+			return ""
+		}
+		return time.Duration(x).String()
+	case Expiry:
+		if x.IsZero() {
+			return ""
+		}
+		return x.At.UTC().Format(time.RFC3339Nano)
+	case *From:
+		return ""
+	}
+	if v.Len() == 0 {
+		return ""
+	}
+	b, err := json.Marshal(v.Interface(), json.Deterministic(true))
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
