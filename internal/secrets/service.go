@@ -47,9 +47,9 @@ type Service struct {
 
 const startTimeout = 30 * time.Second
 
-// New returns a Service and registers its view with watch; until watch has
-// polled there are no secrets. At the first start it makes the keyset. It fails
-// with ErrWrongKey if keeper does not open the keyset that is there. The
+// New returns a Service, makes all stored values known to the Matcher, and
+// registers its view with watch. At the first start it makes the keyset. It
+// fails with ErrWrongKey if keeper does not open the keyset that is there. The
 // keeper is not needed afterwards; the caller closes it.
 func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keeper Keeper, o Options) (*Service, error) {
 	if o.Matcher == nil {
@@ -68,6 +68,9 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keeper Keeper, 
 		return nil, err
 	}
 	s := &Service{db: db, log: log, watch: watch, matcher: o.Matcher, now: o.Now, logger: o.Logger, master: m}
+	if err := s.reload(ctx); err != nil { // the log's redactor must know all values from now on
+		return nil, err
+	}
 	watch.On(Watched, s.reload)
 	return s, nil
 }
