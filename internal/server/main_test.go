@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(serveEnv) != "" {
 		os.Exit(serveProcess())
 	}
+	if part := os.Getenv(partEnv); part != "" {
+		os.Exit(partProcess(part))
+	}
 	os.Exit(m.Run())
 }
 
