@@ -268,3 +268,33 @@ func imports(f *ast.File) []string {
 	}
 	return out
 }
+
+// expose lists the only files that may see a secret in plain: where it is put
+// on its way, and where it is kept.
+var expose = []string{"secrets/", "gateway/forward.go", "gateway/mcp/stdio/"}
+
+func TestSecretsAreSeenInFewPlaces(t *testing.T) {
+	for _, top := range []string{".", "../cmd", "../client"} {
+		err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+				return err
+			}
+			fset := token.NewFileSet()
+			f, err := parser.ParseFile(fset, p, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				sel, ok := n.(*ast.SelectorExpr)
+				if ok && sel.Sel.Name == "Expose" && !slices.ContainsFunc(expose, func(allowed string) bool { return strings.HasPrefix(filepath.ToSlash(p), allowed) }) {
+					t.Errorf("%s: Expose shows a secret; only %v may", fset.Position(sel.Pos()), expose)
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
