@@ -2,6 +2,7 @@ package connections
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -48,10 +49,15 @@ func (s *Service) Refresh(ctx context.Context, by audit.Actor, reason, name stri
 		return Refreshed{}, err
 	}
 	var out Refreshed
-	err = s.change(ctx, func(tx *audit.Tx) error {
-		out, err = s.refresh(ctx, tx, by, reason, name, sights)
-		return err
-	})
+	for range 3 { // who loses a race against another replica looks again
+		err = s.change(ctx, func(tx *audit.Tx) error {
+			out, err = s.refresh(ctx, tx, by, reason, name, sights)
+			return err
+		})
+		if !errors.Is(err, ErrRaced) {
+			break
+		}
+	}
 	return out, err
 }
 

@@ -478,34 +478,3 @@ func TestTwoReplicas(t *testing.T) {
 		}
 	})
 }
-
-func TestToolTypes(t *testing.T) {
-	r := open(t, storagetest.Open(t, storagetest.SQLite(t)))
-	r.ledger(def("pay", "Pay"))
-	found := map[string]connections.ToolType{}
-	for _, tt := range r.ToolTypes() {
-		found[tt.Connection+"/"+tt.Tool] = tt
-	}
-	pay := found["ledger/pay"]
-	if pay.Kind != "mcp" || pay.Effect != "irreversible" || !bytes.Contains(pay.InputSchema, []byte(`"integer"`)) {
-		t.Errorf("%+v", pay)
-	}
-	if _, ok := found["ledger/mcp:resources/read"]; !ok {
-		t.Error("no protocol tools")
-	}
-}
-
-func BenchmarkObserveUnchanged(b *testing.B) {
-	// 100 tools of about 1 KB, as a large server lists them.
-	r := open(b, storagetest.Open(b, storagetest.SQLite(b)))
-	defs := make([]connections.Definition, 100)
-	for i := range defs {
-		defs[i] = def(fmt.Sprint("tool", i), strings.Repeat("Does something useful. ", 40))
-	}
-	r.ledger(defs...)
-	for b.Loop() {
-		if _, err := r.Observe(ctx, "ledger", defs); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
