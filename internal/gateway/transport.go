@@ -100,8 +100,6 @@ func (t *transports) make(key upstreamKey) (*upstream, error) {
 		IdleConnTimeout:        idleConnExpiry,
 		ResponseHeaderTimeout:  timeout,
 		MaxResponseHeaderBytes: maxAnswerHead,
-		ReadBufferSize:         32 << 10,
-		WriteBufferSize:        32 << 10,
 	}}, nil
 }
 

@@ -95,7 +95,11 @@ func compressed(h http.Header) bool {
 	return e != "" && !strings.EqualFold(e, "identity")
 }
 
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// A stream's pieces are small and streams are many; whole answers are neither.
+var (
+	streamBuffers = sync.Pool{New: func() any { b := make([]byte, 8<<10); return &b }}
+	wholeBuffers  = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+)
 
 // pass writes the answer as it comes: every piece of a stream is flushed, and
 // nothing is held back.
@@ -116,8 +120,12 @@ func (x *exchange) pass(a *gateway.Answer) {
 	if stream && control.Flush() != nil {
 		return
 	}
-	p := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(p)
+	buffers := &wholeBuffers
+	if stream {
+		buffers = &streamBuffers
+	}
+	p := buffers.Get().(*[]byte)
+	defer buffers.Put(p)
 	var extended time.Time
 	for {
 		n, err := a.Body.Read(*p)
