@@ -1,0 +1,175 @@
+package client
+
+import (
+	"context"
+	"encoding/json/jsontext"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Connection is a registered upstream in a listing.
+type Connection struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Kind     string    `json:"kind"` // llm, mcp
+	Dialect  string    `json:"dialect,omitempty"`
+	Target   string    `json:"target"` // URL, or the command's program
+	Owner    string    `json:"owner"`
+	Secret   string    `json:"secret,omitempty"`
+	Tools    int       `json:"tools"`
+	Drifted  int       `json:"drifted"` // refused until a person looks
+	LastUsed time.Time `json:"last_used,omitzero"`
+}
+
+// ConnectionSpec is what a person says of a connection.
+type ConnectionSpec struct {
+	Kind         string            `json:"kind"`
+	Dialect      string            `json:"dialect,omitempty"` // of an llm: openai, anthropic
+	URL          string            `json:"url,omitempty"`
+	Command      []string          `json:"command,omitempty"` // of an MCP server over stdio
+	Env          map[string]string `json:"env,omitempty"`     // a value may be secret://NAME
+	Owner        string            `json:"owner"`
+	Secret       string            `json:"secret,omitempty"`
+	Auth         string            `json:"auth,omitempty"` // bearer, x-api-key, none, header:NAME
+	Description  string            `json:"description,omitempty"`
+	AllowPrivate bool              `json:"allow_private,omitempty"`
+	Timeout      string            `json:"timeout,omitempty"` // until the answer begins
+}
+
+// ConnectionDetail is a connection with everything about it.
+type ConnectionDetail struct {
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+	Created    time.Time      `json:"created"`
+	Updated    time.Time      `json:"updated"`
+	Discovered time.Time      `json:"discovered,omitzero"`
+	LastUsed   time.Time      `json:"last_used,omitzero"`
+	Spec       ConnectionSpec `json:"spec"`
+	Tools      []Tool         `json:"tools"`
+	Warnings   []string       `json:"warnings,omitempty"`
+}
+
+// Tool is a tool in a listing.
+type Tool struct {
+	ID          string    `json:"id"`
+	Connection  string    `json:"connection"`
+	Name        string    `json:"name"`
+	Effect      string    `json:"effect"` // read, write, irreversible
+	Status      string    `json:"status"` // pinned, drifted, new, gone
+	Builtin     bool      `json:"builtin,omitempty"`
+	Description string    `json:"description,omitempty"`
+	Digest      string    `json:"digest,omitempty"`       // of the accepted definition
+	DriftDigest string    `json:"drift_digest,omitempty"` // of the definition as seen now
+	PinnedBy    string    `json:"pinned_by,omitempty"`
+	PinnedAt    time.Time `json:"pinned_at,omitzero"`
+	SeenAt      time.Time `json:"seen_at,omitzero"`
+}
+
+// ToolDetail is a tool with its definitions.
+type ToolDetail struct {
+	Tool
+	Definition  jsontext.Value `json:"definition,omitempty"` // as accepted
+	Drift       jsontext.Value `json:"drift,omitempty"`      // as seen now, where it differs
+	InputSchema jsontext.Value `json:"input_schema"`
+}
+
+// ToolDiff is what changed in a tool's definition since it was accepted.
+type ToolDiff struct {
+	ID     string     `json:"id"`
+	Status string     `json:"status"`
+	Digest string     `json:"digest"` // what AcceptTool takes
+	Lines  []DiffLine `json:"lines"`
+}
+
+// DiffLine is one difference between two definitions.
+type DiffLine struct {
+	Path string `json:"path"` // JSON Pointer
+	Old  string `json:"old"`  // empty: was not there
+	New  string `json:"new"`  // empty: is no longer there
+}
+
+// Refreshed is what asking an upstream for its tools found, by tool name.
+type Refreshed struct {
+	First   bool     `json:"first"`
+	Pinned  []string `json:"pinned"`
+	Same    []string `json:"same"`
+	Changed []string `json:"changed"`
+	New     []string `json:"new"`
+	Gone    []string `json:"gone"`
+}
+
+func connectionPath(name string) string { return v1 + "/connections" + segment(name) }
+
+func toolPath(connection, tool string) string {
+	return connectionPath(connection) + "/tools" + segment(tool)
+}
+
+// Connections lists connections by name.
+func (c *Client) Connections(ctx context.Context) ([]Connection, error) {
+	return get[[]Connection](ctx, c, v1+"/connections", nil)
+}
+
+// Connection returns one connection.
+func (c *Client) Connection(ctx context.Context, name string) (ConnectionDetail, error) {
+	return get[ConnectionDetail](ctx, c, connectionPath(name), nil)
+}
+
+// PutConnection registers or updates a connection. The tools of a new MCP
+// connection are discovered and pinned; Warnings say if that failed.
+func (c *Client) PutConnection(ctx context.Context, name string, spec ConnectionSpec) (ConnectionDetail, error) {
+	return send[ConnectionDetail](ctx, c, http.MethodPut, connectionPath(name), spec)
+}
+
+// DeleteConnection deletes a connection.
+func (c *Client) DeleteConnection(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, connectionPath(name), nil, nil, nil)
+}
+
+// RefreshConnection asks an MCP connection for its tools.
+func (c *Client) RefreshConnection(ctx context.Context, name string) (Refreshed, error) {
+	return send[Refreshed](ctx, c, http.MethodPost, connectionPath(name)+"/refresh", nil)
+}
+
+// ToolQuery narrows a list of tools. Empty fields select everything.
+type ToolQuery struct {
+	Connection string
+	Status     string
+	Builtin    bool // the built-in tools of MCP connections too
+}
+
+// Tools lists tools by connection and name.
+func (c *Client) Tools(ctx context.Context, q ToolQuery) ([]Tool, error) {
+	query := url.Values{}
+	if q.Connection != "" {
+		query.Set("connection", q.Connection)
+	}
+	if q.Status != "" {
+		query.Set("status", q.Status)
+	}
+	if q.Builtin {
+		query.Set("builtin", "true")
+	}
+	return get[[]Tool](ctx, c, v1+"/tools", query)
+}
+
+// Tool returns one tool.
+func (c *Client) Tool(ctx context.Context, connection, tool string) (ToolDetail, error) {
+	return get[ToolDetail](ctx, c, toolPath(connection, tool), nil)
+}
+
+// SetEffect says what effect a tool has: read, write or irreversible.
+func (c *Client) SetEffect(ctx context.Context, connection, tool, effect string) (ToolDetail, error) {
+	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]string{"effect": effect})
+}
+
+// ToolDiff returns how a tool differs from what was accepted.
+func (c *Client) ToolDiff(ctx context.Context, connection, tool string) (ToolDiff, error) {
+	return get[ToolDiff](ctx, c, toolPath(connection, tool)+"/diff", nil)
+}
+
+// AcceptTool accepts the definition with this digest. It is refused when the
+// upstream has changed it again meanwhile.
+func (c *Client) AcceptTool(ctx context.Context, connection, tool, digest string) (ToolDetail, error) {
+	return send[ToolDetail](ctx, c, http.MethodPost, toolPath(connection, tool)+"/accept", map[string]string{"digest": digest})
+}

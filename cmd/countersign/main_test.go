@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/countersign/countersign/internal/storage/storagetest"
+)
+
+// The scripts in testdata/script show what a person sees. Each runs in a
+// directory and home of its own with the real binary as `countersign`.
+//
+// Two commands are added to testscript's own:
+//
+//	up [FLAGS]     start a server in the background on a free port and wait
+//	               until it is ready; sets URL; it is stopped at the end
+//	down           stop it now (up starts it again on the same data)
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"countersign": func() { os.Exit(run()) }})
+}
+
+func TestScripts(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { scripts(t, func(*testscript.Env) error { return nil }) })
+	if os.Getenv(storagetest.Env) == "" {
+		return
+	}
+	t.Run("postgres", func(t *testing.T) {
+		scripts(t, func(env *testscript.Env) error {
+			env.Setenv("COUNTERSIGN_STORE", storagetest.Postgres(env.T().(testing.TB)))
+			return nil
+		})
+	})
+}
+
+func scripts(t *testing.T, store func(*testscript.Env) error) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			home := env.WorkDir + "/home"
+			env.Setenv("HOME", home)
+			env.Setenv("XDG_CONFIG_HOME", home+"/.config")
+			env.Setenv("NO_COLOR", "1")
+			if err := os.MkdirAll(home, 0o700); err != nil {
+				return err
+			}
+			env.Values[serverKey{}] = &running{}
+			return store(env)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down},
+	})
+}
+
+// running is the server of a script.
+type running struct {
+	cmd *exec.Cmd
+	out *bytes.Buffer // standard error
+}
+
+type serverKey struct{}
+
+func up(ts *testscript.TestScript, neg bool, args []string) {
+	r := ts.Value(serverKey{}).(*running)
+	if neg || r.cmd != nil {
+		ts.Fatalf("usage: up [FLAGS] (one server at a time)")
+	}
+	cmd := exec.Command("countersign", append([]string{"up", "--listen", "127.0.0.1:0"}, args...)...)
+	cmd.Path = findBinary(ts)
+	cmd.Dir = ts.Getenv("WORK")
+	cmd.Env = environ(ts)
+	r.out = &bytes.Buffer{}
+	cmd.Stderr = r.out
+	stdout, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	r.cmd = cmd
+	ts.Defer(func() { r.stop(ts, false) })
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() {
+		ts.Logf("[up] %s", lines.Text())
+		if _, url, ok := strings.Cut(lines.Text(), " is up at "); ok {
+			ts.Setenv("URL", url)
+			go io.Copy(io.Discard, stdout)
+			return
+		}
+	}
+	cmd.Wait()
+	r.cmd = nil
+	ts.Fatalf("the server did not start:\n%s", r.out)
+}
+
+func down(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Value(serverKey{}).(*running).stop(ts, true)
+}
+
+func (r *running) stop(ts *testscript.TestScript, must bool) {
+	if r.cmd == nil {
+		return
+	}
+	cmd := r.cmd
+	r.cmd = nil
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		cmd.Process.Kill()
+	}
+	timer := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
+	err := cmd.Wait()
+	timer.Stop()
+	ts.Logf("[up] stopped: %v\n%s", err, r.out)
+	if must && err != nil {
+		ts.Fatalf("the server did not stop cleanly: %v", err)
+	}
+}
+
+func findBinary(ts *testscript.TestScript) string {
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		p := filepath.Join(dir, "countersign")
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	ts.Fatalf("no countersign in PATH")
+	return ""
+}
+
+// environ is the script's environment.
+func environ(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME", "NO_COLOR", "COUNTERSIGN_STORE"} {
+		if v := ts.Getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}

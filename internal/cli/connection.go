@@ -1,0 +1,225 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/countersign/countersign/client"
+)
+
+func (a *app) connectionCommand() *cobra.Command {
+	return group("connection", "Register the models and MCP servers that agents call",
+		a.connectionList(), a.connectionShow(), a.connectionPut("add"), a.connectionPut("update"), a.connectionRefresh(),
+		a.remove("delete NAME", "Delete a connection", "connection", "Calls to it are refused from now on.", connectionNames, (*client.Client).DeleteConnection))
+}
+
+func (a *app) connectionList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List connections", Args: operands()}
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+		all, err := c.Connections(ctx)
+		if err != nil {
+			return err
+		}
+		return list(a, all, "no connections yet: countersign connection add NAME --kind mcp --url URL",
+			column[client.Connection]{"NAME", func(x client.Connection) string { return x.Name }, func(client.Connection) string { return bold }},
+			column[client.Connection]{"KIND", connectionKind, nil},
+			column[client.Connection]{"TARGET", func(x client.Connection) string { return x.Target }, nil},
+			column[client.Connection]{"OWNER", func(x client.Connection) string { return x.Owner }, nil},
+			column[client.Connection]{"SECRET", func(x client.Connection) string { return x.Secret }, nil},
+			column[client.Connection]{"TOOLS", connectionTools, func(x client.Connection) string {
+				if x.Drifted > 0 {
+					return yellow
+				}
+				return ""
+			}},
+			column[client.Connection]{"LAST USED", func(x client.Connection) string { return ago(x.LastUsed) }, nil})
+	})
+	return cmd
+}
+
+func connectionKind(x client.Connection) string {
+	if x.Dialect != "" {
+		return x.Kind + " " + x.Dialect
+	}
+	return x.Kind
+}
+
+func connectionTools(x client.Connection) string {
+	if x.Drifted > 0 {
+		return fmt.Sprintf("%d, %d refused", x.Tools, x.Drifted)
+	}
+	if x.Kind == "llm" {
+		return "built in"
+	}
+	return fmt.Sprint(x.Tools)
+}
+
+func (a *app) connectionShow() *cobra.Command {
+	cmd := &cobra.Command{Use: "show NAME", Short: "Show a connection and its tools", Args: operands("NAME"), ValidArgsFunction: a.completeFirst(connectionNames)}
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		x, err := c.Connection(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.showConnection(x)
+	})
+	return cmd
+}
+
+func (a *app) showConnection(x client.ConnectionDetail) error {
+	s := x.Spec
+	var tools []string
+	for _, t := range x.Tools {
+		if !t.Builtin || s.Kind == "llm" {
+			tools = append(tools, fmt.Sprintf("%s  %s, %s", t.Name, t.Effect, t.Status))
+		}
+	}
+	private := ""
+	if s.AllowPrivate {
+		private = "allowed"
+	}
+	err := a.show(x, row("name", x.Name), row("id", x.ID), row("kind", strings.TrimSpace(s.Kind+" "+s.Dialect)), row("url", s.URL),
+		row("command", strings.Join(s.Command, " ")), row("environment", pairs(s.Env)), row("owner", s.Owner), row("secret", s.Secret), row("auth", s.Auth),
+		row("private addresses", private), row("timeout", s.Timeout), row("description", s.Description), row("created", ago(x.Created)),
+		row("last used", ago(x.LastUsed)), row("tools", strings.Join(tools, "\n")))
+	for _, w := range x.Warnings {
+		a.warn("%s", w)
+	}
+	return err
+}
+
+type connectionFlags struct {
+	spec client.ConnectionSpec
+	env  []string
+}
+
+func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
+	fl, s := cmd.Flags(), &f.spec
+	fl.StringVar(&s.Kind, "kind", "mcp", "llm or mcp")
+	fl.StringVar(&s.Dialect, "dialect", "", "of an llm: openai or anthropic")
+	fl.StringVar(&s.URL, "url", "", "where it is, without /v1 for models")
+	fl.StringArrayVar(&s.Command, "command", nil, "program of an MCP server over stdio; repeat the flag for each of its arguments")
+	fl.StringArrayVar(&f.env, "env", nil, "KEY=VALUE of the command's environment; VALUE may be secret://NAME (repeatable; replaces all)")
+	fl.StringVar(&s.Owner, "owner", "", "user who answers for it (default: you)")
+	fl.StringVar(&s.Secret, "secret", "", "secret that is sent with each request")
+	fl.StringVar(&s.Auth, "auth", "", "how it is sent: bearer, x-api-key, none or header:NAME")
+	fl.StringVar(&s.Description, "description", "", "what it is")
+	fl.BoolVar(&s.AllowPrivate, "allow-private", false, "it is on this machine or in a private network")
+	fl.StringVar(&s.Timeout, "timeout", "", "until an answer begins, such as 30s")
+	a.completeFlag(cmd, "owner", userNames)
+	a.completeFlag(cmd, "secret", secretNames)
+	fixed(cmd, "kind", "llm", "mcp")
+	fixed(cmd, "dialect", "openai", "anthropic")
+	fixed(cmd, "auth", "bearer", "x-api-key", "none")
+}
+
+// over returns old with every flag that was given.
+func (f *connectionFlags) over(cmd *cobra.Command, old client.ConnectionSpec) (client.ConnectionSpec, error) {
+	next, given := f.spec, cmd.Flags().Changed
+	for flag, p := range map[string]struct{ from, to *string }{
+		"kind": {&old.Kind, &next.Kind}, "dialect": {&old.Dialect, &next.Dialect}, "url": {&old.URL, &next.URL}, "owner": {&old.Owner, &next.Owner},
+		"secret": {&old.Secret, &next.Secret}, "auth": {&old.Auth, &next.Auth}, "description": {&old.Description, &next.Description}, "timeout": {&old.Timeout, &next.Timeout},
+	} {
+		if !given(flag) && *p.from != "" {
+			*p.to = *p.from
+		}
+	}
+	if !given("command") {
+		next.Command = old.Command
+	}
+	if !given("allow-private") {
+		next.AllowPrivate = old.AllowPrivate
+	}
+	next.Env = old.Env
+	if given("env") {
+		env, err := labels(f.env)
+		if err != nil {
+			return next, err
+		}
+		next.Env = env
+	}
+	return next, nil
+}
+
+func (a *app) connectionPut(verb string) *cobra.Command {
+	var f connectionFlags
+	cmd := &cobra.Command{Use: verb + " NAME", Args: operands("NAME")}
+	cmd.Short = map[string]string{"add": "Register a model or MCP server", "update": "Change a connection"}[verb]
+	f.add(a, cmd)
+	if verb == "add" {
+		cmd.Long = `Registers a connection. The tools of an MCP server are asked for and pinned in your name: what you see now is what agents
+may be granted; a tool that changes later is refused until somebody accepts it.`
+		cmd.Example = `  countersign connection add helpdesk --url https://helpdesk.example/mcp --secret helpdesk-token
+  countersign connection add files --command npx --command -y --command @modelcontextprotocol/server-filesystem --command /srv
+  countersign connection add openai --kind llm --dialect openai --url https://api.openai.com --auth bearer --secret openai-key`
+	} else {
+		cmd.ValidArgsFunction = a.completeFirst(connectionNames)
+		cmd.Example = "  countersign connection update helpdesk --url https://helpdesk2.example/mcp"
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		old, err := c.Connection(ctx, args[0])
+		if verb == "add" && err == nil {
+			return fmt.Errorf("there is a connection %q already: countersign connection update %s changes it", args[0], args[0])
+		}
+		if verb == "update" && err != nil {
+			return err
+		}
+		spec, err := f.over(cmd, old.Spec)
+		if err != nil {
+			return err
+		}
+		if spec.Owner == "" {
+			me, err := c.Me(ctx)
+			if err != nil {
+				return err
+			}
+			spec.Owner = me.Name
+		}
+		var x client.ConnectionDetail
+		err = a.waiting("registering "+args[0]+" and asking for its tools", func() (err error) {
+			x, err = c.PutConnection(ctx, args[0], spec)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if a.output != "json" {
+			a.done("connection %s %s", x.Name, map[string]string{"add": "registered", "update": "updated"}[verb])
+		}
+		return a.showConnection(x)
+	})
+	return cmd
+}
+
+func (a *app) connectionRefresh() *cobra.Command {
+	cmd := &cobra.Command{Use: "refresh NAME", Short: "Ask an MCP server for its tools", Args: operands("NAME"), ValidArgsFunction: a.completeFirst(connectionNames),
+		Long: `Asks the server what its tools are now. The first time everything it offers is pinned in your name. Later, tools that changed or
+are new are refused until somebody accepts them (countersign tool diff, countersign tool accept).`}
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		var r client.Refreshed
+		err := a.waiting("asking "+args[0]+" for its tools", func() (err error) {
+			r, err = c.RefreshConnection(ctx, args[0])
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if a.output == "json" {
+			return a.printJSON(r)
+		}
+		a.done("%s has %d tools", args[0], len(r.Pinned)+len(r.Same)+len(r.Changed)+len(r.New))
+		for _, l := range []struct {
+			names []string
+			what  string
+		}{{r.Pinned, "pinned now"}, {r.Changed, "changed and refused: countersign tool diff"}, {r.New, "new and refused: countersign tool diff"}, {r.Gone, "gone"}} {
+			for _, n := range l.names {
+				fmt.Fprintf(a.stdout, "  %s  %s\n", inert(n, 128), a.paint(a.stdout, dim, l.what))
+			}
+		}
+		return nil
+	})
+	return cmd
+}

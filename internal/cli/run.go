@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/countersign/countersign/client"
+)
+
+type runFlags struct {
+	agent, openai, anthropic string
+	ttl                      time.Duration
+	quiet                    bool
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run --agent NAME -- COMMAND [ARGUMENT...]",
+		Short: "Run a program as an agent, with a short-lived credential",
+		Long: `Starts COMMAND with a run token that lives as long as the program (at most --ttl) and with the base
+URLs that OpenAI, Anthropic and MCP clients read, so that unmodified programs call through Countersign:
+
+  OPENAI_BASE_URL, OPENAI_API_KEY          the first OpenAI-compatible connection (or --openai)
+  ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY    the first Anthropic-compatible connection (or --anthropic)
+  COUNTERSIGN_MCP_URL, COUNTERSIGN_TOKEN   every MCP server the agent may use, at one URL
+  COUNTERSIGN_RUN                          the run, for countersign log trace
+
+The token is revoked when the program ends. Your own token is not passed on.`,
+		Example: "  countersign run --agent support-assistant -- python assistant.py",
+		Args:    cobra.MinimumNArgs(1),
+	}
+	cmd.Flags().SetInterspersed(false)
+	cmd.Flags().StringVar(&f.agent, "agent", "", "the agent to run as")
+	cmd.Flags().StringVar(&f.openai, "openai", "", "connection for OPENAI_BASE_URL")
+	cmd.Flags().StringVar(&f.anthropic, "anthropic", "", "connection for ANTHROPIC_BASE_URL")
+	cmd.Flags().DurationVar(&f.ttl, "ttl", time.Hour, "longest life of the credential (at most 12h)")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "do not print the run")
+	_ = cmd.MarkFlagRequired("agent")
+	_ = cmd.RegisterFlagCompletionFunc("agent", a.complete(agentNames))
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error { return a.run(ctx, c, f, args) })
+	return cmd
+}
+
+func (a *app) run(ctx context.Context, c *client.Client, f runFlags, args []string) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return fmt.Errorf("cannot run %q: %w", args[0], err)
+	}
+	run, err := c.StartRun(ctx, f.agent, f.ttl)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// The program may have ended because ctx did; the token must go all the same.
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := c.EndRun(end, run.Run); err != nil {
+			fmt.Fprintf(a.stderr, "the run token could not be revoked; it expires %s: %v\n", until(run.Expires), err)
+		}
+	}()
+	env, err := runEnvironment(ctx, c, f, run)
+	if err != nil {
+		return err
+	}
+	if !f.quiet {
+		fmt.Fprintln(a.stderr, a.paint(a.stderr, dim, fmt.Sprintf("countersign: %s as %s, see it with: countersign log trace %s", run.Run, f.agent, run.Run)))
+	}
+	cmd := exec.Command(path, args[1:]...)
+	cmd.Args[0] = args[0]
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, os.Stdin, a.stdout, a.stderr
+	if err := supervise(ctx, cmd); err != nil {
+		if errors.As(err, new(*exec.ExitError)) {
+			return exitError{code(err)}
+		}
+		return fmt.Errorf("cannot run %q: %w", args[0], err)
+	}
+	return nil
+}
+
+// supervise runs cmd, passes signals on, and ends it with ctx.
+func supervise(ctx context.Context, cmd *exec.Cmd) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	var kill <-chan time.Time
+	stop := ctx.Done()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case s := <-signals:
+			_ = cmd.Process.Signal(s) // it may have ended just now
+		case <-stop:
+			stop = nil
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			kill = time.After(5 * time.Second)
+		case <-kill:
+			_ = cmd.Process.Kill()
+		}
+	}
+}
+
+// hidden are the variables of the person that a governed program must not
+// inherit: their own token, and provider keys that would go around the line.
+var hidden = []string{"COUNTERSIGN_TOKEN", "COUNTERSIGN_URL", "COUNTERSIGN_DATA", "OPENAI_API_KEY", "OPENAI_BASE_URL",
+	"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}
+
+func runEnvironment(ctx context.Context, c *client.Client, f runFlags, run client.RunToken) ([]string, error) {
+	connections, err := c.Connections(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var env []string
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if !contains(hidden, name) {
+			env = append(env, kv)
+		}
+	}
+	env = append(env, "COUNTERSIGN_TOKEN="+run.Token, "COUNTERSIGN_RUN="+run.Run, "COUNTERSIGN_MCP_URL="+c.URL()+"/mcp")
+	for _, d := range []struct{ dialect, wanted, base, key, suffix string }{
+		{"openai", f.openai, "OPENAI_BASE_URL", "OPENAI_API_KEY", "/v1"},
+		{"anthropic", f.anthropic, "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", ""},
+	} {
+		name, err := pick(connections, d.dialect, d.wanted)
+		if err != nil {
+			return nil, err
+		}
+		if name != "" {
+			env = append(env, d.base+"="+c.URL()+"/llm/"+name+d.suffix, d.key+"="+run.Token)
+		}
+	}
+	return env, nil
+}
+
+// pick returns the wanted connection, or the first of the dialect by name.
+func pick(connections []client.Connection, dialect, wanted string) (string, error) {
+	for _, c := range connections {
+		if c.Dialect == dialect && (wanted == "" || c.Name == wanted) {
+			return c.Name, nil
+		}
+	}
+	if wanted != "" {
+		return "", fmt.Errorf("no %s connection is named %q: see countersign connection list", dialect, wanted)
+	}
+	return "", nil
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/client"
+)
+
+// step is one call of a run as the trace shows it. The calls that followed a
+// model's answer are its steps.
+type step struct {
+	ID        string           `json:"id"`   // the call
+	Kind      string           `json:"kind"` // model, tool, protocol
+	Event     string           `json:"event"`
+	Type      string           `json:"type"` // call.intent, call.denied, call.held, call.refused
+	Time      time.Time        `json:"time"`
+	Agent     string           `json:"agent,omitzero"`
+	Tool      string           `json:"tool"`
+	Effect    string           `json:"effect,omitzero"`
+	Prompt    string           `json:"prompt,omitzero"`
+	Arguments string           `json:"arguments,omitzero"`
+	Decision  *client.Decision `json:"decision,omitzero"`
+	Refusal   string           `json:"refusal,omitzero"` // of a call that could not be understood
+	Outcome   *client.Outcome  `json:"outcome,omitzero"`
+	Answer    string           `json:"answer,omitzero"`
+	Result    string           `json:"result,omitzero"`
+	Steps     []*step          `json:"steps,omitzero"`
+}
+
+// refused reports whether the call was not made.
+func (s *step) refused() bool { return s.Type != "call.intent" }
+
+// trace is a run as a tree.
+type trace struct {
+	Run      string         `json:"id"`
+	Agent    string         `json:"agent"`
+	Owner    string         `json:"owner,omitzero"`
+	Stage    string         `json:"stage,omitzero"`
+	By       string         `json:"by,omitzero"` // who started the run
+	Started  time.Time      `json:"started"`
+	Ended    time.Time      `json:"ended"`
+	Calls    int            `json:"calls"`
+	Refused  int            `json:"refused"`
+	Steps    []*step        `json:"steps"`
+	Protocol []*step        `json:"protocol,omitzero"` // plumbing that went well
+	Other    []client.Event `json:"other,omitzero"`    // what belongs to the run and is no call
+}
+
+// generating are the tools by which a model answers.
+var generating = map[string]bool{"chat.completions": true, "responses": true, "messages": true, "embeddings": true}
+
+// plumbing are the tools that only prepare others.
+var plumbing = map[string]bool{"models": true, "messages.count_tokens": true}
+
+func kindOf(e client.Entry) string {
+	switch tool := e.Event.Tool; {
+	case e.Payload("prompt") != "" || generating[tool]:
+		return "model"
+	case strings.HasPrefix(tool, "mcp:") || plumbing[tool] || tool == "":
+		return "protocol"
+	}
+	return "tool"
+}
+
+// traceOf orders a run's entries, the oldest first, into a tree.
+func traceOf(run string, entries []client.Entry) *trace {
+	t := &trace{Run: run, Steps: []*step{}}
+	byCall := map[string]*step{}
+	var model *step // the answer that the calls now follow
+	for _, e := range entries {
+		t.frame(e.Event)
+		switch e.Event.Type {
+		case "call.intent", "call.denied", "call.held", "call.refused":
+			s := stepOf(e)
+			t.Calls++
+			if s.refused() {
+				t.Refused++
+			}
+			if s.ID != "" {
+				byCall[s.ID] = s
+			}
+			switch {
+			case s.Kind == "protocol" && !s.refused():
+				t.Protocol = append(t.Protocol, s)
+			case s.Kind == "model":
+				t.Steps = append(t.Steps, s)
+				model = s
+			case model != nil:
+				model.Steps = append(model.Steps, s)
+			default:
+				t.Steps = append(t.Steps, s)
+			}
+		case "call.outcome", "call.settled":
+			if s := byCall[e.Event.Call]; s != nil {
+				s.ended(e)
+			}
+		default:
+			t.Other = append(t.Other, e.Event)
+		}
+	}
+	t.surface()
+	return t
+}
+
+// frame keeps what the whole run has in common.
+func (t *trace) frame(ev client.Event) {
+	if t.Started.IsZero() || ev.Time.Before(t.Started) {
+		t.Started = ev.Time
+	}
+	if ev.Time.After(t.Ended) {
+		t.Ended = ev.Time
+	}
+	if ev.Type == "run.started" {
+		t.By = ev.Actor.Name
+	}
+	for _, f := range []struct {
+		to   *string
+		from string
+	}{{&t.Agent, ev.Agent}, {&t.Owner, ev.Owner}, {&t.Stage, ev.Stage}} {
+		if *f.to == "" {
+			*f.to = f.from
+		}
+	}
+}
+
+// surface brings plumbing that failed into view.
+func (t *trace) surface() {
+	var quiet []*step
+	for _, s := range t.Protocol {
+		if s.Outcome != nil && s.Outcome.Status != "succeeded" && s.Outcome.Status != "cancelled" {
+			t.Steps = append(t.Steps, s)
+			continue
+		}
+		quiet = append(quiet, s)
+	}
+	t.Protocol = quiet
+	slices.SortStableFunc(t.Steps, func(x, y *step) int { return x.Time.Compare(y.Time) })
+}
+
+func stepOf(e client.Entry) *step {
+	ev := e.Event
+	s := &step{ID: ev.Call, Kind: kindOf(e), Event: ev.ID, Type: ev.Type, Time: ev.Time, Agent: ev.Agent, Tool: toolName(ev), Effect: ev.Effect,
+		Decision: ev.Decision, Prompt: e.Payload("prompt"), Arguments: e.Payload("arguments")}
+	if code, reason := refusal(ev.Detail); ev.Type == "call.refused" {
+		s.Refusal = strings.TrimPrefix(code+": "+reason, ": ")
+	}
+	return s
+}
+
+func (s *step) ended(e client.Entry) {
+	if e.Event.Outcome != nil {
+		s.Outcome = e.Event.Outcome
+	}
+	if v := e.Payload("answer"); v != "" {
+		s.Answer = v
+	}
+	if v := e.Payload("result"); v != "" {
+		s.Result = v
+	}
+}

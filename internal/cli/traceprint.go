@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"context"
+	"encoding/json/jsontext"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/countersign/countersign/client"
+)
+
+func (a *app) logTrace() *cobra.Command {
+	var full, all bool
+	cmd := &cobra.Command{Use: "trace RUN", Short: "Show a run as a tree", Args: operands("RUN"),
+		Long: `Prints a run: each prompt and model answer, and under it the tool calls that followed, each with its arguments, the decision and the
+policies and grants that made it, how it ended and how long it took. Refused calls stand where they were tried.`,
+		Example: "  countersign log trace run_…"}
+	cmd.Flags().BoolVar(&full, "full", false, "print prompts, answers, arguments and results whole")
+	cmd.Flags().BoolVar(&all, "all", false, "protocol plumbing too (initialize, tools/list, models)")
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		var entries []client.Entry
+		var complete bool
+		err := a.waiting("reading the run", func() (err error) {
+			entries, complete, err = c.Run(ctx, args[0])
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		t := traceOf(args[0], entries)
+		if !complete {
+			a.warn("the run is longer than what is shown: its first %d events", len(entries))
+		}
+		if a.output == "json" {
+			return a.printJSON(t)
+		}
+		if all {
+			t.Steps = append(t.Steps, t.Protocol...)
+			t.Protocol = nil
+			slices.SortStableFunc(t.Steps, func(x, y *step) int { return x.Time.Compare(y.Time) })
+		}
+		printer{a, a.stdout, full}.print(t)
+		return nil
+	})
+	return cmd
+}
+
+// printer prints a trace.
+type printer struct {
+	a    *app
+	out  io.Writer
+	full bool
+}
+
+func (p printer) paint(colour, text string) string { return p.a.paint(p.out, colour, text) }
+
+func (p printer) print(t *trace) {
+	who := []string{t.Agent}
+	if t.Stage != "" {
+		who = append(who, t.Stage)
+	}
+	if t.Owner != "" {
+		who = append(who, "owner "+t.Owner)
+	}
+	fmt.Fprintf(p.out, "%s  %s\n", p.paint(bold, "run "+inert(t.Run, 0)), inert(strings.Join(who, ", "), 0))
+	started := "started " + t.Started.Local().Format("2006-01-02 15:04:05")
+	if t.By != "" {
+		started += " by " + t.By
+	}
+	refused := ""
+	if t.Refused > 0 {
+		refused = ", " + p.paint(red, fmt.Sprintf("%d refused", t.Refused))
+	}
+	fmt.Fprintf(p.out, "%s, %s; %d calls%s\n\n", inert(started, 0), millis(t.Ended.Sub(t.Started).Microseconds()), t.Calls, refused)
+	for i, s := range t.Steps {
+		p.step(s, "", i == len(t.Steps)-1)
+	}
+	if len(t.Protocol) > 0 {
+		fmt.Fprintf(p.out, "\n%s\n", p.paint(dim, fmt.Sprintf("and %d calls of protocol plumbing that went well (--all)", len(t.Protocol))))
+	}
+	for _, ev := range t.Other {
+		fmt.Fprintln(p.out, p.a.eventLine(ev))
+	}
+}
+
+// step prints one call and, under it, those that followed from it.
+func (p printer) step(s *step, indent string, last bool) {
+	branch, below := "├─ ", "│  "
+	if last {
+		branch, below = "└─ ", "   "
+	}
+	kind, colour := s.Kind, blue
+	if s.Kind == "tool" {
+		colour = green
+	}
+	if s.refused() {
+		colour = red
+	}
+	head := fmt.Sprintf("%s  %s", p.paint(colour, kind), p.paint(bold, inert(s.Tool, 0)))
+	if s.Kind == "tool" && !p.full {
+		head += " " + inert(s.Arguments, 120)
+	}
+	if s.Outcome != nil {
+		head += "  " + p.paint(dim, inert(outcome(*s.Outcome), 160))
+	}
+	fmt.Fprintln(p.out, p.paint(dim, indent+branch)+head)
+	margin := indent + below
+	if len(s.Steps) > 0 {
+		margin += "│ "
+	} else {
+		margin += "  "
+	}
+	p.details(s, margin)
+	for i, child := range s.Steps {
+		p.step(child, indent+below, i == len(s.Steps)-1)
+	}
+}
+
+func (p printer) details(s *step, margin string) {
+	if s.Prompt != "" {
+		role, text := lastMessage(s.Prompt)
+		if p.full {
+			role, text = "", pretty(s.Prompt)
+		}
+		p.detail(margin, "prompt", strings.TrimPrefix(role+": "+text, ": "), "")
+	}
+	if p.full {
+		p.detail(margin, "arguments", pretty(s.Arguments), "")
+	}
+	p.decision(s, margin)
+	p.detail(margin, "answer", s.Answer, "")
+	if s.Result != "" {
+		text := resultText(s.Result)
+		if p.full {
+			text = pretty(s.Result)
+		}
+		p.detail(margin, "result", text, "")
+	}
+	if o := s.Outcome; o != nil && o.Status != "succeeded" {
+		p.detail(margin, "ended", strings.TrimSuffix(o.Status+": "+o.Error, ": "), statusColour(o.Status))
+	}
+	if s.Outcome == nil && !s.refused() {
+		p.detail(margin, "ended", "not yet", yellow)
+	}
+}
+
+func (p printer) decision(s *step, margin string) {
+	word, colour := "allowed", green
+	if v, ok := verbs[s.Type]; ok {
+		word, colour = v.word, v.colour
+	}
+	text := word
+	if d := s.Decision; d != nil {
+		if b := by(*d); b != "" {
+			text += " " + b
+		}
+		if d.Effect != "allow" && d.Reason != "" {
+			text += ": " + d.Reason
+		}
+		if d.Micros > 0 && p.full {
+			text += fmt.Sprintf(" (decided in %d µs)", d.Micros)
+		}
+	}
+	if s.Refusal != "" {
+		text += ": " + s.Refusal
+	}
+	if s.refused() {
+		text += "  (" + s.Event + ")"
+	}
+	p.detail(margin, "decision", text, colour)
+}
+
+// shownDetail is how much of a detail is printed unless asked for all, in characters.
+const shownDetail = 160
+
+func (p printer) detail(margin, name, text, colour string) {
+	if text == "" {
+		return
+	}
+	if !p.full && name != "decision" {
+		text = inert(text, shownDetail)
+	}
+	first := p.paint(dim, padded(name, 9))
+	for _, line := range strings.Split(inertLines(text), "\n") {
+		if colour != "" {
+			line = p.paint(colour, line)
+		}
+		fmt.Fprintln(p.out, p.paint(dim, margin)+" "+first+" "+line)
+		first = strings.Repeat(" ", 9)
+	}
+}
+
+// pretty indents JSON and leaves the rest.
+func pretty(s string) string {
+	if v := jsontext.Value(s); s != "" && v.Indent() == nil {
+		return string(v)
+	}
+	return s
+}
