@@ -22,6 +22,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 	"github.com/countersign/countersign/test/line"
@@ -45,13 +46,14 @@ type result struct {
 	P99      float64 `json:"p99_us"`
 	Ratio    float64 `json:"ratio_to_reverse_proxy"` // of requests per second
 	Added    float64 `json:"added_p50_us"`           // over direct
+	Errors   int     `json:"errors"`
 }
 
 // BenchmarkLine measures calls with everything on (a real log on SQLite on disk,
 // Cedar, redaction, capture) beside the same calls made directly and through
 // httputil.ReverseProxy, in interleaved rounds of one run.
 func BenchmarkLine(b *testing.B) {
-	targets := benchTargets(b)
+	l, targets := benchTargets(b)
 	var all []result
 	for _, clients := range []int{1, 32} {
 		for _, size := range []int{1 << 10, 2 << 10, 32 << 10} {
@@ -68,11 +70,30 @@ func BenchmarkLine(b *testing.B) {
 			}
 		}
 	}
-	chunks := chunkLatency(b, targets)
-	report(b, all, chunks)
+	all = append(all, chunkLatency(b, targets)...)
+	report(b, append(all, durableWrite(b, l)))
+	for _, r := range all {
+		if r.Target == "countersign" && r.Errors > 0 {
+			b.Errorf("%s: %d calls failed", r.Scenario, r.Errors)
+		}
+	}
 }
 
-// provider answers like a model, fast, and without remembering anything.
+// durableWrite measures what the log alone takes for one event, so that it can
+// be taken off what a call takes with one client.
+func durableWrite(b *testing.B, l *line.Line) result {
+	var took []float64
+	for range 300 {
+		start := time.Now()
+		if _, err := l.Log.Append(b.Context(), audit.Event{Type: "bench.measured", Actor: audit.System}); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, float64(time.Since(start).Nanoseconds())/1e3)
+	}
+	return result{Scenario: "one durable write", Target: "the log alone", PerSec: 1e6 / quantile(took, 0.5), P50: quantile(took, 0.5), P99: quantile(took, 0.99)}
+}
+
+// benchUpstream answers like a model, fast, and without remembering anything.
 func benchUpstream(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	switch r.URL.Query().Get("mode") {
@@ -104,7 +125,7 @@ func benchUpstream(w http.ResponseWriter, r *http.Request) {
 var benchAnswer = `{"id":"c","object":"chat.completion","model":"gpt-5-mini","choices":[{"index":0,"message":{"role":"assistant","content":"` +
 	strings.Repeat("All is in order. ", 45) + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":400,"completion_tokens":180,"total_tokens":580}}`
 
-func benchTargets(b *testing.B) []target {
+func benchTargets(b *testing.B) (*line.Line, []target) {
 	up := httptest.NewServer(http.HandlerFunc(benchUpstream))
 	b.Cleanup(func() { up.CloseClientConnections(); up.Close() })
 	u, err := url.Parse(up.URL)
@@ -122,7 +143,7 @@ func benchTargets(b *testing.B) []target {
 when { context.args has model && ["gpt-5", "gpt-5-mini"].contains(context.args.model) };
 @id("limit") forbid (principal, action == Action::"openai/chat.completions", resource)
 when { context.args has max_tokens && context.args.max_tokens > 4096 };`)
-	return []target{
+	return l, []target{
 		{"direct", up.URL + "/v1/chat/completions", l.Key},
 		{"reverse proxy", proxy.URL + "/v1/chat/completions", l.Key},
 		{"countersign", l.URL + chatPath, l.Key},
@@ -156,10 +177,11 @@ func compare(b *testing.B, name string, targets []target, clients int, body []by
 		mode = "stream"
 	}
 	client := benchClient(b)
-	rates, latencies := make([][]float64, len(targets)), make([][]float64, len(targets))
+	rates, latencies, failed := make([][]float64, len(targets)), make([][]float64, len(targets)), make([]int, len(targets))
 	for round := range benchRounds + 1 {
 		for i, t := range targets {
-			n, took := load(b, client, t, clients, mode, body)
+			n, took, errs := load(b, client, t, clients, mode, body)
+			failed[i] += errs
 			if round == 0 {
 				continue // warming up
 			}
@@ -169,7 +191,7 @@ func compare(b *testing.B, name string, targets []target, clients int, body []by
 	}
 	out := make([]result, len(targets))
 	for i, t := range targets {
-		out[i] = result{Scenario: name, Target: t.name, PerSec: quantile(rates[i], 0.5), P50: quantile(latencies[i], 0.5), P99: quantile(latencies[i], 0.99)}
+		out[i] = result{Scenario: name, Target: t.name, PerSec: quantile(rates[i], 0.5), P50: quantile(latencies[i], 0.5), P99: quantile(latencies[i], 0.99), Errors: failed[i]}
 	}
 	for i := range out {
 		out[i].Ratio, out[i].Added = out[i].PerSec/out[1].PerSec, out[i].P50-out[0].P50
@@ -177,38 +199,43 @@ func compare(b *testing.B, name string, targets []target, clients int, body []by
 	return out
 }
 
-// load keeps clients busy for a while and returns how many requests they made
-// and how long each took, in microseconds.
-func load(b *testing.B, client *http.Client, t target, clients int, mode string, body []byte) (int, []float64) {
+// load keeps clients busy for a while and returns how many requests they made,
+// how long each took, in microseconds, and how many failed.
+func load(b *testing.B, client *http.Client, t target, clients int, mode string, body []byte) (n int, all []float64, errs int) {
 	var mu sync.Mutex
-	var all []float64
 	var wg sync.WaitGroup
 	until := time.Now().Add(benchFor)
 	for range clients {
 		wg.Go(func() {
 			var took []float64
+			failed := 0
 			for time.Now().Before(until) {
 				start := time.Now()
-				resp, err := client.Do(request(b, t, mode, body))
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				_, err = io.Copy(io.Discard, resp.Body)
-				resp.Body.Close()
-				if err != nil || resp.StatusCode != 200 {
-					b.Errorf("%s: %d %v", t.name, resp.StatusCode, err)
-					return
+				if err := once(client, request(b, t, mode, body)); err != nil {
+					failed++
+					continue
 				}
 				took = append(took, float64(time.Since(start).Nanoseconds())/1e3)
 			}
 			mu.Lock()
-			all = append(all, took...)
+			all, errs = append(all, took...), errs+failed
 			mu.Unlock()
 		})
 	}
 	wg.Wait()
-	return len(all), all
+	return len(all), all, errs
+}
+
+func once(client *http.Client, req *http.Request) error {
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err = io.Copy(io.Discard, resp.Body); err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return err
 }
 
 // chunkLatency measures how long a piece of a stream takes from the upstream's
@@ -271,16 +298,16 @@ func quantile(v []float64, q float64) float64 {
 	return v[min(len(v)-1, int(q*float64(len(v))))]
 }
 
-func report(b *testing.B, all, chunks []result) {
+func report(b *testing.B, all []result) {
 	var out strings.Builder
 	w := tabwriter.NewWriter(&out, 2, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "scenario\ttarget\treq/s\tof proxy\tp50 us\tp99 us\tadded p50 us\t")
-	for _, r := range append(all, chunks...) {
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.2f\t%.0f\t%.0f\t%.0f\t\n", r.Scenario, r.Target, r.PerSec, r.Ratio, r.P50, r.P99, r.Added)
+	fmt.Fprintln(w, "scenario\ttarget\treq/s\tof proxy\tp50 us\tp99 us\tadded p50 us\terrors\t")
+	for _, r := range all {
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.2f\t%.0f\t%.0f\t%.0f\t%d\t\n", r.Scenario, r.Target, r.PerSec, r.Ratio, r.P50, r.P99, r.Added, r.Errors)
 	}
 	w.Flush()
-	b.Log("\n" + out.String())
-	writeResults(b, "line", append(all, chunks...))
+	fmt.Print("\n" + out.String()) // b.Log cuts what is long
+	writeResults(b, "line", all)
 }
 
 // writeResults leaves what was measured where COUNTERSIGN_BENCH_OUT says.
@@ -311,7 +338,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	targets := benchTargets(b)
+	_, targets := benchTargets(b)
 	direct, through := idleStreams(b, targets[0], n), idleStreams(b, targets[2], n)
 	b.Logf("%d idle streams hold %d MiB (%d KiB each), of which the upstream and the test hold %d MiB; 10,000 would hold %d MiB",
 		n, through>>20, through/int64(n)>>10, direct>>20, through*10_000/int64(n)>>20)
