@@ -1,0 +1,201 @@
+package tlog
+
+import (
+	"bufio"
+	"encoding/hex"
+	"encoding/json/v2"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+)
+
+// ExportFormat names the form of an exported log: JSON Lines, an ExportHeader
+// and then one ExportLine for each entry, in the order of their indexes.
+const ExportFormat = "countersign-log/v1"
+
+// ExportHeader is the first line of an exported log.
+type ExportHeader struct {
+	Format     string               `json:"format"`              // ExportFormat
+	First      int64                `json:"first"`               // index of the first entry that follows
+	Peaks      []string             `json:"peaks,omitempty"`     // roots of the perfect trees over the entries before it, largest first, base64
+	Lanes      map[string]LaneStart `json:"lanes,omitempty"`     // where each lane stood before
+	Checkpoint string               `json:"checkpoint"`          // signed; the export ends at its size
+	Key        string               `json:"key"`                 // the log's first key
+	Rotations  []string             `json:"rotations,omitempty"` // from it to the one that signed
+}
+
+// LaneStart is the end of a lane's chain before the first entry exported.
+type LaneStart struct {
+	SN    int64  `json:"sn"`
+	Chain string `json:"chain"` // hex
+}
+
+// ExportLine is an entry.
+type ExportLine struct {
+	Index  int64  `json:"index"`
+	Lane   int64  `json:"lane"`
+	SN     int64  `json:"sn"`
+	Chain  string `json:"chain"`  // hex: ChainHash after this record
+	Record string `json:"record"` // the exact bytes
+}
+
+const maxLine = 4 << 20
+
+type laneEnd struct {
+	sn    int64
+	chain Hash
+}
+
+// exported verifies an export line by line.
+type exported struct {
+	lines *bufio.Scanner
+	line  int
+	tree  *compact
+	lanes map[int64]laneEnd
+}
+
+// VerifyExport verifies an exported log. Each record is checked against its
+// lane's chain, which finds the first that was changed, removed, added or
+// moved, and all of them against the checkpoint. progress, if not nil, is told
+// how many are done.
+func VerifyExport(r io.Reader, t Trust, progress func(done int64)) (Shown, error) {
+	x := exported{lines: bufio.NewScanner(r), lanes: map[int64]laneEnd{}}
+	x.lines.Buffer(make([]byte, 64<<10), maxLine)
+	h, err := x.header()
+	if err != nil {
+		return Shown{}, err
+	}
+	c, shown, err := t.open([]byte(h.Checkpoint), h.Key, h.Rotations)
+	if err != nil {
+		return Shown{}, err
+	}
+	for x.next() {
+		if err := x.record(c.Size); err != nil {
+			return shown, err
+		}
+		shown.Entries++
+		if progress != nil && shown.Entries%4096 == 0 {
+			progress(shown.Entries)
+		}
+	}
+	if err := x.lines.Err(); err != nil {
+		return shown, failed(x.where(), "cannot be read", err)
+	}
+	if x.tree.size != c.Size {
+		return shown, wrong("export", "ends after entry %d; its checkpoint covers %d entries", x.tree.size-1, c.Size)
+	}
+	if x.tree.root() != c.Root {
+		return shown, wrong("export", "the records form chains, but their tree has another root than the checkpoint: they were replaced together, or the checkpoint is of another log")
+	}
+	return shown, nil
+}
+
+func (x *exported) next() bool {
+	x.line++
+	return x.lines.Scan()
+}
+
+func (x *exported) where() string { return "line " + strconv.Itoa(x.line) }
+
+func (x *exported) header() (ExportHeader, error) {
+	var h ExportHeader
+	if !x.next() {
+		return h, failed("line 1", "there is no header", x.lines.Err())
+	}
+	if err := json.Unmarshal(x.lines.Bytes(), &h, json.RejectUnknownMembers(true)); err != nil {
+		return h, failed("line 1", "the header cannot be read", err)
+	}
+	if h.Format != ExportFormat {
+		return h, wrong("line 1", "the format is %q, not %s", cut(h.Format), ExportFormat)
+	}
+	peaks := make([]Hash, len(h.Peaks))
+	for i, p := range h.Peaks {
+		var err error
+		if peaks[i], err = ParseHash(p); err != nil {
+			return h, failed("line 1", "peak "+strconv.Itoa(i), err)
+		}
+	}
+	var err error
+	if x.tree, err = newCompact(h.First, peaks); err != nil {
+		return h, failed("line 1", "the tree before the first entry", err)
+	}
+	for name, l := range h.Lanes {
+		lane, err := strconv.ParseInt(name, 10, 64)
+		if err != nil || l.SN < 0 {
+			return h, wrong("line 1", "%q is not a lane", cut(name))
+		}
+		chain, err := parseHex(l.Chain)
+		if err != nil {
+			return h, failed("line 1", "the chain of lane "+name, err)
+		}
+		x.lanes[lane] = laneEnd{l.SN, chain}
+	}
+	return h, nil
+}
+
+func (x *exported) record(size int64) error {
+	var l ExportLine
+	if err := json.Unmarshal(x.lines.Bytes(), &l, json.RejectUnknownMembers(true)); err != nil {
+		return failed(x.where(), "is not a record (entry "+strconv.FormatInt(x.tree.size, 10)+")", err)
+	}
+	where := fmt.Sprintf("%s, record %d (lane %d, sn %d)", x.where(), l.Index, l.Lane, l.SN)
+	end := x.lanes[l.Lane]
+	switch {
+	case x.tree.size == size:
+		return wrong(where, "stands after the end of the checkpoint, which covers %d entries", size)
+	case l.Index != x.tree.size:
+		return wrong(where, "entry %d was expected: one is missing, added or moved", x.tree.size)
+	case l.SN != end.sn+1:
+		return wrong(where, "its lane stands at %d: a record is missing, added or moved", end.sn)
+	}
+	chain, err := parseHex(l.Chain)
+	if err != nil {
+		return failed(where, "its chain", err)
+	}
+	leaf := LeafHash([]byte(l.Record))
+	if ChainHash(end.chain, l.Lane, l.SN, leaf) != chain {
+		return wrong(where, "was changed: the chain does not match")
+	}
+	x.lanes[l.Lane] = laneEnd{l.SN, chain}
+	x.tree.append(leaf)
+	return nil
+}
+
+func parseHex(s string) (Hash, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(Hash{}) || hex.EncodeToString(b) != s {
+		return Hash{}, fmt.Errorf("%q is not the hex of a SHA-256 hash", cut(s))
+	}
+	return Hash(b), nil
+}
+
+// compact is a tree of which only the peaks are kept.
+type compact struct {
+	size  int64
+	peaks []Hash // largest first
+}
+
+func newCompact(size int64, peaks []Hash) (*compact, error) {
+	n := 0
+	for s := size; s > 0; s &= s - 1 {
+		n++
+	}
+	if size < 0 || n != len(peaks) {
+		return nil, errors.New("the number of peaks does not fit the number of entries")
+	}
+	return &compact{size, peaks}, nil
+}
+
+func (c *compact) append(leaf Hash) {
+	h := leaf
+	for s := c.size; s&1 == 1; s >>= 1 {
+		last := len(c.peaks) - 1
+		h = NodeHash(c.peaks[last], h)
+		c.peaks = c.peaks[:last]
+	}
+	c.peaks = append(c.peaks, h)
+	c.size++
+}
+
+func (c *compact) root() Hash { return fold(c.peaks) }
