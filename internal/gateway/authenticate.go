@@ -94,6 +94,7 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 	r := Refuse(err)
 	ev := audit.Event{Type: audit.CallRefused}
 	describe(&ev, in, who)
+	ev.Run = g.runs.look(who, g.o.Now()).id
 	if call != nil && call.Connection.Name != "" {
 		ev.Connection, ev.Tool, ev.Effect = call.Connection.Name, call.Tool.Name, call.Tool.Effect
 	}

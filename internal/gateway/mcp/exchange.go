@@ -212,6 +212,9 @@ func (x *exchange) resolveTool() (connections.Tool, jsontext.Value, error) {
 	t, ok := x.f.o.Registry.Tool(x.conn.Name, name)
 	if !ok || t.Builtin || !x.f.o.Line.Visible(x.who, x.conn, t) {
 		x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(cmp.Or(x.shown, name)), ID: x.id()}, http.StatusOK)
+		if ok && !t.Builtin {
+			return t, nil, ErrNoTool.Say("the tool exists, but nothing allows this agent to use it, so to the agent it does not exist")
+		}
 		return connections.Tool{Name: clip(name)}, nil, ErrNoTool
 	}
 	if err := wire.CheckParams(x.r.Header, x.msg, t.InputSchema); err != nil {
