@@ -41,6 +41,7 @@ type house struct {
 	front *mcp.Front
 	url   string
 	out   *lines
+	tune  func(*stdio.Options)
 }
 
 var admin = audit.Person("usr_test", "pat")
@@ -73,12 +74,12 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
-func build(t *testing.T) *house { return buildOn(t, filepath.Join(t.TempDir(), "cs.db")) }
+func build(t *testing.T) *house { return buildOn(t, filepath.Join(t.TempDir(), "cs.db"), nil) }
 
-func buildOn(t *testing.T, dsn string) *house {
+func buildOn(t *testing.T, dsn string, tune func(*stdio.Options)) *house {
 	t.Helper()
 	ctx := context.Background()
-	h := &house{t: t, out: &lines{}}
+	h := &house{t: t, out: &lines{}, tune: tune}
 	logger := slog.New(slog.NewTextHandler(h.out, nil))
 	db, err := storage.Open(ctx, dsn)
 	h.must(err)
@@ -111,7 +112,11 @@ func buildOn(t *testing.T, dsn string) *house {
 
 func (h *house) line(logger *slog.Logger, scanner *inspection.Scanner) {
 	g := gateway.New(gateway.Options{Authenticator: h.ids, Decider: h.pol, Ledger: h.log, Injector: h.secs, Redactor: scanner, Logger: logger})
-	children := stdio.New(stdio.Options{Injector: h.secs, Ledger: h.log, Redact: scanner.Redact, Logger: logger, Grace: 500 * time.Millisecond})
+	o := stdio.Options{Injector: h.secs, Ledger: h.log, Redact: scanner.Redact, Logger: logger, Grace: 500 * time.Millisecond}
+	if h.tune != nil {
+		h.tune(&o)
+	}
+	children := stdio.New(o)
 	g.Stdio(children)
 	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger})
 	h.conns.SetDiscoverer(h.front)

@@ -47,10 +47,15 @@ func (h *house) client(key, path, version string, o *sdk.ClientOptions) *sdk.Cli
 }
 
 func (h *house) sdkHTTP(stateless bool) string {
+	url, _ := h.sdkServer(stateless)
+	return url
+}
+
+func (h *house) sdkServer(stateless bool) (string, *sdk.Server) {
 	server := newSDKServer()
 	s := httptest.NewServer(sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return server }, &sdk.StreamableHTTPOptions{Stateless: stateless}))
 	h.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
-	return s.URL
+	return s.URL, server
 }
 
 func (h *house) child(name string, env map[string]string) connections.Connection {
