@@ -331,10 +331,19 @@ func (l *Log) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := l.release(ctx, c); err != nil {
+		if err := l.finish(ctx, c); err != nil {
 			return err
 		}
 	}
+}
+
+// finish releases a lane just recovered: every intent in it has an outcome.
+func (l *Log) finish(ctx context.Context, c *claim) error {
+	l.drop(c)
+	return l.db.Tx(ctx, func(tx *storage.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE lanes SET holder = '', until = 0, clean_sn = sn WHERE lane = $1 AND holder = $2 AND epoch = $3`, c.lane, l.holder, c.epoch)
+		return err
+	})
 }
 
 func (l *Log) release(ctx context.Context, c *claim) error {

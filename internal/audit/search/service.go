@@ -171,11 +171,17 @@ func (s *Service) Stop(ctx context.Context) error {
 
 // The follower's rhythm.
 const (
-	leaseTTL   = 10 * time.Second
-	lookEvery  = 500 * time.Millisecond // other replicas' events are found this way
-	gatherFor  = 50 * time.Millisecond  // after an event, wait for its neighbours
-	perLane    = 128                    // events read at a time
-	batchBytes = 128 << 10              // words written in one transaction
+	leaseTTL  = 10 * time.Second
+	lookEvery = 500 * time.Millisecond // other replicas' events are found this way
+	gatherFor = 50 * time.Millisecond  // after an event, wait for its neighbours
+	perLane   = 64                     // events read at a time
+)
+
+// How much one transaction writes: records, and bytes of words. SQLite has one
+// writer, which the log must not miss for long.
+const (
+	batchRecords, batchBytes         = perLane, 128 << 10
+	liteBatchRecords, liteBatchBytes = 16, 16 << 10
 )
 
 func (s *Service) run(ctx context.Context, done chan struct{}) {
@@ -236,9 +242,13 @@ func (s *Service) step(ctx context.Context) (int, error) {
 
 // indexLane writes records of one lane in transactions of a bounded size.
 func (s *Service) indexLane(ctx context.Context, from int64, recs []audit.Record) error {
+	maxRecords, maxBytes := batchRecords, batchBytes
+	if s.lease == nil {
+		maxRecords, maxBytes = liteBatchRecords, liteBatchBytes
+	}
 	for len(recs) > 0 {
 		var texts []string
-		for bytes := 0; len(texts) < len(recs) && bytes < batchBytes; {
+		for bytes := 0; len(texts) < min(len(recs), maxRecords) && bytes < maxBytes; {
 			t := strings.ReplaceAll(text(&recs[len(texts)]), "\x00", " ")
 			texts = append(texts, t)
 			bytes += len(t)
@@ -252,7 +262,6 @@ func (s *Service) indexLane(ctx context.Context, from int64, recs []audit.Record
 		}
 		from = batch[len(batch)-1].SN
 		if s.lease == nil {
-			// SQLite has one writer. The log comes first.
 			pause(ctx, 2*time.Since(began))
 		}
 	}
