@@ -37,7 +37,7 @@ func (x *exchange) checkAnswer(resp *http.Response) error {
 	if resp.ContentLength > firstLook || compressed(resp.Header) {
 		return nil
 	}
-	head, err := io.ReadAll(io.LimitReader(resp.Body, firstLook+1))
+	head, err := look(resp)
 	if err != nil {
 		return err
 	}
@@ -51,6 +51,16 @@ func (x *exchange) checkAnswer(resp *http.Response) error {
 	resp.Body = &joined{Reader: bytes.NewReader(head), Closer: resp.Body}
 	resp.ContentLength = int64(len(head))
 	return nil
+}
+
+// look reads the answer's first bytes, all of them if they are few.
+func look(resp *http.Response) ([]byte, error) {
+	if resp.ContentLength < 0 {
+		return io.ReadAll(io.LimitReader(resp.Body, firstLook+1))
+	}
+	head := make([]byte, resp.ContentLength)
+	_, err := io.ReadFull(resp.Body, head)
+	return head, err
 }
 
 type joined struct {
