@@ -94,32 +94,46 @@ func gone(t *testing.T, pid int) {
 }
 
 func TestWhatAChildStartedGoesWithIt(t *testing.T) {
-	var pid int
-	t.Run("run", func(t *testing.T) {
-		h := build(t)
-		key := h.agent("bot")
-		h.connect(h.child("srv", nil))
-		h.allow("bot", "srv")
-		c, _ := h.conns.Connection("srv")
-		c.Command = []string{"sh", "-c", `sleep 3600 & echo sleeper=$! >&2; trap '' TERM; while :; do read x; sleep 0.05; done`}
-		_, err := h.conns.Register(context.Background(), admin, "it is stubborn", c)
-		h.must(err)
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, h.url+"/mcp/srv", strings.NewReader(hello))
-		req.Header = http.Header{"Authorization": {"Bearer " + key}, "Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
-			t.Error("a child that says nothing answered")
-		}
-		_, after, ok := strings.Cut(h.out.String(), "sleeper=")
-		if !ok {
-			t.Fatal(h.out)
-		}
-		_, err = fmt.Sscan(after, &pid)
-		h.must(err)
-	})
-	gone(t, pid)
+	for name, ending := range map[string]string{
+		"stubborn": `trap '' TERM; while :; do read x; sleep 0.05; done`, // until it is killed
+		"at once":  `exit 0`,                                             // and leaves the other behind
+	} {
+		t.Run(name, func(t *testing.T) {
+			var pid int
+			t.Run("run", func(t *testing.T) { pid = sleeper(t, ending, name == "at once") })
+			gone(t, pid)
+		})
+	}
+}
+
+// sleeper has a child start a process and returns that one's id; Countersign
+// has stopped when it is used, unless the test waits for it here.
+func sleeper(t *testing.T, ending string, wait bool) (pid int) {
+	h := build(t)
+	key := h.agent("bot")
+	h.connect(h.child("srv", nil))
+	h.allow("bot", "srv")
+	c, _ := h.conns.Connection("srv")
+	c.Command = []string{"sh", "-c", `sleep 3600 & echo sleeper=$! >&2; ` + ending}
+	_, err := h.conns.Register(context.Background(), admin, "it leaves something behind", c)
+	h.must(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, h.url+"/mcp/srv", strings.NewReader(hello))
+	req.Header = http.Header{"Authorization": {"Bearer " + key}, "Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}}
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+	}
+	_, after, ok := strings.Cut(h.out.String(), "sleeper=")
+	if !ok {
+		t.Fatal(h.out)
+	}
+	_, err = fmt.Sscan(after, &pid)
+	h.must(err)
+	if wait {
+		gone(t, pid)
+	}
+	return pid
 }
 
 func TestNewToolsAreToldAndNotShown(t *testing.T) {
