@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN     := bin/countersign
 PG      := scripts/with-postgres.sh
-LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.13.0
+LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: help up build test test-short test-race test-faults bench fuzz conformance lint verify clean
 

@@ -129,7 +129,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("%w at %s: start one with countersign up, or set COUNTERSIGN_URL (%v)", ErrUnreachable, c.base, errors.Unwrap(err))
+		return nil, fmt.Errorf("%w at %s: start one with countersign up, or set COUNTERSIGN_URL (%w)", ErrUnreachable, c.base, errors.Unwrap(err))
 	}
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()

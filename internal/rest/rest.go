@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json/v2"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -234,14 +233,15 @@ func (api *API) caller(hc huma.Context, op Op) (Caller, error) {
 }
 
 func (api *API) refuse(hc huma.Context, request string, op Op, err error) {
-	p := api.problem(Caller{Request: request}, op, err).(*Problem)
+	p := api.document(Caller{Request: request}, op, err)
 	if p.Status == http.StatusUnauthorized {
 		hc.SetHeader("WWW-Authenticate", `Bearer realm="countersign"`)
 	}
 	hc.SetHeader("Content-Type", "application/problem+json")
 	hc.SetStatus(p.Status)
-	fmt.Fprintf(hc.BodyWriter(), `{"type":"about:blank","title":%q,"status":%d,"code":%q,"detail":%q,"request_id":%q}`,
-		p.Title, p.Status, p.Code, p.Detail, p.Request)
+	if err := json.MarshalWrite(hc.BodyWriter(), p); err != nil {
+		api.log.Debug("the client left before its refusal", "request", request, "error", err)
+	}
 }
 
 // Problem is an RFC 9457 problem document.
@@ -289,6 +289,11 @@ func (api *API) problem(c Caller, op Op, err error) error {
 	if errors.As(err, &ready) {
 		return ready
 	}
+	return api.document(c, op, err)
+}
+
+// document is what may be shown of err.
+func (api *API) document(c Caller, op Op, err error) *Problem {
 	public := fault.Public(err)
 	if public.Kind == fault.Internal {
 		api.log.Error("request failed", "request", c.Request, "operation", operationID(op), "error", err)

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/json/v2"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -125,7 +126,7 @@ func checkTools(t *testing.T, got seen, url, lists, denied string) {
 }
 
 func stderr(err error) string {
-	if e, ok := err.(*exec.ExitError); ok {
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		return string(e.Stderr)
 	}
 	return ""
