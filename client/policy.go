@@ -94,7 +94,7 @@ type NamedText struct {
 // Case is an expected decision, or for Why a call to explain. Team, stage,
 // owner and labels come from the registered agent unless given.
 type Case struct {
-	Name       string                    `json:"name,omitempty"`
+	Name       string                    `json:"name"`
 	Agent      string                    `json:"agent"`
 	Tool       string                    `json:"tool"` // connection/tool
 	Args       map[string]jsontext.Value `json:"args,omitempty"`

@@ -19,13 +19,23 @@ import (
 // The scripts in testdata/script show what a person sees. Each runs in a
 // directory and home of its own with the real binary as `countersign`.
 //
-// Two commands are added to testscript's own:
+// These commands are added to testscript's own:
 //
-//	up [FLAGS]     start a server in the background on a free port and wait
-//	               until it is ready; sets URL; it is stopped at the end
-//	down           stop it now (up starts it again on the same data)
+//	up [FLAGS]                 start a server in the background on a free port
+//	                           and wait until it is ready; sets URL; it is
+//	                           stopped at the end
+//	down                       stop it now (up starts it again on the same data)
+//	part VAR NAME [ARGUMENT]   start a server of the example business and set
+//	                           VAR to its address
+//	capture VAR FILE REGEXP    set VAR to what the first group matches in FILE
+//	                           (or stdout, stderr)
+//	post PATH TOKEN FILE       send a file as JSON to $URL and print status and
+//	                           answer; with ! it must be refused
+//
+// and the program toolbox, an MCP server over stdio whose one tool has the
+// description that the file $TOOLBOX holds.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"countersign": func() { os.Exit(run()) }})
+	testscript.Main(m, map[string]func(){"countersign": func() { os.Exit(run()) }, "toolbox": toolbox})
 }
 
 func TestScripts(t *testing.T) {
@@ -57,7 +67,7 @@ func scripts(t *testing.T, store func(*testscript.Env) error) {
 			env.Values[serverKey{}] = &running{}
 			return store(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "post": post},
 	})
 }
 
@@ -135,7 +145,7 @@ func findBinary(ts *testscript.TestScript) string {
 // environ is the script's environment.
 func environ(ts *testscript.TestScript) []string {
 	var env []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME", "NO_COLOR", "COUNTERSIGN_STORE"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME", "NO_COLOR", "COUNTERSIGN_STORE", "HELPDESK_TOKEN", "MODEL_KEY"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}

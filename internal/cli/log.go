@@ -20,7 +20,8 @@ func (a *app) logCommand() *cobra.Command {
 
 // querySyntax is shown with every command that takes a query.
 const querySyntax = `A query is made of fields (decision:deny, tool:ledger/*, agent:invoice-checker, run:…, type:…, status:failed), times (since:2h,
-until:2027-01-31) and words or "several words" of events and payloads; -field:value and -word exclude. All must hold.
+until:2027-01-31) and words or "several words" of events and payloads; -field:value and -word exclude (begin
+such a query with -- so that it is not read as a flag). All must hold.
 Fields: type decision status agent owner team stage connection tool effect run call actor object credential remote model policy
 grant label.`
 
@@ -66,7 +67,7 @@ func (a *app) logSearch() *cobra.Command {
 		var found []client.Event
 		var last client.Page
 		err := a.waiting("searching", func() (err error) {
-			found, last, err = search(ctx, c, strings.Join(args, " "), limit, oldest)
+			found, last, err = searchAll(ctx, c, strings.Join(args, " "), limit, oldest)
 			return err
 		})
 		if err != nil {
@@ -93,6 +94,25 @@ func (a *app) logSearch() *cobra.Command {
 		return nil
 	})
 	return cmd
+}
+
+// indexWait is how long a search waits for what was recorded just now.
+const indexWait = 2 * time.Second
+
+// searchAll searches again, for a moment, while the index is behind the log.
+func searchAll(ctx context.Context, c *client.Client, query string, limit int, oldest bool) ([]client.Event, client.Page, error) {
+	began := time.Now()
+	for {
+		found, last, err := search(ctx, c, query, limit, oldest)
+		if err != nil || last.Behind == 0 || time.Since(began) > indexWait {
+			return found, last, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, last, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // search gathers pages until there are limit events.
@@ -129,10 +149,10 @@ func (a *app) eventLine(ev client.Event) string {
 		}
 	}
 	who, what := ev.Agent, toolName(ev)
-	if who == "" {
+	if who == "" || ev.Actor.Kind == "user" {
 		who = ev.Actor.Name
 	}
-	if what == "" {
+	if ev.Object != "" {
 		what = ev.Object
 	}
 	return fmt.Sprintf("%s  %s %s %s %s  %s", a.paint(a.stdout, dim, ev.Time.Local().Format(time.TimeOnly)),
@@ -158,10 +178,7 @@ func toolName(ev client.Event) string {
 func remark(ev client.Event) string {
 	var parts []string
 	if d := ev.Decision; d != nil {
-		parts = append(parts, by(*d))
-		if d.Effect != "allow" {
-			parts = append(parts, d.Reason)
-		}
+		parts = append(parts, decided(*d))
 	}
 	if o := ev.Outcome; o != nil {
 		parts = append(parts, outcome(*o))
@@ -189,6 +206,21 @@ func by(d client.Decision) string {
 		return ""
 	}
 	return "by " + strings.Join(names, ", ")
+}
+
+// decided says what determined a decision, and why a call was refused. Most
+// reasons name the policies already.
+func decided(d client.Decision) string {
+	b := by(d)
+	if d.Effect == "allow" || d.Reason == "" {
+		return b
+	}
+	for _, p := range d.Policies {
+		if !strings.Contains(d.Reason, p) {
+			return strings.TrimPrefix(b+": "+d.Reason, ": ")
+		}
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(d.Reason, "denied "), "because ")
 }
 
 // outcome says how a call ended.

@@ -3,10 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json/jsontext"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -80,11 +78,7 @@ func (a *app) printPayload(p client.Payload, full bool) {
 		fmt.Fprintln(a.stdout, a.paint(a.stdout, dim, "  (erased; the commitment stands)"))
 		return
 	}
-	text := p.Body()
-	if v := jsontext.Value(text); v.Indent() == nil {
-		text = string(v)
-	}
-	text, cut := inertLines(text), p.Cut
+	text, cut := inertLines(pretty(p.Body())), p.Cut
 	if r := []rune(text); !full && len(r) > shownPayload {
 		text, cut = string(r[:shownPayload]), true
 	}
@@ -93,6 +87,3 @@ func (a *app) printPayload(p client.Payload, full bool) {
 		fmt.Fprintln(a.stdout, a.paint(a.stdout, dim, "  (cut; --full prints all that is kept)"))
 	}
 }
-
-// clock prints a time of day.
-func clock(t time.Time) string { return t.Local().Format("15:04:05.000") }

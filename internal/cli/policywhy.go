@@ -15,7 +15,7 @@ import (
 func (a *app) policyWhy() *cobra.Command {
 	var call client.Case
 	var args string
-	cmd := &cobra.Command{Use: "why [EVENT]", Short: "Explain the decision of a recorded call, or of one that might be made", Args: operands("[EVENT]"),
+	cmd := &cobra.Command{Use: "why [EVENT]", Short: "Explain the decision of a recorded call, or of one that might be made",
 		Long: "Explains with the policies of today. The event of a call is in countersign log tail, search and trace.",
 		Example: `  countersign policy why evt_…
   countersign policy why --agent invoice-checker --tool ledger/pay_invoice --args '{"amount_cents": 900000, "currency": "EUR"}'`}
@@ -25,19 +25,23 @@ func (a *app) policyWhy() *cobra.Command {
 	f.StringVar(&args, "args", "{}", "the arguments, a JSON object")
 	a.completeFlag(cmd, "agent", agentNames)
 	a.completeFlag(cmd, "tool", toolNames)
+	cmd.Args = func(_ *cobra.Command, operands []string) error {
+		hypothetical := call.Agent != "" && call.Tool != ""
+		if len(operands) > 1 || hypothetical == (len(operands) == 1) || !hypothetical && call.Agent+call.Tool != "" {
+			return usageError{errors.New("name an event, or --agent and --tool")}
+		}
+		if err := json.Unmarshal([]byte(args), &call.Args); err != nil {
+			return usageError{fmt.Errorf("--args must be a JSON object: %w", err)}
+		}
+		return nil
+	}
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, operands []string) error {
 		var x client.Explanation
 		var err error
-		switch {
-		case len(operands) == 1 && call.Agent == "" && call.Tool == "":
+		if len(operands) == 1 {
 			x, err = c.WhyEvent(ctx, operands[0])
-		case len(operands) == 0 && call.Agent != "" && call.Tool != "":
-			if err := json.Unmarshal([]byte(args), &call.Args); err != nil {
-				return usageError{fmt.Errorf("--args must be a JSON object: %w", err)}
-			}
+		} else {
 			x, err = c.WhyCase(ctx, call)
-		default:
-			return usageError{errors.New("name an event, or --agent and --tool")}
 		}
 		if err != nil {
 			return err
@@ -94,6 +98,9 @@ func (a *app) printRules(title string, rules []client.Rule) {
 	for _, r := range rules {
 		colour, words := ruleWords(r)
 		where := inert(r.File, 0)
+		if r.Kind == "grant" {
+			where = ""
+		}
 		if r.Line > 0 {
 			where = fmt.Sprintf("%s.cedar:%d", where, r.Line)
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 
 	"charm.land/fang/v2"
 	"github.com/spf13/cobra"
@@ -60,10 +61,18 @@ func Main(ctx context.Context, opts Options) int {
 		return 0
 	case errors.As(err, &exit):
 		return exit.code
-	case errors.As(err, new(usageError)):
+	case wrongUse(err):
 		return 2
 	}
 	return 1
+}
+
+// wrongUse reports whether err is about how a command was called. Cobra's own
+// errors have no type.
+func wrongUse(err error) bool {
+	text := err.Error()
+	return errors.As(err, new(usageError)) || strings.HasPrefix(text, "unknown command ") || strings.HasPrefix(text, "required flag(s) ") ||
+		strings.HasPrefix(text, "if any flags in the group ")
 }
 
 type usageError struct{ error }

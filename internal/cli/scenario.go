@@ -126,7 +126,7 @@ func (s *showcase) whereNext(v verdict) {
 		case at.through != nil:
 			fmt.Fprintf(s.stdout, "  %s %s: %s was let out\n", s.paint(s.stdout, red, "NOT STOPPED"), at.what, at.tool)
 		case at.tried != nil:
-			how := "default deny: nothing allows it"
+			how := "by default deny (nothing allows it, so it is not even shown)"
 			if d := at.tried.Decision; d != nil && len(d.Policies)+len(d.Grants) > 0 {
 				how = by(*d)
 			}

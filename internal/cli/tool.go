@@ -66,13 +66,15 @@ func pinned(t client.Tool) string {
 func (a *app) tool(use, short string, fn func(ctx context.Context, c *client.Client, connection, tool string, rest []string) error) *cobra.Command {
 	words := strings.Fields(use)[1:]
 	cmd := &cobra.Command{Use: use, Short: short, Args: operands(words...), ValidArgsFunction: a.completeFirst(toolNames)}
-	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		connection, tool, err := splitTool(args[0])
 		if err != nil {
 			return err
 		}
-		return fn(ctx, c, connection, tool, args[1:])
-	})
+		return a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			return fn(ctx, c, connection, tool, args[1:])
+		})(cmd, args)
+	}
 	return cmd
 }
 
@@ -89,11 +91,10 @@ func (a *app) toolShow() *cobra.Command {
 }
 
 func indented(v jsontext.Value) string {
-	v = v.Clone()
-	if len(v) == 0 || v.Indent() != nil {
-		return string(v)
+	if len(v) == 0 {
+		return ""
 	}
-	return string(v)
+	return pretty(string(v))
 }
 
 func (a *app) toolEffect() *cobra.Command {

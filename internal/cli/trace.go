@@ -96,6 +96,7 @@ func traceOf(run string, entries []client.Entry) *trace {
 			if s := byCall[e.Event.Call]; s != nil {
 				s.ended(e)
 			}
+		case "run.started", "run.ended": // in the head
 		default:
 			t.Other = append(t.Other, e.Event)
 		}

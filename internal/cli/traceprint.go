@@ -3,8 +3,10 @@ package cli
 import (
 	"context"
 	"encoding/json/jsontext"
+	"encoding/json/v2"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -102,7 +104,7 @@ func (p printer) step(s *step, indent string, last bool) {
 	}
 	head := fmt.Sprintf("%s  %s", p.paint(colour, kind), p.paint(bold, inert(s.Tool, 0)))
 	if s.Kind == "tool" && !p.full {
-		head += " " + inert(s.Arguments, 120)
+		head += " " + brief(s.Arguments)
 	}
 	if s.Outcome != nil {
 		head += "  " + p.paint(dim, inert(outcome(*s.Outcome), 160))
@@ -155,12 +157,7 @@ func (p printer) decision(s *step, margin string) {
 	}
 	text := word
 	if d := s.Decision; d != nil {
-		if b := by(*d); b != "" {
-			text += " " + b
-		}
-		if d.Effect != "allow" && d.Reason != "" {
-			text += ": " + d.Reason
-		}
+		text = strings.TrimSuffix(text+" "+decided(*d), " ")
 		if d.Micros > 0 && p.full {
 			text += fmt.Sprintf(" (decided in %d µs)", d.Micros)
 		}
@@ -194,9 +191,22 @@ func (p printer) detail(margin, name, text, colour string) {
 	}
 }
 
+// brief is a JSON object for reading: long values are cut, all names are shown.
+func brief(args string) string {
+	var object map[string]jsontext.Value
+	if err := json.Unmarshal([]byte(args), &object); err != nil {
+		return inert(args, 120)
+	}
+	parts := make([]string, 0, len(object))
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		parts = append(parts, inert(name, 40)+"="+inert(string(object[name]), 60))
+	}
+	return strings.Join(parts, " ")
+}
+
 // pretty indents JSON and leaves the rest.
 func pretty(s string) string {
-	if v := jsontext.Value(s); s != "" && v.Indent() == nil {
+	if v := jsontext.Value(s); s != "" && v.Indent(jsontext.WithIndent("  ")) == nil {
 		return string(v)
 	}
 	return s

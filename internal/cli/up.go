@@ -66,6 +66,9 @@ func (f upFlags) load() (config.Config, error) {
 			environ = append(environ, "COUNTERSIGN_"+key+"="+value)
 		}
 	}
+	if _, set := os.LookupEnv("COUNTERSIGN_LOG_LEVEL"); f.example && !set {
+		environ = append(environ, "COUNTERSIGN_LOG_LEVEL=warn") // the story is on the same screen
+	}
 	if f.listen != "" { // the address others reach follows --listen, not an inherited variable
 		environ = append(environ, "COUNTERSIGN_URL=")
 	}
