@@ -28,6 +28,7 @@ import (
 var (
 	ErrOrigin    = fault.New(fault.Denied, "origin_refused", "requests from web pages of this origin are refused")
 	ErrMethod    = fault.New(fault.Unsupported, "method_not_allowed", "this endpoint takes POST; GET and DELETE only with a session of protocol 2025-11-25 or older")
+	ErrPath      = fault.New(fault.NotFound, "unknown_path", "there is nothing at this path; an MCP server is at /mcp/{connection}, all of them at /mcp")
 	ErrMedia     = fault.New(fault.Unsupported, "content_type", "send one JSON-RPC message as application/json")
 	ErrAccept    = fault.New(fault.Invalid, "accept", "accept both application/json and text/event-stream")
 	ErrMessage   = fault.New(fault.Invalid, "bad_message", "the message could not be understood")
@@ -127,6 +128,7 @@ func (f *Front) Close() {
 // Routes mounts the front on mux.
 func (f *Front) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("/mcp/{connection}", func(w http.ResponseWriter, r *http.Request) { f.serve(w, r, r.PathValue("connection")) })
+	mux.HandleFunc("/mcp/{connection}/{rest...}", f.nowhere)
 	mux.HandleFunc("/mcp", f.serveAll)
 	mux.HandleFunc("/mcp/{$}", f.serveAll)
 }
@@ -145,6 +147,17 @@ func (f *Front) serve(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	}
 	x.answer(answer)
+}
+
+// nowhere refuses what lies beneath a connection: there is nothing.
+func (f *Front) nowhere(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{f: f, w: w, r: r}
+	in, refused := f.incoming(r, r.PathValue("connection"), func(context.Context, identity.Caller) (*gateway.Call, error) { return nil, ErrPath })
+	if refused == nil {
+		_, err := f.o.Line.Serve(r.Context(), in)
+		refused = gateway.Refuse(err)
+	}
+	x.refuse(refused)
 }
 
 // incoming checks what can be checked before anyone knows who calls.

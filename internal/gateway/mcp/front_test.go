@@ -211,7 +211,7 @@ func TestBadRequests(t *testing.T) {
 		"unknown method":       {key, "/mcp/srv", `{"jsonrpc":"2.0","id":1,"method":"x/y"}`, nil, 200, "-32601"},
 		"unknown notification": {key, "/mcp/srv", `{"jsonrpc":"2.0","method":"x/y"}`, nil, 404, "-32601"},
 		"header mismatch":      {key, "/mcp/srv", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"pay",` + meta + `}}`, []string{"Mcp-Protocol-Version", "2026-07-28", "Mcp-Method", "tools/call", "Mcp-Name", "read"}, 400, "-32020"},
-		"unknown path":         {key, "/mcp/srv/x", `{}`, nil, 404, ""},
+		"unknown path":         {key, "/mcp/srv/x", `{}`, nil, 404, "unknown_path"},
 		"method":               {key, "/mcp/srv", ``, []string{"Mcp-Protocol-Version", "2026-07-28"}, 400, ""},
 	} {
 		r := h.raw(c.key, c.path, c.body, c.headers...)

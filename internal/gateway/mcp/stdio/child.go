@@ -56,7 +56,7 @@ func newChild(t *Transport, k key) *child {
 
 // starting reports whether the caller is the one who must start c; others wait
 // until it runs.
-func (c *child) starting(key) bool {
+func (c *child) starting() bool {
 	c.mu.Lock()
 	if !c.owner {
 		c.owner = true

@@ -197,7 +197,7 @@ func (x *request) child(modern bool, capabilities []byte) (*child, error) {
 	k := key{conn: x.call.Connection.Name, agent: x.call.Who.Agent.ID, modern: modern, spec: spec(x.call.Connection, capabilities)}
 	for {
 		c, wait, err := t.claim(k)
-		if err != nil || (c != nil && !c.starting(k)) {
+		if err != nil || (c != nil && !c.starting()) {
 			return c, err
 		}
 		if wait > 0 {
@@ -228,14 +228,13 @@ func (t *Transport) claim(k key) (*child, time.Duration, error) {
 		return c, 0, nil
 	}
 	siblings := 0
-	for other, c := range t.children {
+	for other := range t.children {
 		if other.conn != k.conn || other.agent != k.agent {
 			continue
 		}
 		if siblings++; siblings >= maxChildren {
 			return nil, 0, ErrMany
 		}
-		_ = c
 	}
 	if f := t.failures[failKey{k.conn, k.agent}]; f != nil {
 		if wait := f.until.Sub(t.o.Now()); wait > patience {
