@@ -148,6 +148,11 @@ func TestFilterModels(t *testing.T) {
 			"{ \"object\": \"list\",\n \"data\" : [{\"id\":\"ok-1\", \"x\":1.10},{\"y\":12345678901234567890,\"id\":\"ok-2\"}] , \"z\":null}"},
 		{"nothing left", `{"data":[{"id":"no"}]}`, `{"data":[]}`},
 		{"nothing there", `{"data":[]}`, `{"data":[]}`},
+		{"cursors", `{"data":[{"id":"no"},{"id":"ok-1"},{"id":"ok-2"},{"id":"nope"}],"first_id":"no","has_more":false,"last_id":"nope"}`,
+			`{"data":[{"id":"ok-1"},{"id":"ok-2"}],"first_id":"ok-1","has_more":false,"last_id":"ok-2"}`},
+		{"cursors of nothing", `{"first_id":"no","last_id":"no","data":[{"id":"no"}],"has_more":false}`, `{"first_id":null,"last_id":null,"data":[],"has_more":false}`},
+		{"the cursor to the next page", `{"data":[{"id":"ok-1"},{"id":"no"}],"first_id":"ok-1","last_id":"no","has_more":true}`,
+			`{"data":[{"id":"ok-1"}],"first_id":"ok-1","last_id":"no","has_more":true}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := llm.FilterModels([]byte(c.body), keep)
