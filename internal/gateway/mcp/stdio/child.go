@@ -313,10 +313,10 @@ func (c *child) line(r *bufio.Reader) ([]byte, error) {
 const writeTime = 10 * time.Second
 
 // write sends one message as one line. A newline in valid JSON can only be
-// white space.
+// white space. None is left at the end: there are servers that give up on it.
 func (c *child) write(ctx context.Context, message []byte) error {
-	line := append(bytes.Clone(message), '\n')
-	for i, b := range line[:len(message)] {
+	line := append(bytes.Clone(bytes.TrimRight(message, " \t\r\n")), '\n')
+	for i, b := range line[:len(line)-1] {
 		if b == '\n' || b == '\r' {
 			line[i] = ' '
 		}
