@@ -66,12 +66,16 @@ func post(ts *testscript.TestScript, neg bool, args []string) {
 	req.Header.Set("Authorization", "Bearer "+args[1])
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
+	req.Header.Set("Mcp-Session-Id", ts.Getenv("SESSION"))
+	if ts.Getenv("SESSION") == "" {
+		req.Header.Del("Mcp-Session-Id")
+	}
 	resp, err := http.DefaultClient.Do(req)
 	ts.Check(err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	ts.Check(err)
-	fmt.Fprintf(ts.Stdout(), "%d\n%s\n", resp.StatusCode, body)
+	fmt.Fprintf(ts.Stdout(), "%d\nsession %s\n%s\n", resp.StatusCode, resp.Header.Get("Mcp-Session-Id"), body)
 	if refused := resp.StatusCode >= 400; refused != neg {
 		ts.Fatalf("%s answered %s: %s", args[0], resp.Status, body)
 	}
@@ -93,6 +97,7 @@ func toolbox() {
 			return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: strings.ToUpper(x.Text)}}}, nil, nil
 		})
 	if err := s.Run(context.Background(), &mcp.StdioTransport{}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }

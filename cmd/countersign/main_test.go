@@ -30,7 +30,8 @@ import (
 //	capture VAR FILE REGEXP    set VAR to what the first group matches in FILE
 //	                           (or stdout, stderr)
 //	post PATH TOKEN FILE       send a file as JSON to $URL and print status and
-//	                           answer; with ! it must be refused
+//	                           answer; with ! it must be refused. It is part of
+//	                           the MCP session $SESSION if there is one
 //
 // and the program toolbox, an MCP server over stdio whose one tool has the
 // description that the file $TOOLBOX holds.

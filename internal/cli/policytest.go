@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"encoding/json/jsontext"
@@ -112,7 +113,7 @@ func readCases(path string) ([]client.Case, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
 	if err := dec.Decode(&found); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %s", path, plainYAML(err))
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("%s holds no cases", path)
@@ -127,6 +128,12 @@ func readCases(path string) ([]client.Case, error) {
 			Labels: f.Labels, RunLabels: f.RunLabels, RunCalls: f.RunCalls, RunAge: f.RunAge, Remote: f.Remote, Credential: f.Credential, OnBehalfOf: f.OnBehalfOf, Now: f.Now})
 	}
 	return cases, nil
+}
+
+// plainYAML is what a YAML error says, on one line and without names of ours.
+func plainYAML(err error) string {
+	text := strings.NewReplacer("yaml: unmarshal errors:\n", "", " in type cli.fileCase", "", " into []cli.fileCase", "", "\n", ";").Replace(err.Error())
+	return strings.Join(strings.Fields(text), " ")
 }
 
 func jsonArgs(args map[string]any) (map[string]jsontext.Value, error) {
