@@ -71,6 +71,25 @@ func (l *Lease) Acquire(ctx context.Context) (bool, error) {
 	return epoch > 0, nil
 }
 
+// Seize takes the lease from whoever holds it, whose work is fenced from then
+// on. It is for those who know otherwise that the holder is gone.
+func (l *Lease) Seize(ctx context.Context) error {
+	now := Clock(l.db.Dialect())
+	var epoch int64
+	err := l.db.Tx(ctx, func(tx *storage.Tx) error {
+		return tx.QueryRow(ctx, `INSERT INTO leases (name, holder, epoch, until) VALUES ($1, $2, 1, `+now+` + $3)
+			ON CONFLICT (name) DO UPDATE SET holder = $2, until = `+now+` + $3, epoch = leases.epoch + 1
+			RETURNING epoch`, l.name, l.holder, l.ttl.Microseconds()).Scan(&epoch)
+	})
+	if err != nil {
+		return storage.ErrUnavailable.With(err)
+	}
+	l.mu.Lock()
+	l.epoch = epoch
+	l.mu.Unlock()
+	return nil
+}
+
 // Renew extends the lease. ErrFenced if it is not ours.
 func (l *Lease) Renew(ctx context.Context) error {
 	return l.db.Tx(ctx, func(tx *storage.Tx) error { return l.Check(ctx, tx) })

@@ -67,6 +67,7 @@ type Service struct {
 
 	working  sync.Mutex // held by whoever moves the tree
 	tree     *tree      // as this process left it; nil: read it again
+	seized   bool       // the lease was taken from a dead process, once
 	held     bool       // the lease was ours when last used
 	seen     *tlog.Checkpoint
 	seenNote string
@@ -144,7 +145,7 @@ func (s *Service) Stop(ctx context.Context) error {
 	s.cancel = nil
 	s.mu.Unlock()
 	if cancel == nil {
-		return nil
+		return s.lease.Release(ctx) // Step may have taken it
 	}
 	cancel()
 	done := make(chan struct{})
@@ -154,6 +155,9 @@ func (s *Service) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	s.working.Lock()
+	defer s.working.Unlock()
+	s.held = false
 	return s.lease.Release(ctx)
 }
 
