@@ -101,7 +101,7 @@ func (s *slot) own(c *claim) {
 }
 
 // run commits what is queued until the log closes: everything there is, at
-// once, without waiting for more.
+// once, without waiting for more. Only an outcome alone lingers a moment.
 func (s *slot) run() {
 	defer s.log.background.Done()
 	for {
@@ -138,21 +138,14 @@ func (s *slot) gather() ([]*item, bool) {
 			bytes += it.entry.size()
 		}
 	}
-	for len(batch) == 0 {
-		select {
-		case it := <-s.in:
-			add(it)
-		case it := <-s.out:
-			add(it)
-		case <-s.log.stopping:
-			select {
-			case it := <-s.in:
-				add(it)
-			case it := <-s.out:
-				add(it)
-			default:
-				return nil, false
-			}
+	if len(batch) == 0 {
+		it, ok := s.first()
+		if !ok {
+			return nil, false
+		}
+		add(it)
+		if it.kind == outcome {
+			s.linger(add)
 		}
 	}
 	for len(batch) < maxBatch && bytes < maxBytes {
@@ -166,6 +159,44 @@ func (s *slot) gather() ([]*item, bool) {
 		}
 	}
 	return batch, true
+}
+
+// first waits for something to write. It reports false when there is nothing
+// left and the log closes.
+func (s *slot) first() (*item, bool) {
+	select {
+	case it := <-s.in:
+		return it, true
+	case it := <-s.out:
+		return it, true
+	case <-s.log.stopping:
+	}
+	select {
+	case it := <-s.in:
+		return it, true
+	case it := <-s.out:
+		return it, true
+	default:
+		return nil, false
+	}
+}
+
+// outcomeLinger is how long an outcome, for which nobody waits, may wait for an
+// event that shares its commit. Without it the commit of each outcome stands in
+// the way of the intent that follows.
+const outcomeLinger = 5 * time.Millisecond
+
+// linger waits for an event somebody waits for, for at most outcomeLinger. The
+// outcomes that come meanwhile stay in their queue.
+func (s *slot) linger(add func(*item)) {
+	timer := time.NewTimer(outcomeLinger)
+	defer timer.Stop()
+	select {
+	case it := <-s.in:
+		add(it)
+	case <-timer.C:
+	case <-s.log.stopping:
+	}
 }
 
 // commit makes batch durable and tells everybody who waits. It tries again

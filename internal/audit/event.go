@@ -36,57 +36,60 @@ const (
 
 // Actor is who did something.
 type Actor struct {
-	Kind ActorKind `json:"kind"`
 	ID   string    `json:"id,omitzero"`
+	Kind ActorKind `json:"kind"`
 	Name string    `json:"name,omitzero"`
 }
 
 // Person returns the actor for a user.
-func Person(id, name string) Actor { return Actor{KindUser, id, name} }
+func Person(id, name string) Actor { return Actor{Kind: KindUser, ID: id, Name: name} }
 
 // System is Countersign acting by itself.
 var System = Actor{Kind: KindSystem, Name: "countersign"}
+
+// The fields of events stand in the order of their names in JSON, so that
+// encoding them gives the canonical form (RFC 8785) at once; a test watches it.
 
 // Event is one entry of the log. It is small: arguments, prompts, answers and
 // results stand beside it as payloads, held by commitments. Names rather than
 // database keys, so that an exported log can be read alone.
 type Event struct {
-	Schema     int            `json:"schema"`
-	ID         string         `json:"id"`
-	Time       time.Time      `json:"time"` // UTC, microseconds
-	Type       Type           `json:"type"`
 	Actor      Actor          `json:"actor"`
-	OnBehalfOf []Actor        `json:"on_behalf_of,omitzero"` // principal chain, the user first
 	Agent      string         `json:"agent,omitzero"`
-	Owner      string         `json:"owner,omitzero"`
-	Team       string         `json:"team,omitzero"`
-	Stage      string         `json:"stage,omitzero"`
-	Credential string         `json:"credential,omitzero"` // identifier of the credential presented, never its value
-	Remote     string         `json:"remote,omitzero"`     // network address of the caller, without the port
-	Client     string         `json:"client,omitzero"`     // User-Agent, at most 200 bytes
-	Run        string         `json:"run,omitzero"`
 	Call       string         `json:"call,omitzero"`
+	Client     string         `json:"client,omitzero"` // User-Agent, at most 200 bytes
 	Connection string         `json:"connection,omitzero"`
-	Tool       string         `json:"tool,omitzero"`
-	Effect     string         `json:"effect,omitzero"`
-	Digest     string         `json:"digest,omitzero"` // hex SHA-256 of the exact bytes decided on
+	Credential string         `json:"credential,omitzero"` // identifier of the credential presented, never its value
 	Decision   *Decision      `json:"decision,omitzero"`
-	Outcome    *Outcome       `json:"outcome,omitzero"`
-	Payloads   []Commitment   `json:"payloads,omitzero"`
-	Labels     []string       `json:"labels,omitzero"`
-	Object     string         `json:"object,omitzero"` // what an administrative event is about: "agent/invoice-checker"
-	Reason     string         `json:"reason,omitzero"` // why a person did it, in their words
 	Detail     jsontext.Value `json:"detail,omitzero"` // a JSON object, per type
+	Digest     string         `json:"digest,omitzero"` // hex SHA-256 of the exact bytes decided on
+	Effect     string         `json:"effect,omitzero"`
+	ID         string         `json:"id"`
+	Labels     []string       `json:"labels,omitzero"`
+	Object     string         `json:"object,omitzero"`       // what an administrative event is about: "agent/invoice-checker"
+	OnBehalfOf []Actor        `json:"on_behalf_of,omitzero"` // principal chain, the user first
+	Outcome    *Outcome       `json:"outcome,omitzero"`
+	Owner      string         `json:"owner,omitzero"`
+	Payloads   []Commitment   `json:"payloads,omitzero"`
+	Reason     string         `json:"reason,omitzero"` // why a person did it, in their words
+	Remote     string         `json:"remote,omitzero"` // network address of the caller, without the port
+	Run        string         `json:"run,omitzero"`
+	Schema     int            `json:"schema"`
+	Stage      string         `json:"stage,omitzero"`
+	Team       string         `json:"team,omitzero"`
+	Time       time.Time      `json:"time"` // UTC, microseconds
+	Tool       string         `json:"tool,omitzero"`
+	Type       Type           `json:"type"`
 }
 
 // Decision is how policy decided and on whose rules.
 type Decision struct {
 	Effect   string   `json:"effect"` // allow, deny, hold
-	Policies []string `json:"policies,omitzero"`
 	Grants   []string `json:"grants,omitzero"`
+	Micros   int64    `json:"micros,omitzero"` // time the decision took
+	Policies []string `json:"policies,omitzero"`
 	Reason   string   `json:"reason,omitzero"`
 	Version  string   `json:"version,omitzero"` // digest of the policy set
-	Micros   int64    `json:"micros,omitzero"`  // time the decision took
 }
 
 // The ways a call ends.
@@ -100,22 +103,22 @@ const (
 
 // Outcome is how a forwarded call ended.
 type Outcome struct {
-	Status    string `json:"status"`
-	Code      int    `json:"code,omitzero"`       // HTTP status or JSON-RPC error code
-	Error     string `json:"error,omitzero"`      // one line, redacted
-	Micros    int64  `json:"micros,omitzero"`     // from receipt to the answer's last byte
-	FirstByte int64  `json:"first_byte,omitzero"` // microseconds from receipt to the answer's first byte
 	Bytes     int64  `json:"bytes,omitzero"`      // of the answer
+	Code      int    `json:"code,omitzero"`       // HTTP status or JSON-RPC error code
+	Digest    string `json:"digest,omitzero"`     // hex SHA-256 of the answer's bytes as passed on
+	Error     string `json:"error,omitzero"`      // one line, redacted
+	FirstByte int64  `json:"first_byte,omitzero"` // microseconds from receipt to the answer's first byte
+	Micros    int64  `json:"micros,omitzero"`     // from receipt to the answer's last byte
+	Status    string `json:"status"`
 	Usage     *Usage `json:"usage,omitzero"`
-	Digest    string `json:"digest,omitzero"` // hex SHA-256 of the answer's bytes as passed on
 }
 
 // Usage is what a model reported to have consumed, in tokens.
 type Usage struct {
-	Model  string `json:"model,omitzero"`
-	Input  int64  `json:"input"`
-	Output int64  `json:"output"`
 	Cached int64  `json:"cached,omitzero"`
+	Input  int64  `json:"input"`
+	Model  string `json:"model,omitzero"`
+	Output int64  `json:"output"`
 }
 
 // Payload is content that belongs to an event and stands beside it.
@@ -128,7 +131,7 @@ type Payload struct {
 // Commitment binds an event to a payload without containing it:
 // SHA-256(salt, redacted body). Erasing the body leaves the log verifiable.
 type Commitment struct {
-	Name   string `json:"name"`
 	Digest string `json:"digest"` // hex
-	Size   int64  `json:"size"`   // bytes of the whole before redaction
+	Name   string `json:"name"`
+	Size   int64  `json:"size"` // bytes of the whole before redaction
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"strings"
 	"time"
@@ -146,15 +145,12 @@ func (l *Log) seal(payloads []Payload) []sealed {
 	return out
 }
 
-// canonical serialises ev as RFC 8785 asks. Numbers in Detail are doubles
-// there: larger integers belong into strings.
+// canonical serialises ev as RFC 8785 asks: its fields are declared in that
+// order and Detail is canonical already. Numbers in Detail are doubles there:
+// larger integers belong into strings.
 func canonical(ev Event) ([]byte, error) {
-	raw, err := json.Marshal(ev)
+	v, err := json.Marshal(ev)
 	if err != nil {
-		return nil, ErrEvent.With(err)
-	}
-	v := jsontext.Value(raw)
-	if err := v.Canonicalize(); err != nil {
 		return nil, ErrEvent.With(err)
 	}
 	if len(v) > MaxRecord {

@@ -15,7 +15,7 @@ import (
 // Limits on what is kept of a call's content.
 const (
 	// CaptureCap is how many bytes of a prompt or an answer the log keeps.
-	CaptureCap = 64 << 10
+	CaptureCap = 16 << 10
 	// CaptureMargin is how many bytes beyond CaptureCap a front should hand over
 	// when there are more, so that a secret on the border is seen whole before
 	// the cut.

@@ -9,6 +9,7 @@ type Scanned struct {
 	Tools  []string
 	Args   jsontext.Value
 	Prompt []string
+	Kept   []string // of Prompt, what the log gets
 }
 
 func Scan(body []byte, dialectName, tool string) (Scanned, error) {
@@ -23,6 +24,9 @@ func Scan(body []byte, dialectName, tool string) (Scanned, error) {
 	s := Scanned{Model: q.model, Stream: q.stream, Tools: q.tools, Args: q.args(tool)}
 	for _, p := range q.prompt {
 		s.Prompt = append(s.Prompt, p.name+"="+string(body[p.start:p.end]))
+	}
+	for _, p := range prompt(body, q.prompt) {
+		s.Kept = append(s.Kept, string(p.Body))
 	}
 	return s, nil
 }

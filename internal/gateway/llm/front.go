@@ -211,15 +211,30 @@ func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
 	return nil
 }
 
-// prompt returns the parts of body that the log keeps, without copying them.
+// prompt returns the parts of body that the log keeps.
 func prompt(body []byte, spans []span) []audit.Payload {
 	payloads := make([]audit.Payload, 0, len(spans))
 	for _, s := range spans {
-		whole := body[s.start:s.end:s.end]
-		payloads = append(payloads, audit.Payload{
-			Name: s.name, Size: int64(len(whole)),
-			Body: whole[:min(len(whole), gateway.CaptureCap+gateway.CaptureMargin)],
-		})
+		payloads = append(payloads, audit.Payload{Name: s.name, Size: int64(s.end - s.start), Body: newest(body, s)})
 	}
 	return payloads
+}
+
+// newest returns what the log keeps of a value. Clients send the whole
+// conversation again with each request, so of a long one its last messages are
+// kept: what is new. The digest in the event is that of the whole request.
+func newest(body []byte, s span) []byte {
+	const limit = gateway.CaptureCap
+	whole := body[s.start:s.end:s.end]
+	if len(whole) <= limit || len(s.parts) == 0 {
+		return whole[:min(len(whole), limit+gateway.CaptureMargin)]
+	}
+	last := len(s.parts) - 1
+	from := s.parts[last]
+	for i := last; i >= 0 && s.end-s.parts[i] < limit; i-- {
+		from = s.parts[i]
+	}
+	kept := make([]byte, 0, min(s.end-from, limit+gateway.CaptureMargin)+1)
+	kept = append(kept, '[')
+	return append(kept, body[from:min(s.end, from+cap(kept)-1)]...)
 }

@@ -36,6 +36,7 @@ type request struct {
 type span struct {
 	name       string
 	start, end int
+	parts      []int // where each element of an array begins
 }
 
 // scanner reads bodies. It is pooled: the decoder's buffers are the cost of a
@@ -125,19 +126,42 @@ func (s *scanner) member(name string) (err error) {
 	case "tools":
 		err = s.toolNames(name)
 	case "system", "prompt":
-		var v jsontext.Value
-		if v, err = s.dec.ReadValue(); err == nil {
-			end := int(s.dec.InputOffset())
-			s.q.prompt = append(s.q.prompt, span{s.fields[name], end - len(v), end})
-		}
+		err = s.prompt(s.fields[name])
 	default:
 		err = s.dec.SkipValue()
 	}
 	return err
 }
 
+// prompt notes where a value stands that the log keeps, and, of an array, where
+// its elements do.
+func (s *scanner) prompt(name string) error {
+	if s.dec.PeekKind() != '[' {
+		v, err := s.dec.ReadValue()
+		end := int(s.dec.InputOffset())
+		s.q.prompt = append(s.q.prompt, span{name: name, start: end - len(v), end: end})
+		return err
+	}
+	if _, err := s.dec.ReadToken(); err != nil {
+		return err
+	}
+	p := span{name: name, start: int(s.dec.InputOffset()) - 1}
+	for s.dec.PeekKind() != ']' {
+		v, err := s.dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		p.parts = append(p.parts, int(s.dec.InputOffset())-len(v))
+	}
+	_, err := s.dec.ReadToken()
+	p.end = int(s.dec.InputOffset())
+	s.q.prompt = append(s.q.prompt, p)
+	return err
+}
+
 // toolNames reads the names of the tools in an array: every name that a tool
-// goes by, or its type if it has none (the provider's own tools).
+// goes by, and its type if the provider runs it: an invented name must not hide
+// that. A provider's connection to an MCP server counts as the tool "mcp" too.
 func (s *scanner) toolNames(field string) error {
 	switch s.dec.PeekKind() {
 	case 'n':
@@ -192,12 +216,15 @@ func (s *scanner) tool(field string) error {
 		return s.dec.SkipValue()
 	})
 	switch {
-	case err != nil || named:
+	case err != nil:
 		return err
-	case kind == "":
+	case field == "mcp_servers[]": // its name is the sender's own choice
+		s.q.tools = append(s.q.tools, "mcp")
+	case kind == "" && !named:
 		return errField.Say("%s: names neither a tool nor a type", field)
+	case kind != "" && (!named || kind != "function" && kind != "custom"):
+		s.q.tools = append(s.q.tools, kind)
 	}
-	s.q.tools = append(s.q.tools, kind)
 	return nil
 }
 

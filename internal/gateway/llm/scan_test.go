@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/llm"
 )
 
@@ -27,8 +28,9 @@ func TestScanReadsWhatPolicyDecidesOn(t *testing.T) {
 		{"no tools is not nothing", "openai", "chat.completions", `{"tools":[],"model":"m"}`, `{"model":"m","stream":false,"tools":[]}`},
 		{"nulls", "openai", "chat.completions", `{"tools":null,"max_tokens":null,"n":null,"stream":null,"model":"m"}`, `{"model":"m","stream":false}`},
 		{"embeddings", "openai", "embeddings", `{"model":"m","input":["a"],"stream":true}`, `{"model":"m"}`},
-		{"messages", "anthropic", "messages", `{"model":"c","max_tokens":10,"system":"s","messages":[],"tools":[{"name":"t","input_schema":{}},{"type":"bash_1","name":"bash"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["t","bash"]}`},
-		{"the provider's own MCP", "anthropic", "messages", `{"model":"c","max_tokens":10,"mcp_servers":[{"type":"url","name":"evil","url":"https://x"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["evil"]}`},
+		{"messages", "anthropic", "messages", `{"model":"c","max_tokens":10,"system":"s","messages":[],"tools":[{"name":"t","input_schema":{}},{"type":"bash_1","name":"bash"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["t","bash","bash_1"]}`},
+		{"a type behind a name", "openai", "responses", `{"model":"m","input":"x","tools":[{"type":"mcp","name":"f","server_url":"https://x"}]}`, `{"model":"m","stream":false,"tools":["f","mcp"]}`},
+		{"the provider's own MCP", "anthropic", "messages", `{"model":"c","max_tokens":10,"mcp_servers":[{"type":"url","name":"evil","url":"https://x"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["evil","mcp"]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := llm.Scan([]byte(c.body), c.dialect, c.tool)
@@ -229,4 +231,41 @@ func chat(size int) []byte {
 
 func sizeName(n int) string {
 	return map[int]string{1 << 10: "1KB", 2 << 10: "2KB", 32 << 10: "32KB", 256 << 10: "256KB"}[n]
+}
+
+// Of a long conversation the log keeps the end, as a document of its own.
+func TestTheNewestMessagesAreKept(t *testing.T) {
+	message := func(n int, size int) string {
+		return `{"role":"user","content":"` + strings.Repeat(string(rune('a'+n)), size) + `"}`
+	}
+	for _, c := range []struct {
+		name     string
+		messages []string
+		kept     []string
+	}{
+		{"short: all of it", []string{message(0, 10), message(1, 10)}, []string{message(0, 10), message(1, 10)}},
+		{"long: the end", []string{message(0, 9<<10), message(1, 9<<10), message(2, 4<<10)}, []string{message(1, 9<<10), message(2, 4<<10)}},
+		{"nothing at all", nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := llm.Scan([]byte(`{"model":"m","messages": [ `+strings.Join(c.messages, " , ")+` ] }`), "openai", "chat.completions")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var kept, want []jsontext.Value
+			if err := json.Unmarshal([]byte(got.Kept[0]), &kept); err != nil {
+				t.Fatalf("%v: %.80s", err, got.Kept[0])
+			}
+			for _, m := range c.kept {
+				want = append(want, jsontext.Value(m))
+			}
+			if !slices.EqualFunc(kept, want, func(a, b jsontext.Value) bool { return bytes.Equal(a, b) }) {
+				t.Errorf("kept %d messages, want %d", len(kept), len(want))
+			}
+		})
+	}
+	huge, err := llm.Scan([]byte(`{"model":"m","messages":[`+message(0, 10)+`,`+message(1, 90<<10)+`]}`), "openai", "chat.completions")
+	if err != nil || !strings.HasPrefix(huge.Kept[0], `[{"role":"user","content":"bbbb`) || len(huge.Kept[0]) > gateway.CaptureCap+gateway.CaptureMargin+1 {
+		t.Errorf("of one huge message %d bytes are kept: %.60s (%v)", len(huge.Kept[0]), huge.Kept[0], err)
+	}
 }

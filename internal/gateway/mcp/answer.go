@@ -68,8 +68,13 @@ func (x *exchange) event(e wire.Event) ([]byte, error) {
 	if e.ID != "" {
 		x.resumes = true
 	}
-	if len(e.Data) == 0 || !jsontext.Value(e.Data).IsValid(jsontext.AllowDuplicateNames(true)) {
+	if len(e.Data) == 0 {
 		return e.Raw, nil
+	}
+	// A client that is more lenient than we are would read what we cannot look
+	// at: a list with one byte of broken UTF-8, say.
+	if !jsontext.Value(e.Data).IsValid(jsontext.AllowDuplicateNames(true)) {
+		return nil, errors.New("the upstream sent an event that is not JSON")
 	}
 	out, err := x.message(e.Data)
 	switch {
@@ -85,6 +90,9 @@ func (x *exchange) event(e wire.Event) ([]byte, error) {
 // is b itself unless something in it is not for this agent.
 func (x *exchange) message(b []byte) ([]byte, error) {
 	whole := wire.Whole(b)
+	if b[whole.Start] != '{' { // some clients take a batch apart: each message in it would pass unseen
+		return nil, errors.New("the upstream answered with something other than one message")
+	}
 	result := wire.Find(b, whole, "result")
 	failure := wire.Find(b, whole, "error")
 	if !result.Present() && !failure.Present() {
@@ -99,7 +107,11 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 	if !result.Present() {
 		return b, nil
 	}
-	out, err := x.f.filter(x.r.Context(), x.who, x.conn, x.method, x.modern, b)
+	method := x.method
+	if !bytes.Equal(wire.Find(b, whole, "id").Of(b), x.id()) {
+		method = "" // clients match answers by id alone: this one may be to anything
+	}
+	out, err := x.f.filter(x.r.Context(), x.who, x.conn, method, x.modern, b)
 	if err != nil {
 		return nil, err
 	}

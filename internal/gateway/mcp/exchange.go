@@ -137,10 +137,14 @@ func (x *exchange) header() (http.Header, error) {
 		h.Del(wire.HeaderSession)
 		return h, nil
 	}
-	token := h.Get(wire.HeaderSession)
-	if token == "" {
+	tokens := h.Values(wire.HeaderSession)
+	if len(tokens) == 0 {
 		return h, nil
 	}
+	if len(tokens) > 1 { // none of them may reach the upstream unopened
+		return nil, ErrSession
+	}
+	token := tokens[0]
 	session, ok := x.f.openFor(x.who, x.conn, "session", token)
 	if !ok {
 		return nil, ErrSession
@@ -187,7 +191,7 @@ func (x *exchange) resolve() (connections.Tool, jsontext.Value, error) {
 		name = connections.Protocol + "response"
 	}
 	t, ok := x.f.o.Registry.Tool(x.conn.Name, name)
-	if !ok || (x.modern && removed[x.method]) || (x.msg.Kind == wire.Notification) != strings.HasPrefix(x.method, "notifications/") {
+	if !ok || (x.msg.Kind == wire.Request && ours[x.method]) || (x.modern && removed[x.method]) || (x.msg.Kind == wire.Notification) != strings.HasPrefix(x.method, "notifications/") {
 		status := http.StatusOK // older clients give up on a 404
 		if x.modern || x.msg.Kind == wire.Notification {
 			status = http.StatusNotFound
@@ -201,6 +205,9 @@ func (x *exchange) resolve() (connections.Tool, jsontext.Value, error) {
 	}
 	return t, x.arguments(), nil
 }
+
+// ours are the names that we gave to what is no method on the wire.
+var ours = map[string]bool{"response": true, "session/delete": true}
 
 // removed are methods that the newer era replaced by subscriptions/listen.
 var removed = map[string]bool{"resources/subscribe": true, "resources/unsubscribe": true}
