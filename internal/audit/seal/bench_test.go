@@ -3,7 +3,10 @@ package seal_test
 import (
 	"fmt"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/storage"
@@ -76,5 +79,48 @@ func BenchmarkSeal(b *testing.B) {
 			b.ReportMetric(float64(b.N)*lanes*each/b.Elapsed().Seconds(), "events/s")
 			b.ReportMetric(float64(peak)/(1<<20), "MiB-heap")
 		})
+	}
+}
+
+// BenchmarkAppend shows what sealing costs whoever records: the same appends
+// without and with it, a checkpoint a second.
+func BenchmarkAppend(b *testing.B) {
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": storagetest.SQLite, "postgres": storagetest.Postgres} {
+		for _, sealing := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/sealing=%v", name, sealing), func(b *testing.B) {
+				db := storagetest.Open(b, dsn(b))
+				l := openLog(b, db)
+				o := options(b)
+				o.Every = time.Second
+				s := open(b, db, l, o)
+				if sealing {
+					if err := s.Start(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.SetParallelism(16)
+				var mu sync.Mutex
+				var all []time.Duration
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					var mine []time.Duration
+					for pb.Next() {
+						began := time.Now()
+						if _, err := l.Append(b.Context(), audit.Event{Type: "test.done", Actor: person}); err != nil {
+							b.Error(err)
+							return
+						}
+						mine = append(mine, time.Since(began))
+					}
+					mu.Lock()
+					all = append(all, mine...)
+					mu.Unlock()
+				})
+				b.StopTimer()
+				slices.Sort(all)
+				b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-us")
+				b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-us")
+			})
+		}
 	}
 }

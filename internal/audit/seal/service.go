@@ -166,10 +166,20 @@ const (
 	lookEvery = 500 * time.Millisecond // other replicas' events, and a dead leader, are found this way
 	gatherFor = 20 * time.Millisecond  // after an event, wait for its neighbours
 	batchSize = 16 << 10               // records sealed in one transaction
+	thinEvery = 10 * time.Minute
+	keepAll   = 24 * time.Hour // of checkpoints; older ones are thinned out to one an hour
+	thinBatch = 2000           // removed at a time: SQLite has one writer
 )
 
 func (s *Service) run(ctx context.Context) {
+	thinned := time.Now()
 	for ctx.Err() == nil {
+		if time.Since(thinned) > thinEvery && s.leads() {
+			thinned = time.Now()
+			if _, err := s.Thin(ctx); err != nil && ctx.Err() == nil {
+				s.o.Logger.Warn("old checkpoints cannot be thinned out", "error", err)
+			}
+		}
 		changed := s.log.Changed()
 		began := time.Now()
 		n, err := s.Step(ctx)
@@ -195,6 +205,12 @@ func (s *Service) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// Thin removes some checkpoints that are older than a day and not cosigned,
+// keeping the last of each hour, and returns how many. It runs by itself.
+func (s *Service) Thin(ctx context.Context) (int64, error) {
+	return s.store.thin(ctx, s.o.Now().Add(-keepAll), thinBatch)
 }
 
 func pause(ctx context.Context, d time.Duration) {

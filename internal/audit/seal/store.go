@@ -283,3 +283,22 @@ func (s store) lanesAt(ctx context.Context, size int64) (map[int64]int64, error)
 	}
 	return out, nil
 }
+
+// thin removes checkpoints older than before, except the last of each hour and
+// those with cosignatures, at most limit of them. What they said stays
+// provable: the tree yields the root at any size.
+func (s store) thin(ctx context.Context, before time.Time, limit int) (int64, error) {
+	var n int64
+	err := s.db.Tx(ctx, func(tx *storage.Tx) error {
+		res, err := tx.Exec(ctx, `DELETE FROM checkpoints WHERE size IN (
+			SELECT size FROM (SELECT size, at, lead(at) OVER (ORDER BY size) AS following FROM checkpoints WHERE at < $1) AS c
+			WHERE c.following / 3600000000 = c.at / 3600000000 AND NOT EXISTS (SELECT 1 FROM cosignatures AS k WHERE k.size = c.size)
+			ORDER BY size LIMIT $2)`, storage.Micros(before), limit)
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	return n, err
+}
