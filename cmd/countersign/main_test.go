@@ -62,6 +62,7 @@ func scripts(t *testing.T, store func(*testscript.Env) error) {
 			env.Setenv("HOME", home)
 			env.Setenv("XDG_CONFIG_HOME", home+"/.config")
 			env.Setenv("NO_COLOR", "1")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector sleeps a second at every exit
 			if err := os.MkdirAll(home, 0o700); err != nil {
 				return err
 			}
@@ -146,7 +147,7 @@ func findBinary(ts *testscript.TestScript) string {
 // environ is the script's environment.
 func environ(ts *testscript.TestScript) []string {
 	var env []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME", "NO_COLOR", "COUNTERSIGN_STORE", "HELPDESK_TOKEN", "MODEL_KEY"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME", "NO_COLOR", "GORACE", "COUNTERSIGN_STORE", "HELPDESK_TOKEN", "MODEL_KEY"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}
