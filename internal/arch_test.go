@@ -31,6 +31,7 @@ storage < storage/storagetest
 # the ledger: knows nobody
 id, fault, storage, job < audit
 audit, rest, job < audit/search
+audit, audit/tlog, rest, job < audit/seal
 audit, rest, job, audit/tlog < audit/seal
 
 # the rooms
@@ -47,7 +48,7 @@ gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors
 client, audit/tlog, config, example < cli
-config, manifest, audit/search, gateway/llm, gateway/mcp, example < server
+config, manifest, audit/search, audit/seal, gateway/llm, gateway/mcp, example < server
 server, cli < cmd/countersign
 `
 

@@ -35,9 +35,18 @@ type Config struct {
 	URL string `yaml:"url"`
 	// Key seals every secret: a key file's path or a gocloud.dev/secrets URL.
 	// Default DATA/key.
-	Key    string `yaml:"key"`
-	Log    Log    `yaml:"log"`
-	Limits Limits `yaml:"limits"`
+	Key string `yaml:"key"`
+	// Witnesses cosign the log's checkpoints (C2SP tlog-witness). In the file
+	// only.
+	Witnesses []Witness `yaml:"witnesses"`
+	Log       Log       `yaml:"log"`
+	Limits    Limits    `yaml:"limits"`
+}
+
+// Witness is somebody else who vouches for the log's checkpoints.
+type Witness struct {
+	URL string `yaml:"url"` // submission prefix
+	Key string `yaml:"key"` // verifier key of its cosignatures (C2SP signed-note)
 }
 
 // Log says how the process reports about itself (not the ledger).
@@ -101,6 +110,9 @@ func fromEnviron(v reflect.Value, prefix string, env map[string]string) error {
 	for i := range v.NumField() {
 		key := prefix + "_" + strings.ToUpper(v.Type().Field(i).Tag.Get("yaml"))
 		field := v.Field(i)
+		if field.Kind() == reflect.Slice {
+			continue
+		}
 		if field.Kind() == reflect.Struct {
 			if err := fromEnviron(field, key, env); err != nil {
 				return err

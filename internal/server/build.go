@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/seal"
 	"github.com/countersign/countersign/internal/audit/search"
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
@@ -30,12 +32,14 @@ import (
 type house struct {
 	cfg     config.Config
 	version string
+	logger  slog.Handler
 
 	db          *storage.DB
 	watch       *storage.Watcher
 	scanner     *inspection.Scanner
 	log         *audit.Log
 	search      *search.Service
+	seal        *seal.Service
 	findings    *findings.Service
 	secrets     *secrets.Service
 	identity    *identity.Service
@@ -74,7 +78,7 @@ func (h *house) close(log *slog.Logger) {
 // build opens the store and builds each room. What was built is closed again
 // if a later part fails.
 func build(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (*house, error) {
-	h := &house{cfg: cfg, version: version}
+	h := &house{cfg: cfg, version: version, logger: log.Handler()}
 	for _, step := range []struct {
 		name string
 		fn   func(context.Context, *slog.Logger) error
@@ -211,7 +215,37 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	}
 	h.search = s
 	h.onClose("search", s.Stop)
+	return h.startSealing(ctx, log)
+}
+
+// startSealing builds the Merkle tree over the log from here on. The newest
+// checkpoint stands beside the database too, so that an old copy of the
+// database is noticed.
+func (h *house) startSealing(ctx context.Context, log *slog.Logger) error {
+	sealer, err := seal.NewSealer(h.secrets.Derive("log/key/v1"))
+	if err != nil {
+		return err
+	}
+	o := seal.Options{Sealer: sealer, HeadFile: filepath.Join(h.cfg.Data, "checkpoint"), Logger: log, Alert: h.alert}
+	for _, w := range h.cfg.Witnesses {
+		o.Witnesses = append(o.Witnesses, seal.Witness(w))
+	}
+	if h.seal, err = seal.New(ctx, h.db, h.log, o); err != nil {
+		return err
+	}
+	if err := h.seal.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("sealing", h.seal.Stop)
 	return nil
+}
+
+// alert makes a finding of what is wrong with the log.
+func (h *house) alert(ctx context.Context, a seal.Alert) {
+	f := findings.Finding{Rule: a.Rule, Severity: "critical", Object: a.Object, Title: a.Title, Detail: a.Detail}
+	if err := h.findings.Open(ctx, f); err != nil {
+		slog.New(h.logger).ErrorContext(ctx, "a finding could not be recorded", "rule", a.Rule, "title", a.Title, "error", err)
+	}
 }
 
 // buildAPI mounts every room's operations.
@@ -223,7 +257,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	}
 	mux := http.NewServeMux()
 	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.connections, h.policy, h.secrets, h.findings, h.search, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
 		room.Routes(api)
 	}
 	h.api = mux

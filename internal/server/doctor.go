@@ -34,7 +34,7 @@ func (h *house) Routes(api *rest.API) {
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/doctor", Summary: "Check the server's health", Tag: "server"},
 		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*Report, error) {
 			r := &Report{Version: h.version, Time: time.Now().UTC().Format(time.RFC3339)}
-			for _, look := range []func(context.Context) Check{h.checkStore, h.checkView, h.checkFiles, h.checkPolicies, h.checkTools, h.checkFindings} {
+			for _, look := range []func(context.Context) Check{h.checkStore, h.checkView, h.checkFiles, h.checkPolicies, h.checkTools, h.checkSeal, h.checkFindings} {
 				r.Checks = append(r.Checks, look(ctx))
 			}
 			return r, nil
@@ -104,6 +104,28 @@ func (h *house) checkTools(context.Context) Check {
 	c.Detail = fmt.Sprintf("%d tools pinned", total-waiting)
 	if waiting > 0 {
 		c.Status, c.Detail, c.Fix = "warn", fmt.Sprintf("%d tools changed or are new, and are refused", waiting), "countersign tool list --status drifted, then tool diff and tool accept"
+	}
+	return c
+}
+
+// sealLag is how many records may wait for the next checkpoint before that is
+// worth a word.
+const sealLag = 100_000
+
+func (h *house) checkSeal(ctx context.Context) Check {
+	c := Check{ID: "seal", Name: "Merkle tree", Status: "ok"}
+	st, err := h.seal.Status(ctx)
+	switch {
+	case err != nil:
+		c.Status, c.Detail = "fail", fault.Public(err).Message
+	case st.Blocked != "":
+		c.Status, c.Detail, c.Fix = "fail", st.Blocked, "find out what was lost; then countersign log accept-rollback --reason ..."
+	case st.Error != "":
+		c.Status, c.Detail, c.Fix = "fail", st.Error, "see the server's own log"
+	case st.Behind > sealLag:
+		c.Status, c.Detail = "warn", fmt.Sprintf("%d records sealed, %d wait", st.Size, st.Behind)
+	default:
+		c.Detail = fmt.Sprintf("%d records sealed, %d wait for the next checkpoint", st.Size, st.Behind)
 	}
 	return c
 }

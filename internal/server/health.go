@@ -17,7 +17,19 @@ func (h *house) mountLine(mux *http.ServeMux) {
 	h.mcp.Routes(tools)
 	mux.Handle("/mcp", tools)
 	mux.Handle("/mcp/", tools)
+	mux.Handle("/log/", h.seal.Handler(h.mayRead))
 	mux.Handle("/", http.HandlerFunc(front))
+}
+
+// mayRead reports whether a request comes from a signed-in person: entry
+// bundles hold the events themselves.
+func (h *house) mayRead(r *http.Request) bool {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return false
+	}
+	_, err := h.identity.AuthenticateUser(r.Context(), token)
+	return err == nil
 }
 
 // raw sends model requests on before any mux has changed their path.
@@ -38,7 +50,7 @@ func front(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
 		w.WriteHeader(http.StatusNotFound)
 	}
-	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPI     /api/openapi.json\nhealth  /healthz /readyz /metrics\n")
+	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPI     /api/openapi.json\nlog     /log/checkpoint /log/tile/...\nhealth  /healthz /readyz /metrics\n")
 }
 
 // mountHealth mounts liveness (the process answers), readiness (a call could

@@ -89,7 +89,7 @@ func listen(cfg config.Config, log *slog.Logger, at map[string]http.Handler) (do
 			return nil, fmt.Errorf("cannot listen on %s: %w (another server? choose an address with --listen)", addr, err)
 		}
 		d := &door{listener: l, server: &http.Server{
-			Handler:           handler,
+			Handler:           bounded(handler, cfg.Limits.ReadTimeout),
 			ReadHeaderTimeout: 10 * time.Second,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    cfg.Limits.HeaderBytes,
@@ -102,6 +102,19 @@ func listen(cfg config.Config, log *slog.Logger, at map[string]http.Handler) (do
 		}
 	}
 	return ds, nil
+}
+
+// bounded gives every request's body a time by which it must have come, also
+// one that nobody reads: net/http drains it before a refusal is sent, and who
+// never sends it, without any credential, would hold a connection for good. A
+// front that reads a body sets its own limit.
+func bounded(next http.Handler, within time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within)) // a server's connection has one
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (d *door) serve() error {
