@@ -166,6 +166,7 @@ const (
 	lookEvery = 500 * time.Millisecond // other replicas' events, and a dead leader, are found this way
 	gatherFor = 20 * time.Millisecond  // after an event, wait for its neighbours
 	batchSize = 16 << 10               // records sealed in one transaction
+	batchLite = 4 << 10                // the same on SQLite, whose one writer also records events
 	thinEvery = 10 * time.Minute
 	keepAll   = 24 * time.Hour // of checkpoints; older ones are thinned out to one an hour
 	thinBatch = 2000           // removed at a time: SQLite has one writer
@@ -190,7 +191,7 @@ func (s *Service) run(ctx context.Context) {
 		switch {
 		case err != nil:
 			pause(ctx, lookEvery)
-		case n >= batchSize:
+		case n >= s.batch():
 			if s.db.Dialect() == storage.SQLite {
 				pause(ctx, time.Since(began)/4) // one writer: recording comes first
 			}
@@ -205,6 +206,14 @@ func (s *Service) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// batch returns how many records are sealed in one transaction.
+func (s *Service) batch() int {
+	if s.db.Dialect() == storage.SQLite {
+		return batchLite
+	}
+	return batchSize
 }
 
 // Thin removes some checkpoints that are older than a day and not cosigned,

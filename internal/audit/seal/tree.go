@@ -200,7 +200,7 @@ func (s *Service) collect(ctx context.Context, end audit.Cursor) (*batch, error)
 	t := s.tree
 	b := &batch{was: t.head, b: t.b.Clone(), lanes: map[int64]laneEnd{}}
 	fresh := slices.DeleteFunc(slices.Sorted(maps.Keys(end)), func(lane int64) bool { return end[lane] <= t.lanes[lane].sn })
-	left := int64(batchSize)
+	left := int64(s.batch())
 	for i, lane := range fresh {
 		from := t.lanes[lane]
 		n := min(end[lane]-from.sn, max(1, left/int64(len(fresh)-i)))
