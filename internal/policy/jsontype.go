@@ -29,8 +29,9 @@ type argType struct {
 	nullable bool
 	elem     *argType
 	fields   map[string]*argField
-	required []string // sorted names of fields that must be there
-	closed   bool     // other names are refused
+	folded   map[string]string // names of fields by what they are without case
+	required []string          // sorted names of fields that must be there
+	closed   bool              // other names are refused
 }
 
 type argField struct {
@@ -277,7 +278,7 @@ func (t *typer) object(k *keywords, nullable bool, path string, depth int) *argT
 	if len(k.Required) > 0 && json.Unmarshal(k.Required, &required) != nil {
 		required = nil // draft 3 wrote booleans; the upstream will check
 	}
-	typ := &argType{kind: recordArg, nullable: nullable, fields: make(map[string]*argField, len(members))}
+	typ := &argType{kind: recordArg, nullable: nullable, fields: make(map[string]*argField, len(members)), folded: make(map[string]string, len(members))}
 	// allOf, anyOf and the like may declare further names, so only a plain
 	// object is closed; the upstream checks what we let pass.
 	typ.closed = string(k.AdditionalProperties) == "false" && len(k.PatternProperties) == 0 &&
@@ -296,7 +297,7 @@ func (t *typer) object(k *keywords, nullable bool, path string, depth int) *argT
 		if name == "__entity" || name == "__extn" { // Cedar's JSON form reserves them
 			f.typ = &argType{}
 		}
-		typ.fields[name] = f
+		typ.fields[name], typ.folded[fold(name)] = f, name
 	}
 	for _, name := range required {
 		if f := typ.fields[name]; f != nil && !slices.Contains(typ.required, name) {

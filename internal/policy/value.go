@@ -238,11 +238,18 @@ func (r *argReader) unknown(typ *argType, name string) error {
 		r.path = append(r.path, name)
 		return r.fail("is not in the tool's schema, which forbids others")
 	}
+	if known, ok := typ.folded[fold(name)]; ok {
+		r.path = append(r.path, known)
+		return r.fail("is there under a name that differs only in case: programs disagree about whether it counts")
+	}
 	if err := r.count(); err != nil {
 		return err
 	}
 	return r.skip()
 }
+
+// fold returns the same for names that readers who ignore case take for one.
+func fold(name string) string { return strings.ToLower(strings.ToUpper(name)) }
 
 func (r *argReader) missing(typ *argType, m types.RecordMap) error {
 	for _, name := range typ.required {

@@ -201,3 +201,17 @@ func cedarString(s string) string {
 	}
 	return b.String() + `"`
 }
+
+// A schema that allows further names does not let one pass that an upstream
+// which ignores case would take for a name that policy reads.
+func TestNamesThatDifferOnlyInCase(t *testing.T) {
+	const open = `{"type":"object","properties":{"amount":{"type":"integer"},"kind":{"type":"string"},"to":{"type":"object","properties":{"iban":{"type":"string"}}}}}`
+	for _, args := range []string{`{"Amount":5}`, `{"amount":1,"AMOUNT":5}`, `{"\u0041mount":5}`, "{\"\u212aind\":\"x\"}", `{"to":{"Iban":"x"}}`} {
+		if d := sees(t, open, args, "true"); d.Effect != policy.Deny || !strings.Contains(d.Reason, "only in case") {
+			t.Errorf("%s: %v %s", args, d.Effect, d.Reason)
+		}
+	}
+	if d := sees(t, open, `{"note":"x","amounts":3}`, "true"); d.Effect != policy.Allow {
+		t.Errorf("another name: %s", d.Reason)
+	}
+}
