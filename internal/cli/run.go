@@ -116,9 +116,9 @@ func supervise(ctx context.Context, cmd *exec.Cmd) error {
 }
 
 // hidden are the variables of the person that a governed program must not
-// inherit: their own token, and provider keys that would go around the line.
-var hidden = []string{"COUNTERSIGN_TOKEN", "COUNTERSIGN_URL", "COUNTERSIGN_DATA", "OPENAI_API_KEY", "OPENAI_BASE_URL",
-	"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}
+// inherit, beside all of Countersign's own (their token, the store with its
+// password, the key): provider keys that would go around the line.
+var hidden = []string{"OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}
 
 func runEnvironment(ctx context.Context, c *client.Client, f runFlags, run client.RunToken) ([]string, error) {
 	connections, err := c.Connections(ctx)
@@ -128,7 +128,7 @@ func runEnvironment(ctx context.Context, c *client.Client, f runFlags, run clien
 	var env []string
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
-		if !contains(hidden, name) {
+		if !strings.HasPrefix(strings.ToUpper(name), "COUNTERSIGN_") && !contains(hidden, name) {
 			env = append(env, kv)
 		}
 	}
