@@ -186,6 +186,20 @@ func TestAFlippedByteOfAnExportIsLocated(t *testing.T) {
 	}
 }
 
+func TestAnExportReplacedWithItsChainsIsFound(t *testing.T) {
+	p := publish(t, 100)
+	forged := &published{grown: &grown{}, vkey: p.vkey, witness: p.witness, checkpoint: p.checkpoint}
+	for i, e := range p.entries {
+		if i == 50 {
+			e = []byte(`{"n":-1}`)
+		}
+		forged.entries, forged.leaves = append(forged.entries, e), append(forged.leaves, tlog.LeafHash(e))
+	}
+	if _, err := tlog.VerifyExport(bytes.NewReader(forged.export(t)), p.trust(), nil); err == nil || !strings.Contains(err.Error(), "another root") {
+		t.Error(err)
+	}
+}
+
 func TestAFlippedByteOfAProofIsFound(t *testing.T) {
 	p := publish(t, 1000)
 	b := p.proof(t, 777)
@@ -332,4 +346,16 @@ func TestAServerMayNotRewrite(t *testing.T) {
 	if _, _, err := tlog.VerifyServer(p.fetch, []byte(signed(t, tlog.Checkpoint{Origin: origin, Size: 900, Root: older}, s)), p.trust(), nil); err == nil || !strings.Contains(err.Error(), "shrunk") {
 		t.Error(err)
 	}
+}
+
+func BenchmarkVerifyExport(b *testing.B) {
+	p := publish(b, 100_000)
+	export := p.export(b)
+	b.SetBytes(int64(len(export)))
+	for b.Loop() {
+		if _, err := tlog.VerifyExport(bytes.NewReader(export), p.trust(), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*100_000/b.Elapsed().Seconds(), "records/s")
 }
