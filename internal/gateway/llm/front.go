@@ -2,6 +2,7 @@ package llm
 
 import (
 	"context"
+	"encoding/json/jsontext"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -182,11 +183,19 @@ func (x *exchange) sees(who identity.Caller, c connections.Connection) bool {
 func (x *exchange) usable(who identity.Caller, c connections.Connection, model string) bool {
 	for _, name := range x.dialect.generating {
 		tool, ok := x.f.o.Registry.Tool(c.Name, name)
-		if ok && x.f.o.Gateway.Would(who, c, tool, modelArgs(name, model)).Effect != policy.Deny {
-			return true
+		// A policy may demand a limit, so a model that is usable within one is usable.
+		for _, q := range []request{{model: model}, modest(model)} {
+			if ok && x.f.o.Gateway.Would(who, c, tool, q.args(name)).Effect != policy.Deny {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// modest asks for the least that can be asked of a model.
+func modest(model string) request {
+	return request{model: model, maxTokens: jsontext.Value("1"), n: jsontext.Value("1"), hasTools: true}
 }
 
 // generate is a call with a body that names a model.
