@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/mcp/wire"
@@ -161,6 +162,7 @@ func (x *exchange) answer(a *gateway.Answer) {
 	control := http.NewResponseController(x.w)
 	for {
 		if n > 0 {
+			_ = control.SetWriteDeadline(time.Now().Add(writeTime)) // who reads nothing must not hold the upstream; test recorders have none
 			if _, werr := x.w.Write(buf[:n]); werr != nil {
 				return // the client went away; Close tells the upstream
 			}

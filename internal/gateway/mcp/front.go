@@ -67,6 +67,8 @@ const (
 	maxAnswer = 16 << 20
 	// bodyTime is how long a client may take to send its body.
 	bodyTime = 30 * time.Second
+	// writeTime is how long a client may take to accept a piece of an answer.
+	writeTime = time.Minute
 	// idleAnswer is how long a stream that answers a request may be silent.
 	idleAnswer = 10 * time.Minute
 )
