@@ -199,3 +199,29 @@ func TestOurOwnNamesAreNoMethods(t *testing.T) {
 		t.Errorf("%d of them reached the upstream", len(l.headers))
 	}
 }
+
+// A list shows what an agent may use, no more and no less: also where a policy
+// demands something of the call that a list does not have.
+func TestModelsListedAreThoseUsableWithinLimits(t *testing.T) {
+	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"object":"list","data":[{"id":"small"},{"id":"large"}]}`)
+	}))
+	defer upstream.Close()
+	key := p.company(t)
+	p.model(t, "up", "openai", upstream.URL, "list-secret-0123456789")
+	p.api(t, "PUT", "/policies/limits", map[string]any{"text": `@id("limited") forbid (principal, action == Action::"up/chat.completions", resource)
+unless { context.args has max_tokens && context.args.max_tokens <= 100 && context.args.model == "small" };
+@id("nothing-else") forbid (principal, action in [Action::"up/responses", Action::"up/embeddings"], resource);`}, nil)
+	req, _ := http.NewRequest("GET", p.url+"/llm/up/v1/models", nil)
+	req.Header.Set("Authorization", "Bearer "+key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), `[{"id":"small"}]`) {
+		t.Errorf("%s %s", resp.Status, b)
+	}
+}
