@@ -173,7 +173,7 @@ func (s *showcase) perform(ctx context.Context, t task, lines func(string)) (str
 		_, _ = io.Copy(io.Discard, read) // after a line that is too long
 	}()
 	err = p.wait()
-	write.Close()
+	_ = write.Close() // never fails
 	<-printed
 	if err != nil {
 		return run.Run, fmt.Errorf("%s ended with an error: %w (countersign log trace %s)", t.agent, err, run.Run)

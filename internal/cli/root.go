@@ -37,7 +37,6 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	url    string
-	token  string
 	output string // table, json
 	reason string
 }

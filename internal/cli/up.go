@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -105,8 +106,8 @@ func (a *app) up(ctx context.Context, c config.Config, f upFlags) error {
 	})
 	cancel()
 	<-finished
-	if example != nil && ctx.Err() != nil && example == context.Canceled {
-		example = nil
+	if errors.Is(example, context.Canceled) {
+		example = nil // it was interrupted, which is how it ends
 	}
 	if err != nil {
 		return err
