@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) logCommand() *cobra.Command {
-	return group("log", "Watch, search, trace and verify what happened", a.logTail(), a.logSearch(), a.logShow(), a.logTrace(), a.logVerify(), a.logRebuild())
+	return group("log", "Watch, search, trace and verify what happened", a.logTail(), a.logSearch(), a.logShow(), a.logTrace(),
+		a.logVerify(), a.logProve(), a.logExport(), a.logKey(), a.logStatus(), a.logAcceptRollback(), a.logRebuild())
 }
 
 // querySyntax is shown with every command that takes a query.
@@ -258,34 +259,6 @@ func refusal(detail jsontext.Value) (code, reason string) {
 		return "", ""
 	}
 	return d.Code, d.Reason
-}
-
-func (a *app) logVerify() *cobra.Command {
-	cmd := &cobra.Command{Use: "verify", Short: "Verify the log from its first event; exit 1 if anything was changed", Args: operands(),
-		Long: `Has the server walk every lane of the log and check numbering, hash chain, payload commitments and head: whatever was deleted, changed,
-reordered or cut off is named. Erased payloads are not errors: their commitments stand.`}
-	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-		var v client.Verification
-		err := a.waiting("verifying the log", func() (err error) {
-			v, err = c.VerifyLog(ctx)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if a.output == "json" {
-			if err := a.printJSON(v); err != nil {
-				return err
-			}
-		} else {
-			a.printVerification(v)
-		}
-		if !v.OK {
-			return exitError{1}
-		}
-		return nil
-	})
-	return cmd
 }
 
 func (a *app) printVerification(v client.Verification) {
