@@ -41,6 +41,8 @@ func TestCheck(t *testing.T) {
 		"grant's id":          {"^@id(\"grant:x\") permit (principal, action, resource);", "grants"},
 		"id twice":            {"@id(\"x\") permit (principal, action, resource);\n^@id(\"x\") permit (principal, action, resource);", "two policies"},
 		"id of another file":  {"^@id(\"all\") permit (principal, action, resource);", "also used in test"},
+		"a long path":         {"permit (principal, action, resource) when { context has a" + strings.Repeat(".a", 128) + "^.a };", "follow each other"},
+		"not not":             {"permit (principal, action, resource) when { " + strings.Repeat("!", 128) + "^!true };", "follow each other"},
 		"too deep":            {"permit (principal, action, resource) when { " + strings.Repeat("(", 62) + "(^(" + strings.Repeat(")", 64) + " };", "nested deeper"},
 		"empty set":           {"^permit (principal, action in [], resource);", "empty set"},
 	} {

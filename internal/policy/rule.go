@@ -19,6 +19,7 @@ import (
 const (
 	MaxPolicyText  = 256 << 10 // bytes
 	maxNesting     = 64        // brackets; the parser and evaluator recurse
+	maxChain       = 128       // attributes and operators in a row; the validator takes the square of it, for each tool
 	maxAdvice      = 500       // bytes
 	maxHoldPeriod  = 30 * 24 * time.Hour
 	maxQuorum      = 20
@@ -106,9 +107,9 @@ func parseFile(name, text string) ([]*rule, []Problem) {
 	case strings.ContainsRune(text, 0) || strings.ToValidUTF8(text, "") != text:
 		return nil, []Problem{{File: name, Message: "the file is not UTF-8 text"}}
 	}
-	if at, ok := tooDeep(text); ok {
+	if at, why := tooDeep(text); why != "" {
 		p := src.at(at)
-		p.Message = fmt.Sprintf("brackets are nested deeper than %d levels", maxNesting)
+		p.Message = why
 		return nil, []Problem{p}
 	}
 	list, err := cedar.NewPolicyListFromBytes(name, []byte(text))
@@ -151,10 +152,11 @@ func syntaxProblem(src *source, err error) Problem {
 	return p
 }
 
-// tooDeep finds where brackets are nested too deep. It ignores strings and
+// tooDeep finds where brackets are nested too deep, or operators that nest
+// without brackets follow each other for too long, and says so. It ignores strings and
 // comments only so far as they are well-formed; elsewhere it may refuse more.
-func tooDeep(text string) (int, bool) {
-	depth := 0
+func tooDeep(text string) (int, string) {
+	depth, chain := 0, 0
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
 		case '"':
@@ -169,15 +171,21 @@ func tooDeep(text string) (int, bool) {
 					i++
 				}
 			}
+		case '.', '!', '+', '-', '*':
+			if chain++; chain > maxChain {
+				return i, fmt.Sprintf("more than %d attributes or operators follow each other", maxChain)
+			}
+		case ';', ',', '&', '|':
+			chain = 0
 		case '(', '[', '{':
 			if depth++; depth > maxNesting {
-				return i, true
+				return i, fmt.Sprintf("brackets are nested deeper than %d levels", maxNesting)
 			}
 		case ')', ']', '}':
 			depth = max(depth-1, 0)
 		}
 	}
-	return 0, false
+	return 0, ""
 }
 
 // The annotations that mean something.
