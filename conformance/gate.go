@@ -86,14 +86,14 @@ func openRooms(ctx context.Context, g *gate, dir string, logger *slog.Logger) (*
 	}
 	g.closes = append(g.closes, func() { _ = db.Close() })
 	r := &rooms{watch: storage.NewWatcher(db, logger), scanner: inspection.New()}
-	if r.log, err = audit.Open(ctx, db, audit.Options{Redactor: r.scanner, Logger: logger}); err != nil {
-		return nil, err
-	}
-	g.closes = append(g.closes, func() { _ = r.log.Close(ctx) })
 	keeper, err := secrets.OpenKeeper(ctx, filepath.Join(dir, "key"))
 	if err != nil {
 		return nil, err
 	}
+	if r.log, err = audit.Open(ctx, db, audit.Options{Redactor: r.scanner, Keeper: keeper, Logger: logger}); err != nil {
+		return nil, err
+	}
+	g.closes = append(g.closes, func() { _ = r.log.Close(ctx) })
 	if r.secrets, err = secrets.New(db, r.log, r.watch, keeper, secrets.Options{Matcher: r.scanner.Known(), Logger: logger}); err != nil {
 		return nil, err
 	}

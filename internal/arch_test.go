@@ -20,7 +20,7 @@ const module = "github.com/countersign/countersign/"
 // when a build breaks it, move the code or argue for a new line in docs/design,
 // never add a line to make the build pass.
 const order = `
-NONE < id, fault, config, client, audit/tlog, inspection, gateway/llm/openai, gateway/llm/anthropic, example
+NONE < id, fault, config, client, audit/tlog, inspection, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest
 
 # the cellar
 fault < storage
@@ -73,6 +73,7 @@ var only = map[string][]string{
 	"github.com/tidwall":              {},
 	"testing":                         {"storage/storagetest", "secrets/leaktest"},
 	"github.com/countersign/countersign/internal/storage/storagetest": {},
+	"github.com/countersign/countersign/internal/audit/audittest":     {},
 }
 
 // handlers names the files of a room that may import net/http.

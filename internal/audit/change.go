@@ -89,9 +89,15 @@ func (l *Log) chainChange(ctx context.Context, tx *Tx) error {
 			changeLane, at, ev.ID, string(ev.Type), ev.Call, ev.Run, ev.Agent, storage.Micros(ev.Time), chain[:], e.record); err != nil {
 			return fmt.Errorf("record a change: %w", err)
 		}
-		for j, p := range e.payloads {
-			if _, err := tx.Exec(ctx, `INSERT INTO payloads (lane, sn, n, name, salt, body) VALUES ($1, $2, $3, $4, $5, $6)`,
-				changeLane, at, j, p.name, p.salt, p.body); err != nil {
+		for j := range e.payloads {
+			p := &e.payloads[j]
+			k, err := tx.log.keys.getTx(ctx, tx.Tx, p.owner)
+			if err != nil {
+				return fmt.Errorf("record a change: %w", err)
+			}
+			p.lock(k, ev.ID)
+			if _, err := tx.Exec(ctx, `INSERT INTO payloads (lane, sn, n, name, key, body) VALUES ($1, $2, $3, $4, $5, $6)`,
+				changeLane, at, j, p.name, p.key, p.buf); err != nil {
 				return fmt.Errorf("record a change: %w", err)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
@@ -38,7 +39,7 @@ func victim(dsn string) error {
 	if err != nil {
 		return err
 	}
-	l, err := audit.Open(ctx, db, audit.Options{Redactor: masker{secret}})
+	l, err := audit.Open(ctx, db, audit.Options{Redactor: masker{secret}, Keeper: audittest.Keeper("k")})
 	if err != nil {
 		return err
 	}

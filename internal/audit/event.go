@@ -123,15 +123,28 @@ type Usage struct {
 
 // Payload is content that belongs to an event and stands beside it.
 type Payload struct {
-	Name string // "arguments", "prompt", "answer", "result"
-	Body []byte // redacted by the Log before it is stored
-	Size int64  // of the whole, when Body is only its beginning; 0 means len(Body)
+	Name    string // "arguments", "prompt", "answer", "result"
+	Body    []byte // redacted by the Log before it is stored
+	Size    int64  // of the whole, when Body is only its beginning; 0 means len(Body)
+	Subject string // the person it is about, when known: under their key it is erased with them. Only a keyed digest of it is stored, of its lower case
+	Level   Level  // how much of it is kept; empty means Redacted
 }
+
+// Level says how much of a payload is kept.
+type Level string
+
+// The levels of capture.
+const (
+	Full     Level = "full"     // all but secrets known by value; patterns are not looked for
+	Redacted Level = "redacted" // without what looks like a secret
+	Digest   Level = "digest"   // size and commitment alone
+)
 
 // Commitment binds an event to a payload without containing it:
 // SHA-256(salt, redacted body). Erasing the body leaves the log verifiable.
 type Commitment struct {
-	Digest string `json:"digest"` // hex
+	Digest string `json:"digest"`         // hex
+	Level  Level  `json:"level,omitzero"` // empty: redacted
 	Name   string `json:"name"`
 	Size   int64  `json:"size"` // bytes of the whole before redaction
 }

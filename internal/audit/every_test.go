@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
@@ -24,7 +25,7 @@ func everyString(t *testing.T, s string) audit.Event {
 // The bytes of a record are canonical without having been sorted: a field that
 // is declared out of order, or a text that is escaped otherwise, shows here.
 func TestRecordsAreCanonical(t *testing.T) {
-	log := open(t, storagetest.Open(t, storagetest.SQLite(t)), audit.Options{Redactor: unchanged{}})
+	log := open(t, storagetest.Open(t, storagetest.SQLite(t)), audit.Options{Redactor: unchanged{}, Keeper: audittest.Keeper("k")})
 	ev := everyString(t, "<&>\u2028\u007f\t\n\"\\é\U0001F600\x01")
 	ev.Type = "test.recorded"
 	ev.Detail = jsontext.Value(`{"b":1.50,"a":["\u00e9<",{"z":null,"y":true}]}`)

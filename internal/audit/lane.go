@@ -373,6 +373,9 @@ func (l *Log) keep() {
 		if l.db.Dialect() != storage.Postgres {
 			continue
 		}
+		if err := l.keys.refresh(l.closing); err != nil && l.closing.Err() == nil {
+			l.o.Logger.Warn("whether keys were destroyed cannot be seen", "error", err)
+		}
 		if err := l.renew(l.closing); err != nil && l.closing.Err() == nil {
 			l.o.Logger.Warn("the log's lanes cannot be renewed", "error", err)
 		}
@@ -404,7 +407,7 @@ func (l *Log) renew(ctx context.Context) error {
 
 // unavailable gives err a kind if it has none.
 func unavailable(err error) error {
-	if fault.KindOf(err) != fault.Internal {
+	if err == nil || fault.KindOf(err) != fault.Internal {
 		return err
 	}
 	return storage.ErrUnavailable.With(err)

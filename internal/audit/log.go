@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,13 +25,24 @@ var (
 	ErrNotFound   = fault.New(fault.NotFound, "no_such_event", "no such event in the log")
 	ErrUnrecorded = fault.New(fault.Internal, "unrecorded_change", "a change was refused because it recorded no event")
 	ErrNoRedactor = fault.New(fault.Invalid, "no_redactor", "the log does not open without a redactor: secrets would be written")
+	ErrNoKeeper   = fault.New(fault.Invalid, "no_keeper", "the log does not open without a keeper: payloads would be written in plain")
+	ErrKeeper     = fault.New(fault.Invalid, "wrong_log_key", "the key does not open the log's payloads: use the key that this database was made with (key in the configuration, or the file key in the data directory)")
+	ErrErasure    = fault.New(fault.Invalid, "bad_erasure", "say what to erase: a subject, an agent or a run, one of them")
+	ErrNothing    = fault.New(fault.NotFound, "nothing_to_erase", "the log keeps no payloads of this")
+	ErrReason     = fault.New(fault.Invalid, "reason_required", "say why: give a reason of at most 1000 characters (--reason)")
+	ErrHold       = fault.New(fault.Invalid, "bad_hold", "a legal hold names an agent, a run or a time, or several of them")
+	ErrNoHold     = fault.New(fault.NotFound, "no_such_hold", "no such legal hold stands; list them with released ones included")
+	ErrHeld       = fault.New(fault.Conflict, "on_hold", "a legal hold keeps some of this; nothing was erased")
+	ErrRetention  = fault.New(fault.Invalid, "bad_retention", "payloads are kept for 1 to 36500 days")
 	ErrInUse      = fault.New(fault.Conflict, "store_in_use", "another process uses this database file; stop it, or use PostgreSQL to run several")
 	ErrNotDurable = fault.New(fault.Invalid, "store_not_durable", "PostgreSQL runs with synchronous_commit=off and would lose acknowledged events; set it to on for this database or user")
 	ErrBroken     = fault.New(fault.Internal, "log_broken", "the log's head does not match its records; run countersign log verify")
 )
 
 // Redactor replaces secrets. It may return b itself when there are none, must
-// not change b, and keeps valid JSON valid.
+// not change b, and keeps valid JSON valid. One that also has RedactKnown, with
+// the same promise, replaces with it the secrets it knows by value and nothing
+// else: payloads of level Full pass through that alone.
 type Redactor interface {
 	Redact(b []byte) []byte
 }
@@ -38,10 +50,13 @@ type Redactor interface {
 // Options of a Log.
 type Options struct {
 	Redactor Redactor         // required
+	Keeper   Keeper           // required: seals the key that seals the payloads' keys
 	Now      func() time.Time // nil means time.Now
 	Logger   *slog.Logger     // nil discards
 	Lanes    int              // committers of this process; 0 means 1 on SQLite, 4 on PostgreSQL
-	Holder   string           // names this process in the lanes table, for people
+	// Alert is told, in the change that causes it, what someone must see; nil: nobody.
+	Alert  func(ctx context.Context, tx *Tx, a Alert) error
+	Holder string // names this process in the lanes table, for people
 }
 
 // Bounds of what waits to be committed.
@@ -63,6 +78,7 @@ type Log struct {
 	holder string
 	file   *fileLock
 	lite   *liteWriter
+	keys   *keyring
 	slots  []*slot
 	next   atomic.Uint32
 
@@ -80,6 +96,9 @@ type Log struct {
 	closeErr   error
 	background sync.WaitGroup
 
+	forgetMu sync.Mutex
+	onForget []func(context.Context, *storage.Tx, []Place) error
+
 	room    *semaphore.Weighted // bytes of queued outcomes
 	dropped atomic.Int64        // events that Later let go
 	wake    broadcast
@@ -92,6 +111,9 @@ type Log struct {
 func Open(ctx context.Context, db *storage.DB, o Options) (*Log, error) {
 	if o.Redactor == nil {
 		return nil, ErrNoRedactor
+	}
+	if o.Keeper == nil {
+		return nil, ErrNoKeeper
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -127,6 +149,13 @@ func (l *Log) start(ctx context.Context) error {
 	if err := l.ensureChangeLane(ctx); err != nil {
 		return err
 	}
+	var err error
+	if l.keys, err = openKeyring(ctx, l.db, l.o.Keeper, l.o.Now); err != nil {
+		return err
+	}
+	if err := l.ensureRetention(ctx); err != nil {
+		return err
+	}
 	for range l.o.Lanes {
 		c, err := l.claimLane(ctx)
 		if err != nil {
@@ -141,8 +170,9 @@ func (l *Log) start(ctx context.Context) error {
 		l.background.Add(1)
 		go s.run()
 	}
-	l.background.Add(1)
+	l.background.Add(2)
 	go l.keep()
+	go l.retain()
 	return nil
 }
 
@@ -263,6 +293,9 @@ func (l *Log) append(ctx context.Context, k kind, ev Event, p []Payload) (result
 	if err != nil {
 		return result{}, nil, err
 	}
+	if err := l.lockNow(ctx, e); err != nil {
+		return result{}, nil, err
+	}
 	it := &item{entry: e, kind: k, done: make(chan result, 1)}
 	if err := l.put(ctx, it); err != nil {
 		return result{}, nil, err
@@ -277,6 +310,23 @@ func (l *Log) append(ctx context.Context, k kind, ev Event, p []Payload) (result
 		res = <-it.done // the committer was faster
 	}
 	return res, it, res.err
+}
+
+// lockNow encrypts e's payloads. The first payload of an agent or subject waits
+// for its key to be made, but not for a store known to be down.
+func (l *Log) lockNow(ctx context.Context, e *entry) error {
+	if l.lockReady(e) {
+		return nil
+	}
+	switch {
+	case l.closing.Err() != nil:
+		return ErrClosed
+	case !l.works():
+		return storage.ErrUnavailable
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	return l.lockAll(ctx, e)
 }
 
 // put hands it to a committer that works.
@@ -298,6 +348,11 @@ func (l *Log) put(ctx context.Context, it *item) error {
 	case <-l.closing.Done():
 		return ErrClosed
 	}
+}
+
+// works reports whether a committer works.
+func (l *Log) works() bool {
+	return slices.ContainsFunc(l.slots, func(s *slot) bool { return !s.down.Load() })
 }
 
 // pick returns the next committer in turn that works, nil if none does.
@@ -366,13 +421,52 @@ func (l *Log) putOutcome(it *item) {
 		return
 	}
 	l.gate.RLock()
-	defer l.gate.RUnlock()
+	if l.lockReady(it.entry) {
+		defer l.gate.RUnlock()
+		l.queueOutcome(it)
+		return
+	}
+	go func() { // a key must be made first, and nobody waits for the disk
+		defer l.gate.RUnlock()
+		l.lockOutcome(it)
+		l.queueOutcome(it)
+	}()
+}
+
+func (l *Log) queueOutcome(it *item) {
 	s := l.slotOf(it)
+	select {
+	case s.out <- it:
+		return
+	default:
+	}
 	select {
 	case s.out <- it:
 	case <-l.closing.Done():
 		l.room.Release(it.weight)
 		l.o.Logger.Warn("an outcome came after the log closed; it becomes unknown", "call", it.entry.ev.Call)
+	}
+}
+
+// lockOutcome makes the keys that an outcome's payloads need. It tries until
+// the log closes; then the outcome goes without them rather than in plain.
+func (l *Log) lockOutcome(it *item) {
+	for delay := 20 * time.Millisecond; ; delay = min(2*delay, 500*time.Millisecond) {
+		ctx, cancel := context.WithTimeout(l.abort, commitTimeout)
+		err := l.lockAll(ctx, it.entry)
+		cancel()
+		if err == nil {
+			return
+		}
+		if l.closing.Err() != nil {
+			l.o.Logger.Error("the payloads of an outcome were not kept: no key could be made for them", "call", it.entry.ev.Call, "error", err)
+			it.entry = it.entry.drop()
+			return
+		}
+		select {
+		case <-l.closing.Done():
+		case <-time.After(delay):
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -32,7 +33,7 @@ func options(t testing.TB) audit.Options {
 	if testing.Verbose() {
 		h = slog.NewTextHandler(t.Output(), nil)
 	}
-	return audit.Options{Redactor: masker{secret}, Logger: slog.New(h)}
+	return audit.Options{Redactor: masker{secret}, Keeper: audittest.Keeper("k"), Logger: slog.New(h)}
 }
 
 func open(t testing.TB, db *storage.DB, o audit.Options) *audit.Log {
@@ -222,6 +223,9 @@ func TestBadEventsAreRefused(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
 		if _, err := audit.Open(ctx, db, audit.Options{}); !errors.Is(err, audit.ErrNoRedactor) {
+			t.Error(err)
+		}
+		if _, err := audit.Open(ctx, db, audit.Options{Redactor: masker{secret}}); !errors.Is(err, audit.ErrNoKeeper) {
 			t.Error(err)
 		}
 		l := open(t, db, options(t))

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -20,7 +19,8 @@ type Record struct {
 	Lane, SN int64
 	Raw      []byte            // the exact bytes that are hashed
 	Chain    []byte            // the lane's chain after this record
-	Payloads map[string][]byte // bodies by name, for readers that ask for them; an erased one is missing
+	Payloads map[string][]byte // bodies by name, for readers that ask for them; one that was erased, or never kept, is missing
+	Damaged  []string          // names of payloads that are there but are not what was written
 }
 
 // Query selects events. Empty fields select everything. Run and Call are found
@@ -204,31 +204,34 @@ func (l *Log) LoadPayloads(ctx context.Context, recs []Record) error {
 }
 
 func (l *Log) payloadSpan(ctx context.Context, lane int64, span [2]int64, to map[[2]int64]*Record) error {
-	rows, err := l.db.Query(ctx, `SELECT sn, name, body FROM payloads WHERE lane = $1 AND sn BETWEEN $2 AND $3 AND salt IS NOT NULL ORDER BY sn, n`, lane, span[0], span[1])
-	if err != nil {
-		return storage.ErrUnavailable.With(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var sn int64
-		var name string
-		var body []byte
-		if err := rows.Scan(&sn, &name, &body); err != nil {
-			return storage.ErrUnavailable.With(err)
-		}
-		r := to[[2]int64{lane, sn}]
+	return l.bodies(ctx, lane, span[0]-1, span[1], func(b bodyRow) {
+		r := to[[2]int64{lane, b.sn}]
 		if r == nil {
-			continue
+			return
 		}
-		if r.Payloads == nil {
-			r.Payloads = map[string][]byte{}
+		body, state := b.open(r.Event.ID)
+		switch state {
+		case bodyErased:
+		case bodyWhole:
+			if level := levelOf(r.Event.Payloads, b.n); level == Digest {
+				return
+			}
+			if r.Payloads == nil {
+				r.Payloads = map[string][]byte{}
+			}
+			r.Payloads[b.name] = body
+		default:
+			l.o.Logger.Error("a payload cannot be read; run countersign log verify", "event", r.Event.ID, "payload", b.name, "problem", state)
+			r.Damaged = append(r.Damaged, b.name)
 		}
-		r.Payloads[name] = bytes.Clone(body)
+	})
+}
+
+func levelOf(c []Commitment, n int64) Level {
+	if n < 0 || n >= int64(len(c)) {
+		return ""
 	}
-	if err := rows.Err(); err != nil {
-		return storage.ErrUnavailable.With(err)
-	}
-	return nil
+	return c[n].Level
 }
 
 // Cursor is a position in the log: per lane, the last record seen. The zero

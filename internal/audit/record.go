@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -72,15 +73,19 @@ type entry struct {
 	payloads []sealed
 }
 
+// sealed is a payload on its way to the disk. buf is nonce, salt and body; then,
+// once it is locked under a key, nonce and ciphertext.
 type sealed struct {
-	name       string
-	salt, body []byte
+	name  string
+	owner owner
+	key   int64 // 0 until it is locked
+	buf   []byte
 }
 
 func (e *entry) size() int64 {
 	n := len(e.record)
 	for _, p := range e.payloads {
-		n += len(p.body)
+		n += len(p.buf)
 	}
 	return int64(n)
 }
@@ -100,18 +105,10 @@ func (l *Log) prepare(ev Event, payloads []Payload) (*entry, error) {
 	if !validType(ev.Type) {
 		return nil, ErrEvent.Say("the event type %q is not a noun, a dot and a past participle", cut(clean(string(ev.Type)), 64))
 	}
-	e := &entry{payloads: l.seal(payloads)}
-	ev.Payloads = make([]Commitment, len(payloads))
-	for i, p := range e.payloads {
-		size := payloads[i].Size
-		if size == 0 {
-			size = int64(len(payloads[i].Body))
-		}
-		sum := Commit(p.salt, p.body)
-		ev.Payloads[i] = Commitment{Name: p.name, Digest: hex.EncodeToString(sum[:]), Size: size}
-	}
-	if len(payloads) == 0 {
-		ev.Payloads = nil
+	e := &entry{}
+	var err error
+	if e.payloads, ev.Payloads, err = l.capture(payloads); err != nil {
+		return nil, err
 	}
 	if err := l.redactEvent(&ev); err != nil {
 		return nil, err
@@ -121,28 +118,117 @@ func (l *Log) prepare(ev Event, payloads []Payload) (*entry, error) {
 		return nil, err
 	}
 	e.ev, e.record, e.leaf = ev, record, LeafHash(record)
+	for i := range e.payloads {
+		e.payloads[i].owner = l.keys.owner(ev.Agent, payloads[i].Subject)
+	}
 	return e, nil
 }
 
-func (l *Log) seal(payloads []Payload) []sealed {
+// knownRedactor is a Redactor that can leave out its patterns.
+type knownRedactor interface {
+	RedactKnown(b []byte) []byte
+}
+
+const nonceSize = 12 // of AES-GCM
+
+// capture redacts payloads, as far as their levels ask, and commits to them.
+func (l *Log) capture(payloads []Payload) ([]sealed, []Commitment, error) {
 	if len(payloads) == 0 {
-		return nil
+		return nil, nil, nil
 	}
-	out := make([]sealed, len(payloads))
-	salts := make([]byte, saltSize*len(payloads))
-	rand.Read(salts) // crypto/rand.Read never fails
+	out, commitments := make([]sealed, len(payloads)), make([]Commitment, len(payloads))
 	for i, p := range payloads {
-		body := l.o.Redactor.Redact(p.Body)
-		if len(body) > MaxPayload {
+		redact := l.o.Redactor.Redact
+		switch p.Level {
+		case "", Redacted, Digest:
+		case Full:
+			if known, ok := l.o.Redactor.(knownRedactor); ok {
+				redact = known.RedactKnown
+			}
+		default:
+			return nil, nil, ErrEvent.Say("a payload is kept full, redacted or digest, not %.20q", string(p.Level))
+		}
+		body := redact(p.Body)
+		if len(body) > MaxPayload && p.Level != Digest {
 			body = body[:MaxPayload]
 		}
-		if body == nil {
-			body = []byte{}
+		name := cut(clean(string(l.o.Redactor.Redact([]byte(p.Name)))), 64)
+		buf := make([]byte, nonceSize+saltSize, nonceSize+saltSize+len(body)+gcmTag)
+		rand.Read(buf) // crypto/rand.Read never fails
+		sum := Commit(buf[nonceSize:], body)
+		if p.Level != Digest {
+			buf = append(buf, body...)
 		}
-		name := clean(string(l.o.Redactor.Redact([]byte(p.Name))))
-		out[i] = sealed{name: cut(name, 64), salt: salts[i*saltSize : (i+1)*saltSize], body: body}
+		out[i] = sealed{name: name, buf: buf}
+		c := Commitment{Name: name, Digest: hex.EncodeToString(sum[:]), Size: p.Size}
+		if c.Size == 0 {
+			c.Size = int64(len(p.Body))
+		}
+		if p.Level != Redacted {
+			c.Level = p.Level
+		}
+		commitments[i] = c
 	}
-	return out
+	return out, commitments, nil
+}
+
+const gcmTag = 16
+
+func freshNonce() []byte {
+	nonce := make([]byte, nonceSize)
+	rand.Read(nonce) // crypto/rand.Read never fails
+	return nonce
+}
+
+func newEventID(t time.Time) string { return id.At(id.Event, t.UTC().Truncate(time.Microsecond)) }
+
+// lock encrypts a payload of event where it stands.
+func (p *sealed) lock(k *dataKey, event string) {
+	p.buf = k.aead.Seal(p.buf[:nonceSize], p.buf[:nonceSize], p.buf[nonceSize:], payloadContext(event, p.name))
+	p.key = k.id
+}
+
+// drop returns e without its payloads, for which no key could be made.
+func (e *entry) drop() *entry {
+	ev := e.ev
+	ev.Payloads = nil
+	record, err := canonical(ev)
+	if err != nil {
+		panic("audit: a serialised event cannot be serialised again: " + err.Error())
+	}
+	return &entry{ev: ev, record: record, leaf: LeafHash(record)}
+}
+
+// lockAll encrypts the payloads of e, in the caller's goroutine.
+func (l *Log) lockAll(ctx context.Context, e *entry) error {
+	for i := range e.payloads {
+		p := &e.payloads[i]
+		if p.key != 0 {
+			continue
+		}
+		k, err := l.keys.get(ctx, p.owner)
+		if err != nil {
+			return err
+		}
+		p.lock(k, e.ev.ID)
+	}
+	return nil
+}
+
+// lockReady is lockAll with the keys at hand. It reports whether that was enough.
+func (l *Log) lockReady(e *entry) bool {
+	for i := range e.payloads {
+		p := &e.payloads[i]
+		if p.key != 0 {
+			continue
+		}
+		k, _ := l.keys.cached(p.owner)
+		if k == nil {
+			return false
+		}
+		p.lock(k, e.ev.ID)
+	}
+	return true
 }
 
 // canonical serialises ev as RFC 8785 asks: its fields are declared in that

@@ -155,7 +155,7 @@ func digestOr(s string, f func(string) string) string {
 
 // kinds are the identifiers that events link by.
 var kinds = []id.Kind{id.Event, id.Call, id.Run, id.User, id.Team, id.Agent, id.Key, id.Token, id.Connection, id.Tool,
-	id.Policy, id.Grant, id.Secret, id.Finding, id.Approval}
+	id.Policy, id.Grant, id.Secret, id.Finding, id.Approval, holdID}
 
 // exempt reports whether s is one of our own identifiers: made of random bits,
 // it can look like a secret, and links between events must survive.

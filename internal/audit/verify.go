@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -14,7 +15,8 @@ import (
 type Report struct {
 	Events   int64     // records checked
 	Payloads int64     // payloads checked
-	Erased   int64     // payloads erased on purpose; their commitments stand
+	Erased   int64     // payloads erased or expired; their commitments stand
+	Unkept   int64     // payloads of which the commitment alone was kept
 	Lanes    int       // lanes checked
 	Head     Cursor    // how far
 	Problems []Problem // the first of each lane; empty means the log is whole
@@ -45,9 +47,9 @@ func (l *Log) Verify(ctx context.Context, progress func(done int64)) (Report, er
 	if err != nil {
 		return Report{}, err
 	}
-	rep := Report{Lanes: len(head), Head: head}
+	rep, why := Report{Lanes: len(head), Head: head}, newErasureReasons(l)
 	for _, lane := range slices.Sorted(maps.Keys(head)) {
-		p, err := l.verifyLane(ctx, lane, head[lane], &rep, progress)
+		p, err := l.verifyLane(ctx, lane, head[lane], &rep, why, progress)
 		if err != nil {
 			return rep, err
 		}
@@ -58,7 +60,7 @@ func (l *Log) Verify(ctx context.Context, progress func(done int64)) (Report, er
 	return rep, l.strays(ctx, &rep)
 }
 
-func (l *Log) verifyLane(ctx context.Context, lane, to int64, rep *Report, progress func(int64)) (*Problem, error) {
+func (l *Log) verifyLane(ctx context.Context, lane, to int64, rep *Report, why *erasureReasons, progress func(int64)) (*Problem, error) {
 	var chain Hash
 	for from := int64(0); from < to; {
 		end := min(to, from+verifyPage)
@@ -66,7 +68,7 @@ func (l *Log) verifyLane(ctx context.Context, lane, to int64, rep *Report, progr
 		if err != nil {
 			return nil, err
 		}
-		pays, err := l.sealedSpan(ctx, lane, from, end)
+		pays, err := l.checkedBodies(ctx, lane, page)
 		if err != nil {
 			return nil, err
 		}
@@ -76,7 +78,11 @@ func (l *Log) verifyLane(ctx context.Context, lane, to int64, rep *Report, progr
 			}
 			r := page[0]
 			chain = ChainHash(chain, lane, sn, LeafHash(r.record))
-			if wrong := r.check(chain, pays[sn], rep); wrong != "" {
+			wrong, err := r.check(ctx, chain, pays[sn], rep, why)
+			if err != nil {
+				return nil, err
+			}
+			if wrong != "" {
 				return &Problem{lane, sn, r.id, wrong}, nil
 			}
 			page = page[1:]
@@ -105,35 +111,73 @@ type rawRow struct {
 }
 
 // check returns what is wrong with r, "" if nothing is.
-func (r rawRow) check(chain Hash, pays []sealedRow, rep *Report) string {
+func (r rawRow) check(ctx context.Context, chain Hash, pays []checkedBody, rep *Report, why *erasureReasons) (string, error) {
 	if string(r.chain) != string(chain[:]) {
-		return "the record, its place or one before it was changed: the chain does not match"
+		return "the record, its place or one before it was changed: the chain does not match", nil
 	}
 	ev, err := DecodeRecord(r.record)
 	if err != nil {
-		return "the record is not an event"
+		return "the record is not an event", nil
 	}
 	if r.id != ev.ID || r.typ != string(ev.Type) || r.call != ev.Call || r.run != ev.Run || r.agent != ev.Agent || r.at != storage.Micros(ev.Time) {
-		return "a column was changed: it differs from the record"
+		return "a column was changed: it differs from the record", nil
 	}
 	if len(pays) != len(ev.Payloads) {
-		return fmt.Sprintf("%d payloads stand beside the record, it names %d", len(pays), len(ev.Payloads))
+		return fmt.Sprintf("%d payloads stand beside the record, it names %d", len(pays), len(ev.Payloads)), nil
 	}
+	why.learn(&ev)
 	for i, c := range ev.Payloads {
 		p := pays[i]
-		if p.n != int64(i) || p.name != c.Name {
-			return fmt.Sprintf("payload %q is not where the record names it", c.Name)
-		}
-		if p.salt == nil && p.body == nil {
+		switch {
+		case p.n != int64(i) || p.name != c.Name:
+			return fmt.Sprintf("payload %q is not where the record names it", c.Name), nil
+		case p.state == bodyErased:
+			ok, err := why.explain(ctx, &ev, p.key)
+			if err != nil {
+				return "", err
+			}
+			if !ok {
+				return fmt.Sprintf("payload %q is gone, and no event says that it was erased", c.Name), nil
+			}
 			rep.Erased++
-			continue
+		case p.state != bodyWhole:
+			return fmt.Sprintf("payload %q %s", c.Name, p.state), nil
+		case c.Level == Digest && p.size == saltSize:
+			rep.Unkept++
+		case hex.EncodeToString(p.sum[:]) != c.Digest:
+			return fmt.Sprintf("payload %q was changed: it does not match the record's commitment", c.Name), nil
+		default:
+			rep.Payloads++
 		}
-		if sum := Commit(p.salt, p.body); hex.EncodeToString(sum[:]) != c.Digest {
-			return fmt.Sprintf("payload %q was changed: it does not match the record's commitment", c.Name)
-		}
-		rep.Payloads++
 	}
-	return ""
+	return "", nil
+}
+
+// checkedBody is what is to know of a body once it was read.
+type checkedBody struct {
+	n, key int64
+	name   string
+	state  string
+	size   int  // of salt and body
+	sum    Hash // of salt and body: the commitment
+}
+
+// checkedBodies reads the payloads that stand beside the records of a page.
+func (l *Log) checkedBodies(ctx context.Context, lane int64, page []rawRow) (map[int64][]checkedBody, error) {
+	pays, events := map[int64][]checkedBody{}, map[int64]string{}
+	if len(page) == 0 {
+		return pays, nil
+	}
+	for _, r := range page {
+		events[r.sn] = r.id
+	}
+	return pays, l.bodies(ctx, lane, page[0].sn-1, page[len(page)-1].sn, func(b bodyRow) {
+		c := checkedBody{n: b.n, key: b.key, name: b.name}
+		var plain []byte
+		plain, c.state = b.plain(events[b.sn])
+		c.size, c.sum = len(plain), sha256.Sum256(plain)
+		pays[b.sn] = append(pays[b.sn], c)
+	})
 }
 
 func (l *Log) rawSpan(ctx context.Context, lane, from, to int64) ([]rawRow, error) {
@@ -154,33 +198,6 @@ func (l *Log) rawSpan(ctx context.Context, lane, from, to int64) ([]rawRow, erro
 		return nil, storage.ErrUnavailable.With(err)
 	}
 	return page, nil
-}
-
-type sealedRow struct {
-	n          int64
-	name       string
-	salt, body []byte
-}
-
-func (l *Log) sealedSpan(ctx context.Context, lane, from, to int64) (map[int64][]sealedRow, error) {
-	rows, err := l.db.Query(ctx, `SELECT sn, n, name, salt, body FROM payloads WHERE lane = $1 AND sn > $2 AND sn <= $3 ORDER BY sn, n`, lane, from, to)
-	if err != nil {
-		return nil, storage.ErrUnavailable.With(err)
-	}
-	defer rows.Close()
-	pays := map[int64][]sealedRow{}
-	for rows.Next() {
-		var sn int64
-		var p sealedRow
-		if err := rows.Scan(&sn, &p.n, &p.name, &p.salt, &p.body); err != nil {
-			return nil, storage.ErrUnavailable.With(err)
-		}
-		pays[sn] = append(pays[sn], p)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, storage.ErrUnavailable.With(err)
-	}
-	return pays, nil
 }
 
 // strays finds records outside every lane, and lanes that are gone: they are

@@ -30,7 +30,14 @@ func TestTamperingIsFound(t *testing.T) {
 		{"time changed", []string{`UPDATE events SET at = at + 1 WHERE lane = $ AND sn = 5`}, "5: a column was changed"},
 		{"payload changed", []string{`UPDATE payloads SET body = $1 WHERE lane = $ AND sn = 5`}, `5: payload "arguments" was changed`},
 		{"payload's salt changed", []string{`UPDATE payloads SET salt = $1 WHERE lane = $ AND sn = 5`}, `5: payload "arguments" was changed`},
-		{"payload's body deleted", []string{`UPDATE payloads SET body = NULL WHERE lane = $ AND sn = 5`}, `5: payload "arguments" was changed`},
+		{"payload's body deleted", []string{`UPDATE payloads SET body = NULL WHERE lane = $ AND sn = 5`}, `5: payload "arguments" is gone, and no event says`},
+		{"payload in plain", []string{`UPDATE payloads SET body = $1, salt = $1, key = 0 WHERE lane = $ AND sn = 5`}, `5: payload "arguments" was changed: it does not match`},
+		{"payload of another record", []string{`UPDATE payloads SET body = (SELECT body FROM payloads WHERE lane = $ AND sn = 6), key = (SELECT key FROM payloads WHERE lane = $ AND sn = 6) WHERE lane = $ AND sn = 5`}, `5: payload "arguments" was changed: it does not open`},
+		{"payload under another key", []string{`UPDATE payloads SET key = (SELECT key FROM payloads WHERE lane = $ AND sn = 6) WHERE lane = $ AND sn = 5`}, `5: payload "arguments" was changed: it does not open`},
+		{"key deleted", []string{`DELETE FROM payload_keys WHERE id = (SELECT key FROM payloads WHERE lane = $ AND sn = 5)`}, `5: payload "arguments" cannot be read: its key is missing`},
+		{"key changed", []string{`UPDATE payload_keys SET sealed = $1 WHERE id = (SELECT key FROM payloads WHERE lane = $ AND sn = 5)`}, `5: payload "arguments" cannot be read: its key was altered`},
+		{"key swapped", []string{`UPDATE payload_keys SET sealed = (SELECT sealed FROM payload_keys WHERE id = (SELECT key FROM payloads WHERE lane = $ AND sn = 6)) WHERE id = (SELECT key FROM payloads WHERE lane = $ AND sn = 5)`}, `5: payload "arguments" cannot be read: its key was altered`},
+		{"key destroyed without a word", []string{`UPDATE payload_keys SET sealed = NULL, destroyed = 1 WHERE id = (SELECT key FROM payloads WHERE lane = $ AND sn = 5)`}, `5: payload "arguments" is gone, and no event says`},
 		{"payload row deleted", []string{`DELETE FROM payloads WHERE lane = $ AND sn = 5`}, "5: 0 payloads stand beside"},
 		{"payload added", []string{`INSERT INTO payloads (lane, sn, n, name, salt, body) VALUES ($, 5, 1, 'x', $1, $1)`}, "5: 2 payloads stand beside"},
 		{"payload renamed", []string{`UPDATE payloads SET name = 'x' WHERE lane = $ AND sn = 5`}, `5: payload "arguments" is not where`},
@@ -38,7 +45,7 @@ func TestTamperingIsFound(t *testing.T) {
 		{"record added before the first", []string{`INSERT INTO events (lane, sn, id, type, call, run, agent, at, chain, record) SELECT lane, 0, 'evt_x', type, '', '', '', at, chain, record FROM events WHERE lane = $ AND sn = 5`}, "10: a record stands outside"},
 		{"lane deleted", []string{`DELETE FROM lanes WHERE lane = $`}, "10: the lane of this record is missing"},
 		{"lane and records deleted", []string{`DELETE FROM lanes WHERE lane = $`, `DELETE FROM events WHERE lane = $`}, "0: the lane is missing"},
-		{"payload erased on purpose", []string{`UPDATE payloads SET body = NULL, salt = NULL WHERE lane = $ AND sn = 5`}, ""},
+		{"nothing", nil, ""},
 	}
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
@@ -63,7 +70,7 @@ func TestTamperingIsFound(t *testing.T) {
 					t.Fatal(err)
 				}
 				if c.want == "" {
-					if len(rep.Problems) > 0 || rep.Erased != 1 || rep.Events != 20 {
+					if len(rep.Problems) > 0 || rep.Erased != 0 || rep.Payloads != 20 || rep.Events != 20 {
 						t.Errorf("%+v", rep)
 					}
 					return
@@ -96,9 +103,10 @@ func tamper(t *testing.T, db *storage.DB, statements []string) {
 }
 
 var ledger = map[string]string{
-	"lanes":    "lane, holder, epoch, until, sn, chain, clean_sn",
-	"events":   "lane, sn, id, type, call, run, agent, at, chain, record",
-	"payloads": "lane, sn, n, name, salt, body",
+	"lanes":        "lane, holder, epoch, until, sn, chain, clean_sn",
+	"events":       "lane, sn, id, type, call, run, agent, at, chain, record",
+	"payloads":     "lane, sn, n, name, salt, body, key",
+	"payload_keys": "id, kind, name, sealed, created, destroyed",
 }
 
 func save(t *testing.T, db *storage.DB) map[string][][]any {

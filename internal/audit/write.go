@@ -108,8 +108,8 @@ WITH fence AS (
 const (
 	fencedEvents   = fencedInsert + ` SELECT count(*) FROM fence`
 	fencedPayloads = fencedInsert + `, beside AS (
-	INSERT INTO payloads (lane, sn, n, name, salt, body)
-	SELECT fence.lane, p.* FROM fence, unnest($18::bigint[], $19::bigint[], $20::text[], $21::bytea[], $22::bytea[]) AS p
+	INSERT INTO payloads (lane, sn, n, name, key, body)
+	SELECT fence.lane, p.* FROM fence, unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[], $22::bytea[]) AS p
 ) SELECT count(*) FROM fence`
 )
 
@@ -119,16 +119,16 @@ func (l *Log) writePostgres(ctx context.Context, c *claim, batch []*item, cleanS
 	text := make([]string, 5*n)
 	ids, types, calls, runs, agents := text[:n], text[n:2*n], text[2*n:3*n], text[3*n:4*n], text[4*n:]
 	chains, records := make([][]byte, n), make([][]byte, n)
-	var psn, pn []int64
+	var psn, pn, keys []int64
 	var names []string
-	var salts, bodies [][]byte
+	var bodies [][]byte
 	for i, it := range batch {
 		ev := &it.entry.ev
 		sns[i], ids[i], types[i], calls[i], runs[i], agents[i] = it.sn, ev.ID, string(ev.Type), ev.Call, ev.Run, ev.Agent
 		at[i], chains[i], records[i] = storage.Micros(ev.Time), it.chain[:], it.entry.record
 		for j, p := range it.entry.payloads {
 			psn, pn, names = append(psn, it.sn), append(pn, int64(j)), append(names, p.name)
-			salts, bodies = append(salts, p.salt), append(bodies, p.body)
+			keys, bodies = append(keys, p.key), append(bodies, p.buf)
 		}
 	}
 	last := batch[n-1]
@@ -137,7 +137,7 @@ func (l *Log) writePostgres(ctx context.Context, c *claim, batch []*item, cleanS
 	q := fencedEvents
 	if len(psn) > 0 {
 		q = fencedPayloads
-		args = append(args, psn, pn, names, salts, bodies)
+		args = append(args, psn, pn, names, keys, bodies)
 	}
 	var ours int
 	if err := l.db.Pool().QueryRow(ctx, q, args...).Scan(&ours); err != nil {
@@ -199,7 +199,7 @@ func (w *liteWriter) prepare(ctx context.Context) error {
 		if w.events[n], err = w.db.PrepareContext(ctx, `INSERT INTO events (lane, sn, id, type, call, run, agent, at, chain, record) VALUES `+values(n, eventColumns)); err != nil {
 			return err
 		}
-		if w.payloads[n], err = w.db.PrepareContext(ctx, `INSERT INTO payloads (lane, sn, n, name, salt, body) VALUES `+values(n, payloadColumns)); err != nil {
+		if w.payloads[n], err = w.db.PrepareContext(ctx, `INSERT INTO payloads (lane, sn, n, name, key, body) VALUES `+values(n, payloadColumns)); err != nil {
 			return err
 		}
 	}
@@ -255,7 +255,7 @@ func (w *liteWriter) insert(ctx context.Context, tx *sql.Tx, lane int64, batch [
 	w.args = w.args[:0]
 	for _, it := range batch {
 		for n, p := range it.entry.payloads {
-			w.args = append(w.args, lane, it.sn, int64(n), p.name, p.salt, p.body)
+			w.args = append(w.args, lane, it.sn, int64(n), p.name, p.key, p.buf)
 		}
 	}
 	return execChunks(ctx, tx, w.payloads, w.args, payloadColumns)

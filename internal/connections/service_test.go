@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/identity"
@@ -76,7 +77,7 @@ var (
 
 func openLog(t testing.TB, db *storage.DB) *audit.Log {
 	t.Helper()
-	log, err := audit.Open(ctx, db, audit.Options{Redactor: redactor{}})
+	log, err := audit.Open(ctx, db, audit.Options{Redactor: redactor{}, Keeper: audittest.Keeper("k")})
 	if err != nil {
 		t.Fatal(err)
 	}

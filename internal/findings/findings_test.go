@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/storage"
@@ -33,7 +34,7 @@ type world struct {
 func each(t *testing.T, fn func(w *world)) {
 	t.Helper()
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		log, err := audit.Open(ctx, db, audit.Options{Redactor: clean{}})
+		log, err := audit.Open(ctx, db, audit.Options{Redactor: clean{}, Keeper: audittest.Keeper("k")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -61,7 +62,7 @@ var ctx = context.Background()
 
 func open(t testing.TB, db *storage.DB) *world {
 	t.Helper()
-	log, err := audit.Open(ctx, db, audit.Options{Redactor: clean{}})
+	log, err := audit.Open(ctx, db, audit.Options{Redactor: clean{}, Keeper: audittest.Keeper("k")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,11 +34,16 @@ func (s *Scanner) Known() *Known { return s.known }
 // Scan returns what it finds in b, in order and without overlaps: findings
 // that overlap are joined, and carry the rule of the known secret, else of the
 // longest among them. A finding never lies within a marker that Redact wrote.
-func (s *Scanner) Scan(b []byte) []Finding {
+func (s *Scanner) Scan(b []byte) []Finding { return s.scan(b, scanView) }
+
+// look is a way to look at one view of the input.
+type look func(b []byte, table *knownTable, found []Finding) []Finding
+
+func (s *Scanner) scan(b []byte, look look) []Finding {
 	table := s.known.current()
-	found := scanView(b, table, nil)
+	found := look(b, table, nil)
 	if hasEscapes(b) {
-		found = scanDecoded(b, table, found)
+		found = scanDecoded(b, table, found, look)
 	}
 	if len(found) == 0 {
 		return nil
@@ -48,11 +53,15 @@ func (s *Scanner) Scan(b []byte) []Finding {
 
 // scanView appends what stands in b literally.
 func scanView(b []byte, table *knownTable, found []Finding) []Finding {
-	found = scanRules(b, found)
-	if table != nil {
-		found = table.scan(b, found)
+	return scanKnown(b, table, scanRules(b, found))
+}
+
+// scanKnown appends where known values stand in b literally.
+func scanKnown(b []byte, table *knownTable, found []Finding) []Finding {
+	if table == nil {
+		return found
 	}
-	return found
+	return table.scan(b, found)
 }
 
 // settle sorts and joins findings, and drops those inside markers.
@@ -147,10 +156,16 @@ const maxRounds = 16
 // returns b itself when there is nothing to hide and never changes b's bytes.
 // If b is valid JSON, so is the result. If the result cannot be made safe, the
 // whole is replaced.
-func (s *Scanner) Redact(b []byte) []byte {
+func (s *Scanner) Redact(b []byte) []byte { return s.redact(b, scanView) }
+
+// RedactKnown is Redact for the secrets of the Known set alone: what only looks
+// like a secret stays.
+func (s *Scanner) RedactKnown(b []byte) []byte { return s.redact(b, scanKnown) }
+
+func (s *Scanner) redact(b []byte, look look) []byte {
 	out := b
 	for range maxRounds {
-		found := s.Scan(out)
+		found := s.scan(out, look)
 		if len(found) == 0 {
 			return out
 		}

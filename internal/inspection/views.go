@@ -69,12 +69,12 @@ func hasEscapes(b []byte) bool {
 }
 
 // scanDecoded appends what stands in b behind JSON escapes and percent signs.
-func scanDecoded(b []byte, table *knownTable, found []Finding) []Finding {
+func scanDecoded(b []byte, table *knownTable, found []Finding, look look) []Finding {
 	queue := decodings(b, nil)
 	for n := 0; n < len(queue) && n < maxViews; n++ {
 		v := queue[n]
 		from := len(found)
-		found = scanView(v.text, table, found)
+		found = look(v.text, table, found)
 		for i := from; i < len(found); i++ {
 			found[i].Start, found[i].End = v.source(found[i].Start, false), v.source(found[i].End, true)
 		}

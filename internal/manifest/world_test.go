@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/identity"
@@ -110,7 +111,7 @@ func build(t *testing.T, db *storage.DB) *world {
 		}
 	}
 	var err error
-	w.log, err = audit.Open(ctx, db, audit.Options{Redactor: matcher})
+	w.log, err = audit.Open(ctx, db, audit.Options{Redactor: matcher, Keeper: audittest.Keeper("k")})
 	must(err)
 	t.Cleanup(func() { w.log.Close(ctx) })
 	keeper, err := secrets.OpenKeeper(ctx, filepath.Join(t.TempDir(), "key"))

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/inspection"
@@ -79,7 +80,7 @@ func open(t *testing.T, db *storage.DB, log *audit.Log) *world {
 
 func openLog(t *testing.T, db *storage.DB) *audit.Log {
 	t.Helper()
-	log, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New()})
+	log, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New(), Keeper: audittest.Keeper("k")})
 	if err != nil {
 		t.Fatal(err)
 	}

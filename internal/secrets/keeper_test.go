@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage"
@@ -103,7 +104,7 @@ func TestBadKeeperURLsAreRefusedWithoutShowingThem(t *testing.T) {
 func TestWrongOrCorruptKeysetsAreRefused(t *testing.T) {
 	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
 		db := storagetest.Open(t, dsn)
-		log, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New()})
+		log, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New(), Keeper: audittest.Keeper("k")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
@@ -73,7 +74,7 @@ func replica(t testing.TB, db *storage.DB, key string) *world {
 	w := &world{t: t, db: db, scanner: inspection.New(), clock: &clock{t: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}}
 	w.by = audit.System
 	var err error
-	if w.log, err = audit.Open(ctx, db, audit.Options{Redactor: w.scanner}); err != nil {
+	if w.log, err = audit.Open(ctx, db, audit.Options{Redactor: w.scanner, Keeper: audittest.Keeper("k")}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.log.Close(ctx) })

@@ -37,6 +37,7 @@ type house struct {
 	db          *storage.DB
 	watch       *storage.Watcher
 	scanner     *inspection.Scanner
+	keeper      secrets.Keeper
 	log         *audit.Log
 	search      *search.Service
 	seal        *seal.Service
@@ -112,7 +113,13 @@ func (h *house) buildStore(ctx context.Context, log *slog.Logger) error {
 // to be recorded.
 func (h *house) buildLog(ctx context.Context, log *slog.Logger) error {
 	h.scanner = inspection.New()
-	l, err := audit.Open(ctx, h.db, audit.Options{Redactor: h.scanner, Logger: log})
+	keeper, err := secrets.OpenKeeper(ctx, h.cfg.Key)
+	if err != nil {
+		return err
+	}
+	h.keeper = keeper
+	h.onClose("key", func(context.Context) error { return keeper.Close() })
+	l, err := audit.Open(ctx, h.db, audit.Options{Redactor: h.scanner, Keeper: keeper, Alert: h.notice, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -121,15 +128,15 @@ func (h *house) buildLog(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
+// notice opens a finding in the change of the ledger that someone must see.
+func (h *house) notice(ctx context.Context, tx *audit.Tx, a audit.Alert) error {
+	return h.findings.OpenTx(ctx, tx, findings.Finding{Rule: a.Rule, Severity: findings.Medium, Object: a.Object, Title: a.Title, Detail: a.Detail})
+}
+
 // buildSecrets opens what seals, and teaches the scanner every secret we hold
 // before anything else can be written.
 func (h *house) buildSecrets(ctx context.Context, log *slog.Logger) error {
-	keeper, err := secrets.OpenKeeper(ctx, h.cfg.Key)
-	if err != nil {
-		return err
-	}
-	defer keeper.Close()
-	s, err := secrets.New(h.db, h.log, h.watch, keeper, secrets.Options{Matcher: h.scanner.Known(), Logger: log})
+	s, err := secrets.New(h.db, h.log, h.watch, h.keeper, secrets.Options{Matcher: h.scanner.Known(), Logger: log})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/inspection"
+	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
@@ -98,7 +100,7 @@ func TestKillUnderLoad(t *testing.T) {
 		if accepted.Load() == 0 {
 			t.Fatal("no call was answered: the test shows nothing")
 		}
-		verdict(t, dsn, up)
+		verdict(t, data, dsn, up)
 	})
 }
 
@@ -126,11 +128,15 @@ func try(ctx context.Context, url, key string, n int64) (int, string) {
 }
 
 // verdict compares the log with what the upstream saw.
-func verdict(t *testing.T, dsn string, up *witness) {
+func verdict(t *testing.T, data, dsn string, up *witness) {
 	t.Helper()
 	ctx := context.Background()
 	db := storagetest.Open(t, dsn)
-	log, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New()})
+	keeper, err := secrets.OpenKeeper(ctx, filepath.Join(data, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New(), Keeper: keeper})
 	if err != nil {
 		t.Fatal(err)
 	}

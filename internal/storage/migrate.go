@@ -37,7 +37,7 @@ func migrate(ctx context.Context, db *DB) error {
 }
 
 func migrateOnce(ctx context.Context, dialect goose.Dialect, db *DB, dir fs.FS) error {
-	p, err := goose.NewProvider(dialect, db.write, dir)
+	p, err := goose.NewProvider(dialect, db.write, dir, goose.WithAllowOutofOrder(true)) // rooms number their migrations in ranges of their own
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}

@@ -93,7 +93,7 @@ func (l *Line) buildRooms(ctx context.Context, o Options) {
 	l.tb.Helper()
 	keeper, err := secrets.OpenKeeper(ctx, filepath.Join(l.tb.TempDir(), "key"))
 	l.must(err)
-	l.Log, err = audit.Open(ctx, l.DB, audit.Options{Redactor: l.Scanner, Logger: o.Logger})
+	l.Log, err = audit.Open(ctx, l.DB, audit.Options{Redactor: l.Scanner, Keeper: keeper, Logger: o.Logger})
 	l.must(err)
 	l.Secrets, err = secrets.New(l.DB, l.Log, l.Watch, keeper, secrets.Options{Matcher: l.Scanner.Known(), Logger: o.Logger})
 	l.must(err)

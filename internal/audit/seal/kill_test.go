@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/audit/seal"
 	"github.com/countersign/countersign/internal/audit/tlog"
 	"github.com/countersign/countersign/internal/inspection"
@@ -46,7 +47,7 @@ func child(dsn, headFile string) error {
 	if err != nil {
 		return err
 	}
-	l, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New()})
+	l, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New(), Keeper: audittest.Keeper("k")})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	xtlog "golang.org/x/mod/sumdb/tlog"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/audit/seal"
 	"github.com/countersign/countersign/internal/audit/tlog"
 	"github.com/countersign/countersign/internal/inspection"
@@ -34,7 +35,7 @@ func logger(t testing.TB) *slog.Logger {
 
 func openLog(t testing.TB, db *storage.DB) *audit.Log {
 	t.Helper()
-	l, err := audit.Open(t.Context(), db, audit.Options{Redactor: inspection.New(), Logger: logger(t)})
+	l, err := audit.Open(t.Context(), db, audit.Options{Redactor: inspection.New(), Keeper: audittest.Keeper("k"), Logger: logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

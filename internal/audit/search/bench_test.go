@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/audit/search"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
@@ -22,7 +23,7 @@ func BenchmarkIndex(b *testing.B) {
 		b.Run(engine.name, func(b *testing.B) {
 			ctx := context.Background()
 			db := storagetest.Open(b, engine.dsn(b))
-			l, err := audit.Open(ctx, db, audit.Options{Redactor: noSecrets{}})
+			l, err := audit.Open(ctx, db, audit.Options{Redactor: noSecrets{}, Keeper: audittest.Keeper("k")})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -96,13 +96,13 @@ func (f *field) value(ev *audit.Event) string {
 
 // Limits of what is indexed of one event.
 const (
-	maxText = 64 << 10 // bytes of words
+	maxText = 64 << 10 // bytes of words, of the event and of its payloads each
 	maxWord = 64       // bytes of one word
 )
 
-// text returns the words of an event and its payloads, in order, lower case,
-// between single spaces: what free text is looked up in, on every engine.
-func text(r *audit.Record) string {
+// eventText returns the words of an event, in order, lower case, between single
+// spaces: what free text is looked up in, on every engine.
+func eventText(r *audit.Record) string {
 	var w wordWriter
 	ev := &r.Event
 	for _, s := range []string{ev.ID, string(ev.Type), ev.Actor.Name, ev.Agent, ev.Owner, ev.Team, ev.Run, ev.Call, ev.Connection, ev.Tool, ev.Object, ev.Reason, ev.Client} {
@@ -121,7 +121,14 @@ func text(r *audit.Record) string {
 		w.add(ev.Outcome.Error)
 	}
 	w.add(string(ev.Detail))
-	for _, c := range ev.Payloads { // the record's order, not the map's
+	return w.String()
+}
+
+// payloadText returns the words of an event's payloads as far as they are
+// loaded, in the same form.
+func payloadText(r *audit.Record) string {
+	var w wordWriter
+	for _, c := range r.Event.Payloads { // the record's order, not the map's
 		w.add(string(r.Payloads[c.Name]))
 	}
 	return w.String()

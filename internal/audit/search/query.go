@@ -35,14 +35,16 @@ type filter struct {
 	not    bool
 }
 
-// term holds if the words follow each other somewhere.
+// term holds if the words follow each other somewhere in an event, or in its
+// payloads.
 type term struct {
 	words       []string
-	prefix, not bool // prefix: the last word is only the beginning of one
+	prefix, not bool // prefix: the last word is only the beginning of one, and of events alone
 }
 
 // Syntax describes the query language, for people.
 const Syntax = `field:value  field:a,b  field:"with space"  field:begin*  -field:value  word  "some words"  begin*  -word  since:2h  until:2026-01-31
+words are looked for in events and payloads; begin* in events alone, because of payloads the index knows whole words only
 fields: type decision status agent owner team stage connection tool effect run call actor object credential remote model policy grant label`
 
 // Parse reads a query. Durations in since and until (90s, 15m, 2h, 7d, 2w)
@@ -241,13 +243,16 @@ func (q Query) Match(r *audit.Record) bool {
 	if len(q.terms) == 0 {
 		return true
 	}
-	have := " " + text(r) + " "
+	event, payloads := " "+eventText(r)+" ", " "+payloadText(r)+" "
 	for _, t := range q.terms {
 		look := " " + strings.Join(t.words, " ")
-		if !t.prefix {
-			look += " "
+		found := false
+		if t.prefix {
+			found = strings.Contains(event, look)
+		} else {
+			found = strings.Contains(event, look+" ") || strings.Contains(payloads, look+" ")
 		}
-		if strings.Contains(have, look) == t.not {
+		if found == t.not {
 			return false
 		}
 	}

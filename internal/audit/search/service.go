@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -45,7 +44,8 @@ func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{store: store{db}, db: db, log: log, o: o}
+	s := &Service{store: store{db, newBlinder(log.Derive("search words"))}, db: db, log: log, o: o}
+	log.OnForget(s.store.forget)
 	if db.Dialect() == storage.Postgres {
 		s.lease = job.NewLease(db, "search", leaseTTL)
 	}
@@ -196,6 +196,12 @@ func (s *Service) run(ctx context.Context, done chan struct{}) {
 			s.o.Logger.Warn("the search index does not follow the log", "error", err)
 			pause(ctx, lookEvery)
 		case n == 0:
+			if more, err := s.store.purge(ctx); err != nil {
+				s.o.Logger.Warn("what was erased cannot be taken out of the search index's files yet", "error", err)
+			} else if more {
+				pause(ctx, gatherFor)
+				continue
+			}
 			select {
 			case <-ctx.Done():
 			case <-changed:
@@ -220,6 +226,10 @@ func (s *Service) step(ctx context.Context) (int, error) {
 			return 0, err
 		}
 	}
+	erasures, err := s.log.Erasures(ctx) // before anything is read of payloads
+	if err != nil {
+		return 0, err
+	}
 	at, err := s.store.positions(ctx)
 	if err != nil {
 		return 0, err
@@ -233,7 +243,7 @@ func (s *Service) step(ctx context.Context) (int, error) {
 		return n, err
 	}
 	for lane, recs := range lanes {
-		if err := s.indexLane(ctx, at[lane], recs); err != nil {
+		if err := s.indexLane(ctx, erasures, at[lane], recs); err != nil {
 			return n, err
 		}
 	}
@@ -241,22 +251,23 @@ func (s *Service) step(ctx context.Context) (int, error) {
 }
 
 // indexLane writes records of one lane in transactions of a bounded size.
-func (s *Service) indexLane(ctx context.Context, from int64, recs []audit.Record) error {
+func (s *Service) indexLane(ctx context.Context, erasures, from int64, recs []audit.Record) error {
 	maxRecords, maxBytes := batchRecords, batchBytes
 	if s.lease == nil {
 		maxRecords, maxBytes = liteBatchRecords, liteBatchBytes
 	}
 	for len(recs) > 0 {
-		var texts []string
-		for bytes := 0; len(texts) < min(len(recs), maxRecords) && bytes < maxBytes; {
-			t := strings.ReplaceAll(text(&recs[len(texts)]), "\x00", " ")
-			texts = append(texts, t)
-			bytes += len(t)
+		var words []texts
+		for bytes := 0; len(words) < min(len(recs), maxRecords) && bytes < maxBytes; {
+			r := &recs[len(words)]
+			t := texts{eventText(r), s.store.blind.text(payloadText(r))}
+			words = append(words, t)
+			bytes += len(t.event) + len(t.blind)
 		}
-		batch := recs[:len(texts)]
-		recs = recs[len(texts):]
+		batch := recs[:len(words)]
+		recs = recs[len(words):]
 		began := time.Now()
-		moved, err := s.index(ctx, from, batch, texts)
+		moved, err := s.index(ctx, erasures, from, batch, words)
 		if err != nil || !moved {
 			return err
 		}
@@ -270,13 +281,17 @@ func (s *Service) indexLane(ctx context.Context, from int64, recs []audit.Record
 
 var errMoved = errors.New("the index was moved by another")
 
-func (s *Service) index(ctx context.Context, from int64, batch []audit.Record, texts []string) (bool, error) {
+func (s *Service) index(ctx context.Context, erasures, from int64, batch []audit.Record, words []texts) (bool, error) {
 	last := batch[len(batch)-1]
 	err := s.db.Tx(ctx, func(tx *storage.Tx) error {
 		if s.lease != nil {
 			if err := s.lease.Check(ctx, tx); err != nil {
 				return err
 			}
+		}
+		// What was erased since it was read must not be written down.
+		if still, err := s.log.Unerased(ctx, tx, erasures); err != nil || !still {
+			return errors.Join(err, errMoved)
 		}
 		moved, err := s.store.advance(ctx, tx, last.Lane, from, last.SN)
 		if err != nil {
@@ -285,7 +300,7 @@ func (s *Service) index(ctx context.Context, from int64, batch []audit.Record, t
 		if !moved {
 			return errMoved
 		}
-		return s.store.insert(ctx, tx, batch, texts)
+		return s.store.insert(ctx, tx, batch, words)
 	})
 	if errors.Is(err, errMoved) || errors.Is(err, job.ErrFenced) {
 		return false, nil

@@ -10,7 +10,10 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-type store struct{ db *storage.DB }
+type store struct {
+	db    *storage.DB
+	blind blinder
+}
 
 func (s store) positions(ctx context.Context) (audit.Cursor, error) {
 	rows, err := s.db.Query(ctx, `SELECT lane, sn FROM search_positions`)
@@ -58,22 +61,23 @@ var columns = func() string {
 // doc numbers a record: lanes are few, records are many.
 func doc(r *audit.Record) int64 { return r.SN<<16 | r.Lane&0xffff }
 
+// texts are the words of one record.
+type texts struct{ event, blind string }
+
 // insert adds records and their words to the index.
-func (s store) insert(ctx context.Context, tx *storage.Tx, recs []audit.Record, texts []string) error {
+func (s store) insert(ctx context.Context, tx *storage.Tx, recs []audit.Record, words []texts) error {
 	pg := s.db.Dialect() == storage.Postgres
-	var q, into strings.Builder
-	var args, docs []any
+	var q strings.Builder
+	var args []any
 	q.WriteString(`INSERT INTO search_events (` + columns)
-	into.WriteString(`INSERT INTO search_text (rowid, words) VALUES `)
 	if pg {
-		q.WriteString(", words")
+		q.WriteString(", words, blind")
 	}
 	q.WriteString(") VALUES ")
 	for i := range recs {
 		r := &recs[i]
 		if i > 0 {
 			q.WriteString(", ")
-			into.WriteString(", ")
 		}
 		q.WriteString("(")
 		first := len(args)
@@ -88,18 +92,34 @@ func (s store) insert(ctx context.Context, tx *storage.Tx, recs []audit.Record, 
 			}
 		}
 		if pg {
-			args = append(args, vector(texts[i]))
-			fmt.Fprintf(&q, ", $%d::text::tsvector", len(args))
-		} else {
-			docs = append(docs, doc(r), texts[i])
-			fmt.Fprintf(&into, "($%d, $%d)", len(docs)-1, len(docs))
+			args = append(args, vector(words[i].event), vector(words[i].blind))
+			fmt.Fprintf(&q, ", $%d::text::tsvector, $%d::text::tsvector", len(args)-1, len(args))
 		}
 		q.WriteString(")")
 	}
 	if _, err := tx.Exec(ctx, q.String(), args...); err != nil || pg {
 		return err
 	}
-	_, err := tx.Exec(ctx, into.String(), docs...)
+	if err := insertWords(ctx, tx, "search_text", recs, func(i int) string { return words[i].event }); err != nil {
+		return err
+	}
+	return insertWords(ctx, tx, "search_blind", recs, func(i int) string { return words[i].blind })
+}
+
+// insertWords adds to one of SQLite's full-text tables what is not empty.
+func insertWords(ctx context.Context, tx *storage.Tx, table string, recs []audit.Record, words func(int) string) error {
+	var rows []string
+	var args []any
+	for i := range recs {
+		if w := words(i); w != "" {
+			args = append(args, doc(&recs[i]), w)
+			rows = append(rows, fmt.Sprintf("($%d, $%d)", len(args)-1, len(args)))
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO `+table+` (rowid, words) VALUES `+strings.Join(rows, ", "), args...)
 	return err
 }
 
@@ -120,7 +140,7 @@ func vector(text string) string {
 
 // clear empties the index inside tx.
 func (s store) clear(ctx context.Context, tx *storage.Tx) error {
-	q := []string{`DELETE FROM search_positions`, `DELETE FROM search_events`, `INSERT INTO search_text (search_text) VALUES ('delete-all')`}
+	q := []string{`DELETE FROM search_positions`, `DELETE FROM search_events`, `INSERT INTO search_text (search_text) VALUES ('delete-all')`, `INSERT INTO search_blind (search_blind) VALUES ('delete-all')`}
 	if s.db.Dialect() == storage.Postgres {
 		q = []string{`TRUNCATE search_positions, search_events`}
 	}
@@ -134,9 +154,10 @@ func (s store) clear(ctx context.Context, tx *storage.Tx) error {
 
 // conditions collects a WHERE clause.
 type conditions struct {
-	pg   bool
-	sql  []string
-	args []any
+	pg    bool
+	blind blinder
+	sql   []string
+	args  []any
 }
 
 func (c *conditions) arg(v any) string {
@@ -207,26 +228,36 @@ func (c *conditions) term(t term) {
 		not = "NOT "
 	}
 	if c.pg {
-		quoted := make([]string, len(t.words))
-		for i, w := range t.words {
-			quoted[i] = "'" + w + "'"
+		cond := "words @@ " + c.arg(tsquery(t.words, t.prefix)) + "::text::tsquery"
+		if !t.prefix {
+			cond += " OR blind @@ " + c.arg(tsquery(c.blind.all(t.words), false)) + "::text::tsquery"
 		}
-		if t.prefix {
-			quoted[len(quoted)-1] += ":*"
-		}
-		c.sql = append(c.sql, fmt.Sprintf("%swords @@ %s::text::tsquery", not, c.arg(strings.Join(quoted, " <-> "))))
+		c.sql = append(c.sql, not+"("+cond+")")
 		return
 	}
 	match := `"` + strings.Join(t.words, " ") + `"`
 	if t.prefix {
 		match += " *"
 	}
-	c.sql = append(c.sql, fmt.Sprintf("%sdoc IN (SELECT rowid FROM search_text WHERE search_text MATCH %s)", not, c.arg(match)))
+	rows := "SELECT rowid FROM search_text WHERE search_text MATCH " + c.arg(match)
+	if !t.prefix {
+		rows += " UNION ALL SELECT rowid FROM search_blind WHERE search_blind MATCH " + c.arg(`"`+strings.Join(c.blind.all(t.words), " ")+`"`)
+	}
+	c.sql = append(c.sql, not+"doc IN ("+rows+")")
+}
+
+// tsquery writes words that follow each other. They are letters and digits.
+func tsquery(words []string, prefix bool) string {
+	q := "'" + strings.Join(words, "' <-> '") + "'"
+	if prefix {
+		q += ":*"
+	}
+	return q
 }
 
 // find returns identifiers of events that the conditions select.
 func (s store) find(ctx context.Context, q Query, p Page) ([]string, error) {
-	c := conditions{pg: s.db.Dialect() == storage.Postgres}
+	c := conditions{pg: s.db.Dialect() == storage.Postgres, blind: s.blind}
 	c.query(q)
 	order := "DESC"
 	if p.Oldest {

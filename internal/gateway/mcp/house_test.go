@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/gateway"
@@ -86,7 +87,7 @@ func buildOn(t *testing.T, dsn string, tune func(*stdio.Options)) *house {
 	t.Cleanup(func() { db.Close() })
 	h.watch = storage.NewWatcher(db, logger)
 	scanner := inspection.New()
-	h.log, err = audit.Open(ctx, db, audit.Options{Redactor: scanner, Logger: logger})
+	h.log, err = audit.Open(ctx, db, audit.Options{Redactor: scanner, Keeper: audittest.Keeper("k"), Logger: logger})
 	h.must(err)
 	t.Cleanup(func() { h.log.Close(context.Background()) })
 	keeper, err := secrets.OpenKeeper(ctx, filepath.Join(t.TempDir(), "key"))

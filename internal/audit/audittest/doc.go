@@ -1,0 +1,2 @@
+// Package audittest helps tests that open a log. Only tests may import it.
+package audittest
