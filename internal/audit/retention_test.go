@@ -57,7 +57,10 @@ func TestPayloadsExpire(t *testing.T) {
 		ctx := context.Background()
 		l, events, now := aged(t, db, options(t), 10)
 		forgotten := 0
-		l.OnForget(func(_ context.Context, _ *storage.Tx, places []audit.Place) error { forgotten += len(places); return nil })
+		l.OnForget(func(_ context.Context, _ *storage.Tx, places []audit.Place) error {
+			forgotten += len(places)
+			return nil
+		})
 		if r, err := l.Retention(ctx); r.Days != audit.DefaultRetention || err != nil {
 			t.Errorf("%+v, %v", r, err)
 		}

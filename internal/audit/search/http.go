@@ -38,7 +38,9 @@ type Payload struct {
 	Text   string `json:"text,omitempty" doc:"what is stored, when it is text"`
 	Base64 string `json:"base64,omitempty" doc:"what is stored, when it is not"`
 	Cut    bool   `json:"cut,omitempty" doc:"only the beginning is stored, or shown"`
-	Erased bool   `json:"erased,omitempty" doc:"the content was erased; the commitment stands"`
+	Level  string `json:"level,omitempty" doc:"how much is kept, if not redacted: full or digest"`
+	Erased bool   `json:"erased,omitempty" doc:"the content was erased or has expired; the commitment stands"`
+	Broken bool   `json:"broken,omitempty" doc:"the content is there but is not what was written: verify the log"`
 }
 
 // RunListing is a run from its beginning.
@@ -53,7 +55,8 @@ type Verification struct {
 	OK       bool      `json:"ok"`
 	Events   int64     `json:"events" doc:"records checked"`
 	Payloads int64     `json:"payloads" doc:"payloads checked against their commitments"`
-	Erased   int64     `json:"erased" doc:"payloads erased on purpose"`
+	Erased   int64     `json:"erased" doc:"payloads erased on purpose or expired"`
+	Unkept   int64     `json:"unkept" doc:"payloads of which only the commitment was kept (level digest)"`
 	Lanes    int       `json:"lanes"`
 	Millis   int64     `json:"millis" doc:"time it took"`
 	Problems []Problem `json:"problems,omitempty" doc:"the first of each lane"`
@@ -105,6 +108,12 @@ func (s *Service) Routes(api *rest.API) {
 	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: path + "/tail", Summary: "Follow the log", Tag: tag}, "text/event-stream", s.serveTail)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify", Summary: "Verify the log's chains and commitments", Tag: tag}, s.serveVerify)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rebuild", Summary: "Build the search index again", Tag: tag, Need: rest.Write}, s.serveRebuild)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/erase", Summary: "Erase the payloads of a subject, an agent or a run", Tag: tag, Need: rest.Write}, s.serveErase)
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/holds", Summary: "List legal holds", Tag: tag}, s.serveHolds)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/holds", Summary: "Place a legal hold", Tag: tag, Need: rest.Write, Status: http.StatusCreated}, s.serveHold)
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/holds/{id}", Summary: "Release a legal hold", Tag: tag, Need: rest.Write}, s.serveRelease)
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/retention", Summary: "Show how long payloads are kept", Tag: tag}, s.serveRetention)
+	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: path + "/retention", Summary: "Change how long payloads are kept", Tag: tag, Need: rest.Write}, s.serveSetRetention)
 }
 
 func (s *Service) serveList(ctx context.Context, _ rest.Caller, r *listRequest) (*Listing, error) {
@@ -171,7 +180,9 @@ func entryOf(r *audit.Record, left *int) Entry {
 	e := Entry{Event: r.Event, Lane: r.Lane, SN: r.SN, Chain: hex.EncodeToString(r.Chain), Record: base64.StdEncoding.EncodeToString(r.Raw)}
 	for _, c := range r.Event.Payloads {
 		body, there := r.Payloads[c.Name]
-		p := Payload{Name: c.Name, Size: c.Size, Digest: c.Digest, Erased: !there}
+		p := Payload{Name: c.Name, Size: c.Size, Digest: c.Digest, Level: string(c.Level)}
+		p.Broken = slices.Contains(r.Damaged, c.Name)
+		p.Erased = !there && !p.Broken && c.Level != audit.Digest
 		p.Cut = len(body) == audit.MaxPayload && c.Size > audit.MaxPayload
 		if len(body) > *left {
 			body, p.Cut = body[:*left], true
@@ -206,7 +217,7 @@ func (s *Service) serveVerify(ctx context.Context, _ rest.Caller, _ *struct{}) (
 	if err != nil {
 		return nil, err
 	}
-	v := Verification{OK: len(rep.Problems) == 0, Events: rep.Events, Payloads: rep.Payloads, Erased: rep.Erased, Lanes: rep.Lanes, Millis: time.Since(began).Milliseconds()}
+	v := Verification{OK: len(rep.Problems) == 0, Events: rep.Events, Payloads: rep.Payloads, Erased: rep.Erased, Unkept: rep.Unkept, Lanes: rep.Lanes, Millis: time.Since(began).Milliseconds()}
 	for _, p := range rep.Problems {
 		v.Problems = append(v.Problems, Problem{p.Lane, p.SN, p.Event, p.Message})
 	}

@@ -33,9 +33,14 @@ func serve(t *testing.T, f *fixture) func(method, path string, into any) (int, s
 	return func(method, path string, into any) (int, string) {
 		t.Helper()
 		token, path, _ := strings.Cut(path, " ")
-		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, nil)
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, strings.NewReader(f.body))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if f.body != "" {
+			req.Header.Set("Content-Type", "application/json")
+		} else {
+			req.Header.Set("X-Countersign-Reason", "because")
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 		resp, err := http.DefaultClient.Do(req)

@@ -30,6 +30,8 @@ type fixture struct {
 	log *audit.Log
 	s   *search.Service
 	ids map[string]string // name -> event
+
+	body string // of the next request to the API
 }
 
 func setup(t *testing.T, db *storage.DB) *fixture {
@@ -48,7 +50,7 @@ func setup(t *testing.T, db *storage.DB) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Stop(ctx) })
-	return &fixture{l, s, map[string]string{}}
+	return &fixture{log: l, s: s, ids: map[string]string{}}
 }
 
 func (f *fixture) add(t *testing.T, name string, minute int, ev audit.Event, p ...audit.Payload) {
