@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -146,14 +147,23 @@ func (f *connectionFlags) over(cmd *cobra.Command, old client.ConnectionSpec) (c
 
 func (a *app) connectionPut(verb string) *cobra.Command {
 	var f connectionFlags
-	cmd := &cobra.Command{Use: verb + " NAME", Args: operands("NAME")}
+	cmd := &cobra.Command{Use: verb + " NAME [-- PROGRAM ARGUMENT...]"}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if at := cmd.ArgsLenAtDash(); at >= 0 { // what follows -- is the program of an MCP server over stdio
+			if len(args) == at || cmd.Flags().Changed("command") {
+				return usageError{errors.New("give the program either after -- or with --command")}
+			}
+			args = args[:at]
+		}
+		return operands("NAME")(cmd, args)
+	}
 	cmd.Short = map[string]string{"add": "Register a model or MCP server", "update": "Change a connection"}[verb]
 	f.add(a, cmd)
 	if verb == "add" {
 		cmd.Long = `Registers a connection. The tools of an MCP server are asked for and pinned in your name: what you see now is what agents
 may be granted; a tool that changes later is refused until somebody accepts it.`
 		cmd.Example = `  countersign connection add helpdesk --url https://helpdesk.example/mcp --secret helpdesk-token
-  countersign connection add files --command npx --command -y --command @modelcontextprotocol/server-filesystem --command /srv
+  countersign connection add files -- npx -y @modelcontextprotocol/server-filesystem /srv
   countersign connection add openai --kind llm --dialect openai --url https://api.openai.com --auth bearer --secret openai-key`
 	} else {
 		cmd.ValidArgsFunction = a.completeFirst(connectionNames)
@@ -170,6 +180,9 @@ may be granted; a tool that changes later is refused until somebody accepts it.`
 		spec, err := f.over(cmd, old.Spec)
 		if err != nil {
 			return err
+		}
+		if cmd.ArgsLenAtDash() >= 0 {
+			spec.Command = args[1:]
 		}
 		if spec.Owner == "" {
 			me, err := c.Me(ctx)

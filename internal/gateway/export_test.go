@@ -40,3 +40,6 @@ func NewCoalescer(now func() time.Time, emit func(audit.Event)) Coalescer {
 func (c Coalescer) Add(ev audit.Event, code string) { c.c.add(ev, code) }
 func (c Coalescer) Flush(now time.Time, all bool)   { c.c.flush(now, all) }
 func (c Coalescer) Close()                          { c.c.close() }
+
+// Hide is hide.
+var Hide = hide

@@ -100,14 +100,20 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 	if err != nil {
 		return nil, err
 	}
-	if err := g.inject(receipt, call, req); err != nil {
+	secret, err := g.inject(receipt, call, req)
+	if err != nil {
 		return nil, err
 	}
-	return up.http.RoundTrip(req) //nolint:bodyclose // the answer's body is closed by answerBody
+	resp, err := up.http.RoundTrip(req)
+	if err == nil {
+		hide(resp, secret)
+	}
+	return resp, err
 }
 
-// inject puts the upstream's secret on the request: here, and only here.
-func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request) error {
+// inject puts the upstream's secret on the request: here, and only here. It returns
+// the secret so that the answer cannot repeat it.
+func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request) (secret string, err error) {
 	c := call.Connection
 	name, prefix := "Authorization", "Bearer "
 	switch custom, isCustom := strings.CutPrefix(c.Auth, connections.AuthHeader); {
@@ -117,21 +123,22 @@ func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request) e
 		name, prefix = "X-Api-Key", ""
 	case c.Auth == connections.AuthBearer:
 	case c.Auth == connections.AuthNone, c.Auth == "" && c.Secret == "":
-		return nil
+		return "", nil
 	default:
-		return ErrSecret.Say("the connection's way of authentication is not known here; ask its owner")
+		return "", ErrSecret.Say("the connection's way of authentication is not known here; ask its owner")
 	}
 	req.Header.Del(name) // the agent's, if it sent one by that name
 	if c.Secret == "" {
-		return nil
+		return "", nil
 	}
 	value, err := g.o.Injector.Inject(receipt, secrets.Use{Call: call.ID, Secret: c.Secret, Connection: c.Name, Host: req.URL.Host})
 	if err != nil {
-		return ErrSecret.With(err)
+		return "", ErrSecret.With(err)
 	}
 	defer value.Wipe()
-	req.Header[http.CanonicalHeaderKey(name)] = []string{prefix + string(value.Expose())}
-	return nil
+	secret = string(value.Expose())
+	req.Header[http.CanonicalHeaderKey(name)] = []string{prefix + secret}
+	return secret, nil
 }
 
 // unacceptable says why a response must not reach the agent.

@@ -72,8 +72,11 @@ func TestNoSecretIsWritten(t *testing.T) {
 		}
 		status, answer := p.post(t, "/llm/up/v1/chat/completions", known["the agent's key"],
 			map[string]any{"model": "m", "max_tokens": 5, "messages": []any{map[string]any{"role": "user", "content": prompt.String()}}})
-		if status != http.StatusOK || !strings.Contains(answer, known["the model's key"]) {
+		if status != http.StatusOK || !strings.Contains(answer, "Bearer "+strings.Repeat("*", len(known["the model's key"]))) {
 			t.Fatalf("the upstream did not get its credential: %d %s", status, answer)
+		}
+		if strings.Contains(answer, known["the model's key"]) {
+			t.Error("the agent was shown the upstream's credential")
 		}
 		answer = p.tool(t, "/mcp/ledger", known["a run token"], "flag_anomaly", map[string]any{"number": "4711", "reason": prompt.String()})
 		if !strings.Contains(answer, "4711") {
