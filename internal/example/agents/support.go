@@ -103,7 +103,7 @@ func (a *supportAgent) work(ctx context.Context) error {
 func (a *supportAgent) ask(ctx context.Context) (openai.ChatCompletionMessage, error) {
 	a.diary.line("asks %s (%d messages, %d tools)", a.params.Model, len(a.params.Messages), len(a.params.Tools))
 	stream := a.client.Chat.Completions.NewStreaming(ctx, a.params)
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()
 	var acc openai.ChatCompletionAccumulator
 	for stream.Next() {
 		if !acc.AddChunk(stream.Current()) {

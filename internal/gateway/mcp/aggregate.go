@@ -249,7 +249,7 @@ func (a *aggregate) named(at wire.Span) error {
 	conn, name, cut := strings.Cut(full, between)
 	if !cut || !a.serves(conn) {
 		if a.x.method == "tools/call" {
-			a.x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(full), ID: a.x.id()}, http.StatusOK)
+			_ = a.x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(full), ID: a.x.id()}, http.StatusOK)
 			return ErrNoTool
 		}
 		return a.x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown name: " + clip(full), ID: a.x.id()}, http.StatusOK)

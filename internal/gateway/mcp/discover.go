@@ -2,6 +2,7 @@ package mcp
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -75,7 +76,7 @@ func (p *peer) pages(ctx context.Context, method string, fn func(b []byte, items
 
 // discovery turns a refusal into a fault, which is what other rooms know.
 func discovery(err error) error {
-	r, ok := err.(*gateway.Refusal)
+	r, ok := errors.AsType[*gateway.Refusal](err)
 	if !ok {
 		return err
 	}

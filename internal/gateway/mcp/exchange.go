@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json/jsontext"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -117,7 +118,7 @@ func (x *exchange) readMessage() error {
 // fail refuses what the client sent, in JSON-RPC's terms and with an HTTP
 // status (0 means 400).
 func (x *exchange) fail(err error, status int) error {
-	e, ok := err.(*wire.Error)
+	e, ok := errors.AsType[*wire.Error](err)
 	if !ok {
 		return err
 	}
@@ -218,7 +219,7 @@ func (x *exchange) resolveTool() (connections.Tool, jsontext.Value, error) {
 	name := x.msg.Name
 	t, ok := x.f.o.Registry.Tool(x.conn.Name, name)
 	if !ok || t.Builtin || !x.f.o.Line.Visible(x.who, x.conn, t) {
-		x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(cmp.Or(x.shown, name)), ID: x.id()}, http.StatusOK)
+		_ = x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(cmp.Or(x.shown, name)), ID: x.id()}, http.StatusOK)
 		if ok && !t.Builtin {
 			return t, nil, ErrNoTool.Say("the tool exists, but nothing allows this agent to use it, so to the agent it does not exist")
 		}

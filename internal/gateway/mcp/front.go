@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/cipher"
 	"encoding/json/jsontext"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -206,15 +207,14 @@ func (f *Front) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // not supported by test recorders; the server's own limit stays
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
 	_ = control.SetReadDeadline(time.Time{})
-	switch e := err.(type) {
-	case nil:
+	if err == nil {
 		return b, nil
-	case *http.MaxBytesError:
+	}
+	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge(e.Limit)
-	case net.Error:
-		if e.Timeout() {
-			return nil, gateway.ErrSlow
-		}
+	}
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return nil, gateway.ErrSlow
 	}
 	return nil, gateway.ErrBody.With(err)
 }

@@ -28,8 +28,6 @@ func (s Span) Of(b []byte) []byte {
 // Present reports whether s covers anything.
 func (s Span) Present() bool { return s.End > 0 }
 
-func (s Span) shift(by int) Span { return Span{s.Start + by, s.End + by} }
-
 // Member is one name and value of a JSON object, by position.
 type Member struct {
 	Name string // unescaped
