@@ -4,13 +4,14 @@
 # something on a busy machine, absolute ones do not.
 set -euo pipefail
 : "${COUNTERSIGN_BENCH_OUT:?set it to a directory}"
-echo "== decisions"
-go test -run '^$' -bench 'Decide' -benchtime 2000x ./internal/policy
-echo "== append"
-go test -run '^$' -bench 'Append' -benchtime 1s ./internal/audit
-echo "== inspection"
-go test -run '^$' -bench . -benchtime 1s ./internal/inspection
-echo "== authentication"
-go test -run '^$' -bench 'Authenticate' -benchtime 1s ./internal/identity
-echo "== the line"
-go test -count=1 -v -timeout 30m -run 'TestBench' -bench-line ./internal/gateway/llm
+run() { # TITLE PACKAGE PATTERN BENCHTIME
+  printf '\n== %s\n' "$1"
+  go test -count=1 -timeout 30m -run '^$' -bench "$3" -benchtime "$4" "$2" | tee "$COUNTERSIGN_BENCH_OUT/$(basename "$2").txt"
+}
+run "decisions: flat in the number of policies" ./internal/policy 'Decide|Arguments|Visible' 2000x
+run "authentication: no store on the way" ./internal/identity Authenticate 1s
+run "inspection: bytes per second" ./internal/inspection . 1s
+run "append: beside a bare group-committed insert" ./internal/audit Append 2000x
+run "sealing" ./internal/audit/seal . 1x
+run "search" ./internal/audit/search . 1x
+run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm 'Line|IdleStreams' 1x
