@@ -16,7 +16,8 @@ import (
 
 func (a *app) logCommand() *cobra.Command {
 	return group("log", "Watch, search, trace and verify what happened", a.logTail(), a.logSearch(), a.logShow(), a.logTrace(),
-		a.logVerify(), a.logProve(), a.logExport(), a.logKey(), a.logStatus(), a.logAcceptRollback(), a.logRebuild())
+		a.logVerify(), a.logProve(), a.logExport(), a.logKey(), a.logStatus(), a.logAcceptRollback(), a.logRebuild(),
+		a.logErase(), a.logHold(), a.logRetention())
 }
 
 // querySyntax is shown with every command that takes a query.
