@@ -11,6 +11,7 @@ import (
 	"path"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -59,6 +60,11 @@ type API struct {
 	auth Authenticator
 	log  *slog.Logger
 	room string // whose operation is being declared
+
+	// Refused is told of every request that was refused before it was decoded:
+	// who asked is not known, or may not. c names the person as far as known. It
+	// must not block. Nil tells nobody.
+	Refused func(c Caller, op Op, p *Problem)
 }
 
 // MaxBody is the largest request body an operation accepts, in bytes.
@@ -156,11 +162,14 @@ func HandleStream[Req any](api *API, op Op, contentType string, fn func(ctx cont
 	o.Responses = map[string]*huma.Response{"200": {Description: "stream", Content: map[string]*huma.MediaType{contentType: {}}}}
 	huma.Register(api.huma, o, func(ctx context.Context, req *Req) (*huma.StreamResponse, error) {
 		c, _ := ctx.Value(callerKey{}).(Caller)
+		ctx, end := api.whileWelcome(ctx, op)
 		stream, err := fn(ctx, c, req)
 		if err != nil {
+			end()
 			return nil, api.problem(c, op, err)
 		}
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			defer end()
 			_, w := humago.Unwrap(hc)
 			w.Header().Set("Content-Type", contentType)
 			w.Header().Set("Cache-Control", "no-store")
@@ -169,6 +178,37 @@ func HandleStream[Req any](api *API, op Op, contentType string, fn func(ctx cont
 			}
 		}}, nil
 	})
+}
+
+// askAgain is how often a stream's caller is looked at again.
+const askAgain = time.Second
+
+type tokenKey struct{}
+
+// whileWelcome returns a context that ends when the caller's token does: a
+// stream can outlive the right to see it.
+func (api *API) whileWelcome(ctx context.Context, op Op) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	token, _ := ctx.Value(tokenKey{}).(string)
+	if op.Need == Public {
+		return ctx, cancel
+	}
+	go func() {
+		tick := time.NewTicker(askAgain)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if _, err := api.auth(ctx, token); err != nil {
+				cancel()
+				return
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 func (api *API) operation(op Op) huma.Operation {
@@ -201,12 +241,14 @@ func (api *API) authenticate(op Op) func(huma.Context, func(huma.Context)) {
 		if op.Need != Public {
 			var err error
 			if c, err = api.caller(hc, op); err != nil {
-				api.refuse(hc, request, op, err)
+				c.Request, c.Remote = request, host(hc.RemoteAddr())
+				api.refuse(hc, c, op, err)
 				return
 			}
 		}
 		c.Request, c.Reason, c.Remote = request, hc.Header("X-Countersign-Reason"), host(hc.RemoteAddr())
-		next(huma.WithValue(hc, callerKey{}, c))
+		token, _ := strings.CutPrefix(hc.Header("Authorization"), "Bearer ")
+		next(huma.WithValue(huma.WithValue(hc, callerKey{}, c), tokenKey{}, token))
 	}
 }
 
@@ -227,20 +269,23 @@ func (api *API) caller(hc huma.Context, op Op) (Caller, error) {
 		return Caller{}, err
 	}
 	if op.Need == Write && !c.Write {
-		return Caller{}, ErrRole.Say("the role %q may not change anything; ask an administrator", c.Role)
+		return c, ErrRole.Say("the role %q may not change anything; ask an administrator", c.Role)
 	}
 	return c, nil
 }
 
-func (api *API) refuse(hc huma.Context, request string, op Op, err error) {
-	p := api.document(Caller{Request: request}, op, err)
+func (api *API) refuse(hc huma.Context, c Caller, op Op, err error) {
+	p := api.document(c, op, err)
+	if api.Refused != nil {
+		api.Refused(c, op, p)
+	}
 	if p.Status == http.StatusUnauthorized {
 		hc.SetHeader("WWW-Authenticate", `Bearer realm="countersign"`)
 	}
 	hc.SetHeader("Content-Type", "application/problem+json")
 	hc.SetStatus(p.Status)
 	if err := json.MarshalWrite(hc.BodyWriter(), p); err != nil {
-		api.log.Debug("the client left before its refusal", "request", request, "error", err)
+		api.log.Debug("the client left before its refusal", "request", c.Request, "error", err)
 	}
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json/v2"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/countersign/countersign/internal/fault"
@@ -141,4 +143,47 @@ func TestRoomsMayNameTypesAlike(t *testing.T) {
 func declare[Req any](api *rest.API, room string) {
 	rest.Handle(api, rest.Op{Method: "PUT", Path: "/api/v1/" + room, Summary: "Put", Tag: room},
 		func(context.Context, rest.Caller, *Req) (*rest.None, error) { return nil, nil })
+}
+
+// A stream ends when its caller is no longer welcome, and who was refused is
+// told.
+func TestAStreamEndsWithItsToken(t *testing.T) {
+	var revoked atomic.Bool
+	mux := http.NewServeMux()
+	api := rest.New(mux, "test", func(context.Context, string) (rest.Caller, error) {
+		if revoked.Load() {
+			return rest.Caller{}, rest.ErrNoToken
+		}
+		return rest.Caller{Name: "vic", Role: "viewer"}, nil
+	}, slog.New(slog.DiscardHandler))
+	var refused atomic.Int64
+	api.Refused = func(_ rest.Caller, op rest.Op, p *rest.Problem) {
+		if op.Path == "/api/v1/tail" && p.Status == 401 {
+			refused.Add(1)
+		}
+	}
+	rest.HandleStream(api, rest.Op{Method: "GET", Path: "/api/v1/tail", Summary: "Tail"}, "text/event-stream",
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (rest.Stream, error) {
+			return func(w http.ResponseWriter) error {
+				w.(http.Flusher).Flush()
+				<-ctx.Done()
+				return nil
+			}, nil
+		})
+	s := httptest.NewServer(mux)
+	defer s.Close()
+	req, _ := http.NewRequest("GET", s.URL+"/api/v1/tail", nil)
+	req.Header.Set("Authorization", "Bearer x")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	revoked.Store(true)
+	if _, err := io.ReadAll(resp.Body); err != nil { // ends, or the test does not
+		t.Error(err)
+	}
+	if status, _ := do(t, s, "GET", "/api/v1/tail", "x", ""); status != 401 || refused.Load() != 1 {
+		t.Errorf("status %d, %d told", status, refused.Load())
+	}
 }

@@ -264,6 +264,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	}
 	mux := http.NewServeMux()
 	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
+	api.Refused = newDoorman(h.log).refused
 	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
 		room.Routes(api)
 	}
