@@ -141,3 +141,27 @@ func (f *floor) insert(sn *int, n int, record []byte) error {
 	}
 	return tx.Commit()
 }
+
+// BenchmarkAppendPayload measures durable appends of an event with 2 KiB of
+// payload, redaction aside.
+func BenchmarkAppendPayload(b *testing.B) {
+	body := []byte(strings.Repeat("the quick brown fox 4711 ", 82))
+	for _, engine := range []struct {
+		name string
+		dsn  func(testing.TB) string
+	}{{"sqlite", storagetest.SQLite}, {"postgres", storagetest.Postgres}} {
+		b.Run(engine.name, func(b *testing.B) {
+			l := open(b, storagetest.Open(b, engine.dsn(b)), options(b))
+			for _, writers := range []int{1, 64} {
+				b.Run(fmt.Sprint(writers), func(b *testing.B) {
+					ours := spread(writers, max(b.N, writers), func(int) {
+						if _, err := l.Append(context.Background(), benchEvent, audit.Payload{Name: "arguments", Body: body}); err != nil {
+							b.Error(err)
+						}
+					})
+					b.ReportMetric(float64(max(b.N, writers))/ours.Seconds(), "events/s")
+				})
+			}
+		})
+	}
+}

@@ -21,9 +21,16 @@ import (
 // killed.
 const victimEnv = "COUNTERSIGN_TEST_AUDIT_VICTIM"
 
+// workEnv says what it does.
+const workEnv = "COUNTERSIGN_TEST_AUDIT_WORK"
+
 func TestMain(m *testing.M) {
 	if dsn := os.Getenv(victimEnv); dsn != "" {
-		if err := victim(dsn); err != nil {
+		work := victim
+		if os.Getenv(workEnv) == "erase" {
+			work = eraserVictim
+		}
+		if err := work(dsn); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -77,7 +84,7 @@ func TestKilledProcessesLoseNothingAcknowledged(t *testing.T) {
 		ctx := context.Background()
 		acked := map[string]bool{}
 		for range kills {
-			for ev := range strings.Lines(runAndKill(t, dsn, 40+rand.IntN(200))) {
+			for ev := range strings.Lines(runAndKill(t, dsn, 40+rand.IntN(200), "append")) {
 				if _, ev, ok := strings.Cut(strings.TrimSpace(ev), " "); ok {
 					acked[ev] = true
 				}
@@ -138,10 +145,10 @@ func count(t *testing.T, l *audit.Log, acked map[string]bool) (intents, outcomes
 
 // runAndKill lets a victim work until it has acknowledged n events, kills it
 // and returns all it said.
-func runAndKill(t *testing.T, dsn string, n int) string {
+func runAndKill(t *testing.T, dsn string, n int, work string) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), victimEnv+"="+dsn)
+	cmd.Env = append(os.Environ(), victimEnv+"="+dsn, workEnv+"="+work)
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
 	if err != nil {

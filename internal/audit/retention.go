@@ -85,6 +85,9 @@ func (l *Log) ensureRetention(ctx context.Context) error {
 // expireChunk is how many events lose their payloads in one transaction.
 const expireChunk = 200
 
+// maxInVain is how often in a row a look may be overtaken by a change.
+const maxInVain = 8
+
 // The rhythm of expiry.
 const (
 	expireAfter = time.Minute // of the start
@@ -106,7 +109,7 @@ type oldPayloads struct {
 // The log does so by itself once an hour.
 func (l *Log) Expire(ctx context.Context) (int64, error) {
 	var total int64
-	for {
+	for inVain := 0; ; {
 		began := time.Now()
 		old, err := l.old(ctx)
 		if err != nil {
@@ -123,6 +126,12 @@ func (l *Log) Expire(ctx context.Context) (int64, error) {
 			return total, unavailable(err)
 		}
 		total += n
+		if inVain++; n > 0 {
+			inVain = 0
+		}
+		if inVain == maxInVain {
+			return total, ErrHeld.Say("retention and legal holds kept changing while payloads were to expire; the next pass goes on")
+		}
 		if l.db.Dialect() == storage.SQLite {
 			l.rest(ctx, 2*time.Since(began)) // leave the one writer to the log
 		}
