@@ -86,7 +86,7 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 		err = ErrNotParsed
 	}
 	if err == nil {
-		call.Who, call.remote = who, in.Remote
+		call.Who, call.remote, call.credential = who, in.Remote, in.Credential
 		g.prepare(call)
 		call.Run = g.runs.of(who, call.Started).id
 		return call, nil

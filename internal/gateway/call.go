@@ -64,6 +64,8 @@ type Call struct {
 	Who     identity.Caller // by Serve; zero when Countersign itself reaches out
 	Started time.Time       // by Serve
 	remote  string          // network address of the caller, for policy
+
+	credential string // as presented, to look again whether it is good
 }
 
 // Upstream is a call's request as it goes out. Its path is relative to the

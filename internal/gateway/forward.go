@@ -28,6 +28,7 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	g.flight.enter()
 	ctx, cancel := context.WithCancelCause(client)
 	a := &answerBody{g: g, receipt: receipt, call: call, client: client, ctx: ctx, cancel: cancel, began: time.Now(), length: -1, idle: g.idle(call)}
+	g.standing.add(a)
 	defer func() {
 		if p := recover(); p != nil {
 			g.o.Logger.Error("panic while forwarding", "call", call.ID, "panic", p, "stack", string(debug.Stack()))
@@ -165,6 +166,8 @@ func (a *answerBody) broken(err error, reached bool) *Refusal {
 		err = ErrCancelled.With(err)
 	case errors.Is(context.Cause(a.ctx), ErrIdle):
 		err = ErrIdle
+	case errors.Is(context.Cause(a.ctx), ErrStopped):
+		err = ErrStopped
 	case known:
 	case isNet && timeout.Timeout():
 		err = ErrTimeout.With(err)

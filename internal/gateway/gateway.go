@@ -97,6 +97,7 @@ type Gateway struct {
 	runs       *runs
 	refused    *coalescer
 	flight     flight
+	standing   *standing
 }
 
 // New returns a gateway. Close stops it.
@@ -115,7 +116,7 @@ func New(o Options) *Gateway {
 	o.RunGap = orDefault(o.RunGap, 15*time.Minute)
 	return &Gateway{
 		o: o, transports: newTransports(o.HeaderTimeout), runs: newRuns(o.RunGap),
-		refused: newCoalescer(o.Now, o.Ledger.Later),
+		refused: newCoalescer(o.Now, o.Ledger.Later), standing: newStanding(),
 	}
 }
 
@@ -127,6 +128,7 @@ func (g *Gateway) Stdio(t Transport) { g.transports.stdio = t }
 // releases connections. The log must be closed after it.
 func (g *Gateway) Close(ctx context.Context) error {
 	err := g.flight.wait(ctx)
+	g.standing.close()
 	g.refused.close()
 	g.transports.close()
 	return err

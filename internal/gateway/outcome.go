@@ -165,6 +165,7 @@ func (a *answerBody) settle(err error) {
 // tell hands the outcome to the log.
 func (a *answerBody) tell(o audit.Outcome, err error) {
 	defer a.g.flight.leave()
+	a.g.standing.remove(a)
 	if a.digest != nil && a.bytes > 0 {
 		o.Digest = hex.EncodeToString(a.digest.Sum(nil))
 	}
@@ -203,6 +204,8 @@ func classify(o *audit.Outcome, seen Seen, err error) {
 	switch {
 	case errors.Is(err, ErrCancelled):
 		o.Status = audit.Cancelled
+	case errors.Is(err, ErrStopped):
+		o.Status, o.Error = audit.Cancelled, ErrStopped.Message
 	case isAnswer(err):
 		o.Status, o.Error = audit.Failed, clip(oneLine(err.Error()), 300)
 	case err != nil:

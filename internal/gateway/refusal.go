@@ -83,6 +83,7 @@ var (
 	ErrRejected  = fault.New(fault.Upstream, "upstream_credential", "the upstream refused Countersign's own credential; ask the connection's owner")
 	ErrAnswer    = fault.New(fault.Upstream, "upstream_answer", "the upstream's answer could not be understood")
 	ErrCancelled = fault.New(fault.Unavailable, "cancelled", "the call was cancelled")
+	ErrStopped   = fault.New(fault.Denied, "stopped", "the call was cut: its agent, owner or credential may not call any more")
 	ErrLedger    = fault.New(fault.Unavailable, "log_unavailable", "the log cannot be written, so nothing is forwarded; try again")
 	ErrSecret    = fault.New(fault.Unavailable, "secret_unavailable", "the upstream's credential cannot be used; ask the connection's owner")
 	ErrNoReceipt = fault.New(fault.Internal, "no_receipt", "the call has no receipt for its intent")
