@@ -19,6 +19,7 @@ const standingEvery = 250 * time.Millisecond
 type standing struct {
 	mu    sync.Mutex
 	calls map[*answerBody]struct{}
+	once  sync.Once
 	stop  chan struct{}
 	done  chan struct{}
 }
@@ -73,7 +74,8 @@ func (s *standing) look() {
 	}
 }
 
+// close may be called more than once.
 func (s *standing) close() {
-	close(s.stop)
+	s.once.Do(func() { close(s.stop) })
 	<-s.done
 }
