@@ -22,6 +22,19 @@
 // lane's holder renews a lease, and lanes of the dead are taken again, so their
 // number does not grow with restarts.
 //
+// Payloads stand beside events, encrypted (AES-256-GCM, bound to event and
+// name) under a key per agent or, when it is known, per person they are about;
+// those keys are sealed by the log's, and that by a Keeper whose key is outside
+// the database. An event holds a salted commitment to each, and the salt is
+// encrypted too, so that nothing can be guessed from what an erasure leaves.
+// Erase destroys keys or bodies, Expire what is older than the retention, both
+// as events; a legal hold stops both. Verify names a payload that is gone
+// without an event that says why. What was recorded in plain, before there were
+// keys, is encrypted in the background.
+//
+// Erasing a key cannot reach copies of the database made before. One key must
+// not encrypt more than 2^32 payloads (NIST SP 800-38D, random nonces).
+//
 // A store that fails is refused quickly and found again when it recovers. A
 // commit whose answer was lost is looked up before anything is written again.
 package audit

@@ -312,23 +312,6 @@ func (l *Log) append(ctx context.Context, k kind, ev Event, p []Payload) (result
 	return res, it, res.err
 }
 
-// lockNow encrypts e's payloads. The first payload of an agent or subject waits
-// for its key to be made, but not for a store known to be down.
-func (l *Log) lockNow(ctx context.Context, e *entry) error {
-	if l.lockReady(e) {
-		return nil
-	}
-	switch {
-	case l.closing.Err() != nil:
-		return ErrClosed
-	case !l.works():
-		return storage.ErrUnavailable
-	}
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	return l.lockAll(ctx, e)
-}
-
 // put hands it to a committer that works.
 func (l *Log) put(ctx context.Context, it *item) error {
 	l.gate.RLock()
@@ -445,28 +428,6 @@ func (l *Log) queueOutcome(it *item) {
 	case <-l.closing.Done():
 		l.room.Release(it.weight)
 		l.o.Logger.Warn("an outcome came after the log closed; it becomes unknown", "call", it.entry.ev.Call)
-	}
-}
-
-// lockOutcome makes the keys that an outcome's payloads need. It tries until
-// the log closes; then the outcome goes without them rather than in plain.
-func (l *Log) lockOutcome(it *item) {
-	for delay := 20 * time.Millisecond; ; delay = min(2*delay, 500*time.Millisecond) {
-		ctx, cancel := context.WithTimeout(l.abort, commitTimeout)
-		err := l.lockAll(ctx, it.entry)
-		cancel()
-		if err == nil {
-			return
-		}
-		if l.closing.Err() != nil {
-			l.o.Logger.Error("the payloads of an outcome were not kept: no key could be made for them", "call", it.entry.ev.Call, "error", err)
-			it.entry = it.entry.drop()
-			return
-		}
-		select {
-		case <-l.closing.Done():
-		case <-time.After(delay):
-		}
 	}
 }
 

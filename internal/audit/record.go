@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -182,12 +181,6 @@ func freshNonce() []byte {
 
 func newEventID(t time.Time) string { return id.At(id.Event, t.UTC().Truncate(time.Microsecond)) }
 
-// lock encrypts a payload of event where it stands.
-func (p *sealed) lock(k *dataKey, event string) {
-	p.buf = k.aead.Seal(p.buf[:nonceSize], p.buf[:nonceSize], p.buf[nonceSize:], payloadContext(event, p.name))
-	p.key = k.id
-}
-
 // drop returns e without its payloads, for which no key could be made.
 func (e *entry) drop() *entry {
 	ev := e.ev
@@ -197,38 +190,6 @@ func (e *entry) drop() *entry {
 		panic("audit: a serialised event cannot be serialised again: " + err.Error())
 	}
 	return &entry{ev: ev, record: record, leaf: LeafHash(record)}
-}
-
-// lockAll encrypts the payloads of e, in the caller's goroutine.
-func (l *Log) lockAll(ctx context.Context, e *entry) error {
-	for i := range e.payloads {
-		p := &e.payloads[i]
-		if p.key != 0 {
-			continue
-		}
-		k, err := l.keys.get(ctx, p.owner)
-		if err != nil {
-			return err
-		}
-		p.lock(k, e.ev.ID)
-	}
-	return nil
-}
-
-// lockReady is lockAll with the keys at hand. It reports whether that was enough.
-func (l *Log) lockReady(e *entry) bool {
-	for i := range e.payloads {
-		p := &e.payloads[i]
-		if p.key != 0 {
-			continue
-		}
-		k, _ := l.keys.cached(p.owner)
-		if k == nil {
-			return false
-		}
-		p.lock(k, e.ev.ID)
-	}
-	return true
 }
 
 // canonical serialises ev as RFC 8785 asks: its fields are declared in that
