@@ -12,7 +12,8 @@ import (
 	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
+	"modernc.org/sqlite" // the database/sql driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 //go:embed schema.sql
@@ -80,6 +81,10 @@ func open(ctx context.Context, dir string, now func() time.Time) (*store, error)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("helpdesk data: %w", err)
 	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("helpdesk data: %w", err)
+	}
 	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(dir, "helpdesk.db")),
 		RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)&_txlock=immediate"}
 	db, err := sql.Open("sqlite", dsn.String())
@@ -87,10 +92,27 @@ func open(ctx context.Context, dir string, now func() time.Time) (*store, error)
 		return nil, fmt.Errorf("helpdesk database: %w", err)
 	}
 	s := &store{db: db, now: now}
-	if err := s.prepare(ctx); err != nil {
+	if err := s.prepareBusy(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("helpdesk database: %w", err), db.Close())
 	}
 	return s, nil
+}
+
+// prepareBusy prepares again while another process turns the new file to WAL:
+// SQLite refuses that at once rather than wait.
+func (s *store) prepareBusy(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := s.prepare(ctx)
+		busy, ok := errors.AsType[*sqlite.Error](err)
+		if !ok || busy.Code()&0xff != sqlite3.SQLITE_BUSY || attempt == 100 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // prepare creates and seeds in one transaction, so that two processes that
