@@ -121,6 +121,11 @@ func (s *Service) serveList(ctx context.Context, _ rest.Caller, r *listRequest) 
 	if err != nil {
 		return nil, err
 	}
+	if r.Cursor == "" {
+		if err := s.fresh(ctx); err != nil {
+			return nil, err
+		}
+	}
 	res, err := s.Find(ctx, q, Page{After: r.Cursor, Limit: r.Limit, Oldest: r.Oldest})
 	if err != nil {
 		return nil, err

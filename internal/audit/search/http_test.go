@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json/v2"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -164,4 +165,19 @@ func (f *fixture) collect(t *testing.T, lines chan string, n int) string {
 		}
 	}
 	return strings.Join(names, " ")
+}
+
+func TestWhatWasJustRecordedIsFound(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		f := setup(t, db)
+		do := serve(t, f)
+		for i := range 20 {
+			name := fmt.Sprintf("just%d", i)
+			f.add(t, name, i, audit.Event{Type: "user.created", Object: "user/" + name})
+			var list search.Listing
+			if code, body := do("GET", "viewer /api/v1/log/events?q="+name, &list); code != 200 || len(list.Events) != 1 {
+				t.Fatalf("%s: %d %s", name, code, body)
+			}
+		}
+	})
 }

@@ -127,6 +127,37 @@ func (s *Service) Behind(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
+// How long a search waits for events that were recorded before it, and how far
+// behind the index may be for that to be worth it.
+const (
+	freshWithin = 2 * time.Second
+	freshEvery  = 20 * time.Millisecond
+	freshEvents = 2000
+)
+
+// fresh waits until what is in the log now can be found, so that whoever looks
+// for what they just did finds it. An index that is far behind, as while it is
+// built again, is not waited for: Behind says so.
+func (s *Service) fresh(ctx context.Context) error {
+	head, err := s.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(freshWithin); ; pause(ctx, freshEvery) {
+		at, err := s.store.positions(ctx)
+		if err != nil {
+			return err
+		}
+		var behind int64
+		for lane, sn := range head {
+			behind += max(0, sn-at[lane])
+		}
+		if behind == 0 || behind > freshEvents || time.Now().After(end) || ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
 // Rebuild empties the index and lets the follower fill it again. What it holds
 // is found during that time, the rest is not. It is recorded.
 func (s *Service) Rebuild(ctx context.Context, by audit.Actor, reason string) error {
