@@ -13,12 +13,21 @@ fi
 
 say() { printf 'with-postgres: %s\n' "$*" >&2; }
 
+new_enough() { # DIRECTORY
+  local version
+  { [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ]; } || return 1
+  version=$("$1/initdb" --version 2>/dev/null) || return 1
+  version=${version##*(PostgreSQL) }
+  version=${version%%[!0-9]*}
+  [ "${version:-0}" -ge 15 ]
+}
+
 find_bin() {
   local d
   for d in $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -rV) /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin; do
-    if [ -x "$d/initdb" ]; then echo "$d"; return; fi
+    if new_enough "$d"; then echo "$d"; return; fi
   done
-  if command -v initdb >/dev/null 2>&1; then dirname "$(command -v initdb)"; fi
+  if d=$(command -v initdb 2>/dev/null) && new_enough "$(dirname "$d")"; then dirname "$d"; fi
 }
 
 bin=$(find_bin || true)
@@ -42,11 +51,10 @@ fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/countersign-pg.XXXXXX")
 as=()
 if [ "$(id -u)" = 0 ]; then # PostgreSQL refuses to run as root
-  id postgres >/dev/null 2>&1 || useradd --system --no-create-home postgres
+  id postgres >/dev/null 2>&1 || useradd --system --no-create-home --user-group postgres
   chown postgres "$dir"
-  as=(setpriv --reuid postgres --regid postgres --init-groups --)
+  as=(setpriv --reuid postgres --regid "$(id -g postgres)" --init-groups --)
 fi
-port=$(awk 'BEGIN{srand(); print 20000+int(rand()*20000)}')
 
 stop() {
   "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true
@@ -54,18 +62,35 @@ stop() {
 }
 trap stop EXIT
 
+# The start is tried again on another port when somebody else has the port.
+# Ports beneath 32768 are not given out by the system to outgoing connections,
+# and the kernel's randomness is no clock that two who start at once share.
+random_port() { echo $((20000 + $(od -An -N4 -tu4 /dev/urandom) % 12000)); }
+
+start() {
+  local tries=0
+  until
+    port=$(random_port)
+    rm -f "$dir/server.log"
+    "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -o "-p $port" -l "$dir/server.log" -w -t 120 start >/dev/null 2>&1
+  do
+    tries=$((tries + 1))
+    if [ "$tries" -ge 20 ] || ! grep -q 'could not bind' "$dir/server.log" 2>/dev/null; then
+      say "PostgreSQL does not start:"
+      cat "$dir/server.log" >&2 || true
+      return 1
+    fi
+  done
+}
+
 cd "$dir"
 "${as[@]}" "$bin/initdb" -D "$dir/data" -U countersign -A trust -E UTF8 --locale=C >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
 cat >>"$dir/data/postgresql.conf" <<CONF
 listen_addresses = '127.0.0.1'
-port = $port
 unix_socket_directories = ''
 max_connections = 300
 CONF
-if ! "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -l "$dir/data/server.log" -w -t 60 start >/dev/null 2>&1; then
-  cat "$dir/data/server.log" >&2
-  exit 1
-fi
+start
 cd - >/dev/null
 
 export COUNTERSIGN_TEST_POSTGRES="postgres://countersign@127.0.0.1:$port/postgres?sslmode=disable"
