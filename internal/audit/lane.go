@@ -296,7 +296,7 @@ func (l *Log) unanswered(ctx context.Context, lane, cleanSN int64) ([]orphan, er
 func (l *Log) autoOutcome(intent Event, o Outcome) (*entry, error) {
 	ev := inherit(Event{Actor: System, Outcome: &o}, intent)
 	ev.Type = CallOutcome
-	return l.prepare(ev, nil)
+	return l.prepareAlone(ev)
 }
 
 // inherit fills what an outcome shares with its intent and does not say.

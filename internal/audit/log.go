@@ -391,7 +391,7 @@ func (l *Log) outcomeEntry(t Type, r Receipt, ev Event, p []Payload) *entry {
 	}
 	l.o.Logger.Error("an outcome could not be recorded whole", "call", r.call, "error", err)
 	bare := inherit(Event{Type: t, Actor: System, Outcome: &Outcome{Status: ev.Outcome.Status, Code: ev.Outcome.Code, Error: "the rest of this outcome could not be recorded"}}, r.intent.ev)
-	if e, err = l.prepare(bare, nil); err != nil {
+	if e, err = l.prepareAlone(bare); err != nil {
 		panic("audit: an outcome made of the intent's own fields cannot be serialised: " + err.Error())
 	}
 	return e
@@ -451,7 +451,7 @@ func (l *Log) Later(ev Event) {
 		l.dropped.Add(1)
 		return
 	}
-	e, err := l.prepare(ev, nil)
+	e, err := l.prepareAlone(ev)
 	if err != nil {
 		l.o.Logger.Warn("an event was not recorded", "type", string(ev.Type), "error", err)
 		return

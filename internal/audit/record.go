@@ -14,8 +14,11 @@ import (
 
 // Limits of what one event may hold.
 const (
-	// MaxRecord is the largest event, serialised, in bytes.
-	MaxRecord = 256 << 10
+	// MaxRecord is the largest record, in bytes: what an entry bundle of C2SP
+	// tlog-tiles can hold. Events that are larger are made to fit.
+	MaxRecord = 1<<16 - 1
+	// maxOldRecord is the same of records written before that limit.
+	maxOldRecord = 256 << 10
 	// MaxPayload is how much of a payload is kept, in bytes after redaction.
 	MaxPayload = 256 << 10
 	saltSize   = 16
@@ -55,8 +58,8 @@ func Commit(salt, body []byte) Hash {
 // not know, so that older readers understand newer logs.
 func DecodeRecord(raw []byte) (Event, error) {
 	var ev Event
-	if len(raw) > MaxRecord {
-		return Event{}, ErrEvent.Say("the record is larger than %d bytes", MaxRecord)
+	if len(raw) > maxOldRecord {
+		return Event{}, ErrEvent.Say("the record is larger than %d bytes", maxOldRecord)
 	}
 	if err := json.Unmarshal(raw, &ev); err != nil {
 		return Event{}, ErrEvent.Say("the record is not an event").With(err)
@@ -91,6 +94,14 @@ func (e *entry) size() int64 {
 
 // prepare does everything that needs no lane, in the caller's goroutine.
 func (l *Log) prepare(ev Event, payloads []Payload) (*entry, error) {
+	return l.prepareAs(ev, payloads, true)
+}
+
+// prepareAlone is prepare for an event that no payload can stand beside,
+// because nobody waits for its key.
+func (l *Log) prepareAlone(ev Event) (*entry, error) { return l.prepareAs(ev, nil, false) }
+
+func (l *Log) prepareAs(ev Event, payloads []Payload, beside bool) (*entry, error) {
 	ev.Schema = Schema
 	if ev.Time.IsZero() {
 		ev.Time = l.o.Now()
@@ -105,6 +116,7 @@ func (l *Log) prepare(ev Event, payloads []Payload) (*entry, error) {
 		return nil, ErrEvent.Say("the event type %q is not a noun, a dot and a past participle", cut(clean(string(ev.Type)), 64))
 	}
 	e := &entry{}
+	payloads = bound(payloads)
 	var err error
 	if e.payloads, ev.Payloads, err = l.capture(payloads); err != nil {
 		return nil, err
@@ -112,14 +124,14 @@ func (l *Log) prepare(ev Event, payloads []Payload) (*entry, error) {
 	if err := l.redactEvent(&ev); err != nil {
 		return nil, err
 	}
-	record, err := canonical(ev)
-	if err != nil {
-		return nil, err
-	}
-	e.ev, e.record, e.leaf = ev, record, LeafHash(record)
 	for i := range e.payloads {
 		e.payloads[i].owner = l.keys.owner(ev.Agent, payloads[i].Subject)
 	}
+	e.ev = ev
+	if err := l.fit(e, beside); err != nil {
+		return nil, err
+	}
+	e.leaf = LeafHash(e.record)
 	return e, nil
 }
 
@@ -199,9 +211,6 @@ func canonical(ev Event) ([]byte, error) {
 	v, err := json.Marshal(ev)
 	if err != nil {
 		return nil, ErrEvent.With(err)
-	}
-	if len(v) > MaxRecord {
-		return nil, ErrEvent.Say("the event is larger than %d bytes; put content into payloads", MaxRecord)
 	}
 	return v, nil
 }

@@ -11,8 +11,12 @@ import (
 	"github.com/countersign/countersign/internal/id"
 )
 
-// maxString bounds every string of an event, in bytes; what is longer is cut.
-const maxString = 8 << 10
+// maxString bounds every string of an event, in bytes; what is longer is cut,
+// with a digest. maxScan is how much of one is looked at for that.
+const (
+	maxString = 8 << 10
+	maxScan   = 1 << 20
+)
 
 // maxClient bounds Event.Client, in bytes.
 const maxClient = 200
@@ -67,11 +71,14 @@ func eachOf(in []string, f func(string) string) []string {
 }
 
 // clean makes s storable on every engine: valid UTF-8, no NUL, bounded.
-func clean(s string) string {
+func clean(s string) string { return cut(valid(s), maxString) }
+
+// valid makes s UTF-8 without NUL.
+func valid(s string) string {
 	if strings.IndexByte(s, 0) >= 0 {
 		s = strings.ReplaceAll(s, "\x00", "\uFFFD")
 	}
-	return cut(strings.ToValidUTF8(s, "\uFFFD"), maxString)
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // cut shortens s to at most n bytes without splitting a character.
@@ -88,8 +95,10 @@ func cut(s string, n int) string {
 func (l *Log) redactEvent(ev *Event) error {
 	var all bytes.Buffer
 	all.Grow(512)
+	long := false
 	eachString(ev, func(s string) string {
-		s = clean(s)
+		s = valid(cut(s, maxScan))
+		long = long || len(s) > maxString
 		if !exempt(s) {
 			all.WriteString(s)
 			all.WriteByte('\n')
@@ -115,10 +124,16 @@ func (l *Log) redactEvent(ev *Event) error {
 			return err
 		}
 	}
-	if bytes.Equal(l.o.Redactor.Redact(all.Bytes()), all.Bytes()) {
-		return nil
+	if !bytes.Equal(l.o.Redactor.Redact(all.Bytes()), all.Bytes()) {
+		if err := l.redactEach(ev); err != nil {
+			return err
+		}
+		long = true // what was put in a secret's place may be longer
 	}
-	return l.redactEach(ev)
+	if long { // cut after redaction: a secret on the border would leave its first half
+		eachString(ev, func(s string) string { return shorten(s, maxString) })
+	}
+	return nil
 }
 
 func (l *Log) redactEach(ev *Event) error {
@@ -126,7 +141,7 @@ func (l *Log) redactEach(ev *Event) error {
 		if s == "" || exempt(s) {
 			return s
 		}
-		return clean(string(l.o.Redactor.Redact([]byte(s))))
+		return valid(string(l.o.Redactor.Redact([]byte(s))))
 	}
 	eachString(ev, one)
 	if len(ev.Detail) == 0 {
