@@ -46,13 +46,14 @@ func (e Entry) Payload(name string) string {
 
 // Payload is content beside an event.
 type Payload struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`
-	Digest string `json:"digest"`
-	Text   string `json:"text,omitempty"`
-	Base64 string `json:"base64,omitempty"`
-	Cut    bool   `json:"cut,omitempty"`    // only the beginning is stored, or shown
-	Erased bool   `json:"erased,omitempty"` // the commitment stands
+	Name     string `json:"name"`
+	Size     int64  `json:"size"`
+	Digest   string `json:"digest"`
+	Text     string `json:"text,omitempty"`
+	Base64   string `json:"base64,omitempty"`
+	Cut      bool   `json:"cut,omitempty"`      // only the beginning is stored, or shown
+	Erased   bool   `json:"erased,omitempty"`   // the commitment stands
+	Withheld bool   `json:"withheld,omitempty"` // the caller's role does not see contents
 }
 
 // Body returns what is stored.

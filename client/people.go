@@ -54,6 +54,15 @@ type Team struct {
 	Created     time.Time `json:"created"`
 }
 
+// Group is the people who may answer held calls together.
+type Group struct {
+	ID          string    `json:"id"`
+	Name        string    `json:"name"`
+	Description string    `json:"description,omitempty"`
+	Members     []string  `json:"members"`
+	Created     time.Time `json:"created"`
+}
+
 // Token is a session or API token of a user without its value.
 type Token struct {
 	ID       string    `json:"id"`
@@ -143,6 +152,32 @@ func (c *Client) IssueToken(ctx context.Context, name, expiresIn string) (Issued
 // RevokeToken revokes a session or API token at once.
 func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, v1+"/tokens"+segment(id), nil, nil, nil)
+}
+
+func groupPath(name string) string { return v1 + "/groups" + segment(name) }
+
+// Groups lists groups by name.
+func (c *Client) Groups(ctx context.Context) ([]Group, error) {
+	return get[[]Group](ctx, c, v1+"/groups", nil)
+}
+
+// Group returns one group.
+func (c *Client) Group(ctx context.Context, name string) (Group, error) {
+	return get[Group](ctx, c, groupPath(name), nil)
+}
+
+// PutGroup creates or updates a group. Who is not among members leaves it.
+func (c *Client) PutGroup(ctx context.Context, name, description string, members []string) (Group, error) {
+	in := struct {
+		Description string   `json:"description,omitempty"`
+		Members     []string `json:"members,omitempty"`
+	}{description, members}
+	return send[Group](ctx, c, http.MethodPut, groupPath(name), in)
+}
+
+// DeleteGroup deletes a group.
+func (c *Client) DeleteGroup(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, groupPath(name), nil, nil, nil)
 }
 
 // Teams lists teams by name.

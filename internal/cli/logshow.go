@@ -78,6 +78,10 @@ func (a *app) printPayload(p client.Payload, full bool) {
 		fmt.Fprintln(a.stdout, a.paint(a.stdout, dim, "  (erased; the commitment stands)"))
 		return
 	}
+	if p.Withheld {
+		fmt.Fprintln(a.stdout, a.paint(a.stdout, dim, "  (your role does not see contents; an auditor, an operator or the agent's owner does)"))
+		return
+	}
 	text, cut := inertLines(pretty(p.Body())), p.Cut
 	if r := []rune(text); !full && len(r) > shownPayload {
 		text, cut = string(r[:shownPayload]), true

@@ -120,7 +120,7 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 	for group, commands := range map[string][]*cobra.Command{
 		"start":  {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand()},
 		"see":    {a.logCommand(), a.findingCommand()},
-		"govern": {a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.agentCommand(), a.connectionCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand()},
+		"govern": {a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

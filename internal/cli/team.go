@@ -45,7 +45,7 @@ func (a *app) teamCreate() *cobra.Command {
 	var description string
 	var members []string
 	cmd := &cobra.Command{Use: "create NAME", Aliases: []string{"update"}, Short: "Create a team, or set who is in it", Args: operands("NAME"),
-		Example: "  countersign team create finance-controllers --member fiona --member pat"}
+		Example: "  countersign team create finance --member fiona --member pat"}
 	cmd.Flags().StringVar(&description, "description", "", "what the team is")
 	cmd.Flags().StringSliceVar(&members, "member", nil, "user in the team (repeatable; all of them: who is not named leaves)")
 	a.completeFlag(cmd, "member", userNames)

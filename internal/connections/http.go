@@ -100,15 +100,20 @@ func (s *Service) Routes(api *rest.API) {
 	op := func(method, path, summary string, need rest.Need) rest.Op {
 		return rest.Op{Method: method, Path: "/api/v1" + path, Summary: summary, Tag: "connections", Need: need}
 	}
+	own := func(method, path, summary, of string) rest.Op {
+		o := op(method, path, summary, rest.Own)
+		o.Of = of
+		return o
+	}
 	rest.Handle(api, op(http.MethodGet, "/connections", "List connections", rest.Read), s.httpList)
 	rest.Handle(api, op(http.MethodGet, "/connections/{name}", "Show a connection", rest.Read), s.httpGet)
 	rest.Handle(api, op(http.MethodPut, "/connections/{name}", "Register or update a connection; the tools of a new mcp connection are discovered and pinned", rest.Write), s.httpPut)
 	rest.Handle(api, op(http.MethodDelete, "/connections/{name}", "Delete a connection", rest.Write), s.httpDelete)
-	rest.Handle(api, op(http.MethodPost, "/connections/{name}/refresh", "Ask an mcp connection for its tools", rest.Write), s.httpRefresh)
+	rest.Handle(api, own(http.MethodPost, "/connections/{name}/refresh", "Ask an mcp connection for its tools", "connection/{name}"), s.httpRefresh)
 	rest.Handle(api, op(http.MethodGet, "/tools", "List tools", rest.Read), s.httpTools)
 	rest.Handle(api, op(http.MethodGet, "/connections/{connection}/tools/{tool}", "Show a tool", rest.Read), s.httpTool)
 	rest.Handle(api, op(http.MethodPatch, "/connections/{connection}/tools/{tool}", "Say what effect a tool has", rest.Write), s.httpEffect)
-	rest.Handle(api, op(http.MethodPost, "/connections/{connection}/tools/{tool}/accept", "Accept a drifted or new tool", rest.Write), s.httpAccept)
+	rest.Handle(api, own(http.MethodPost, "/connections/{connection}/tools/{tool}/accept", "Accept a drifted or new tool", "connection/{connection}"), s.httpAccept)
 	rest.Handle(api, op(http.MethodGet, "/connections/{connection}/tools/{tool}/diff", "Show how a tool differs from what was accepted", rest.Read), s.httpDiff)
 }
 

@@ -18,7 +18,7 @@ func TestAPI(t *testing.T) {
 	r := open(t, storagetest.Open(t, storagetest.SQLite(t)))
 	mux := http.NewServeMux()
 	api := rest.New(mux, "test", func(context.Context, string) (rest.Caller, error) {
-		return rest.Caller{ID: "usr_pat", Name: "pat", Role: "operator", Write: true}, nil
+		return rest.Caller{ID: "usr_pat", Name: "pat", Role: "operator"}, nil
 	}, slog.New(slog.DiscardHandler))
 	r.Routes(api)
 	server := httptest.NewServer(mux)

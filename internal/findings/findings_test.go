@@ -222,7 +222,7 @@ func TestPagesAndAPI(t *testing.T) {
 		}
 		mux := http.NewServeMux()
 		w.Routes(rest.New(mux, "test", func(context.Context, string) (rest.Caller, error) {
-			return rest.Caller{ID: "usr_1", Name: "ada", Role: "admin", Write: true}, nil
+			return rest.Caller{ID: "usr_1", Name: "ada", Role: "admin"}, nil
 		}, slog.New(slog.DiscardHandler)))
 		for _, c := range []struct {
 			status                            int

@@ -201,12 +201,16 @@ func (s *Service) agentRoutes(api *rest.API) {
 			}
 			return s.agentRow(ctx, r.Name)
 		})
-	s.stopRoute(api, "suspend", "Stop an agent from making calls", s.Suspend)
-	s.stopRoute(api, "resume", "Let a suspended agent make calls again", s.Resume)
+	s.stopRoute(api, rest.Op{Path: "suspend", Summary: "Stop an agent from making calls", Need: rest.Own, Of: ofAgent}, s.Suspend)
+	s.stopRoute(api, rest.Op{Path: "resume", Summary: "Let a suspended agent make calls again", Need: rest.Write}, s.Resume)
 }
 
-func (s *Service) stopRoute(api *rest.API, verb, summary string, do func(context.Context, audit.Actor, string, string) (bool, error)) {
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/agents/{name}/" + verb, Summary: summary, Tag: "identity", Need: rest.Write},
+// ofAgent marks operations on an agent for its owner.
+const ofAgent = "agent/{name}"
+
+func (s *Service) stopRoute(api *rest.API, op rest.Op, do func(context.Context, audit.Actor, string, string) (bool, error)) {
+	op.Method, op.Path, op.Tag = http.MethodPost, "/api/v1/agents/{name}/"+op.Path, "identity"
+	rest.Handle(api, op,
 		func(ctx context.Context, c rest.Caller, r *reasoned) (*agentRow, error) {
 			if _, err := do(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name); err != nil {
 				return nil, err
@@ -292,7 +296,7 @@ func (s *Service) credentialRoutes(api *rest.API) {
 			rows := keyRows(s, keys)
 			return &rows, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys", Summary: "Issue a key", Tag: tag, Need: rest.Write, Status: created},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys", Summary: "Issue a key", Tag: tag, Need: rest.Own, Of: ofAgent, Status: created},
 		func(ctx context.Context, c rest.Caller, r *issueKey) (*issuedKey, error) {
 			life, err := duration("expires_in", r.Body.ExpiresIn)
 			if err != nil {
@@ -301,15 +305,15 @@ func (s *Service) credentialRoutes(api *rest.API) {
 			k, value, err := s.IssueKey(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, life)
 			return &issuedKey{s.keyRow(k), value}, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys/{id}/rotate", Summary: "Put a new key in the place of one", Tag: tag, Need: rest.Write, Status: created}, s.rotate)
-	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/keys/{id}", Summary: "Revoke a key at once", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/keys/{id}/rotate", Summary: "Put a new key in the place of one", Tag: tag, Need: rest.Own, Of: ofAgent, Status: created}, s.rotate)
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/keys/{id}", Summary: "Revoke a key at once", Tag: tag, Need: rest.Own, Of: ofAgent},
 		func(ctx context.Context, c rest.Caller, r *revokeKey) (*rest.None, error) {
 			if err := s.ownKey(ctx, r.Name, r.ID); err != nil {
 				return nil, err
 			}
 			return nil, s.RevokeKey(ctx, actor(c), reasonOf(c, r.Reason), r.ID)
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/runs", Summary: "Start a run with a credential of its own", Tag: tag, Need: rest.Write, Status: created},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/runs", Summary: "Start a run with a credential of its own", Tag: tag, Need: rest.Own, Of: ofAgent, Status: created},
 		func(ctx context.Context, c rest.Caller, r *issueKey) (*startedRun, error) {
 			life, err := duration("expires_in", r.Body.ExpiresIn)
 			if err != nil {
@@ -318,7 +322,7 @@ func (s *Service) credentialRoutes(api *rest.API) {
 			run, token, err := s.StartRun(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, life)
 			return &startedRun{Token: token, Run: run.ID, Agent: run.Agent, Expires: run.Expires}, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/runs/{run}/end", Summary: "End a run and revoke its credential", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/runs/{run}/end", Summary: "End a run and revoke its credential", Tag: tag, Need: rest.Own, Of: "run/{run}"},
 		func(ctx context.Context, c rest.Caller, r *endRun) (*rest.None, error) {
 			return nil, s.EndRun(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Run)
 		})

@@ -22,7 +22,8 @@ type loggedIn struct {
 
 type me struct {
 	User
-	Write bool `json:"write" doc:"whether the role may change things"`
+	Write bool     `json:"write" doc:"whether the role may change things"`
+	May   []string `json:"may" doc:"what the role may do (docs/roles.md)"`
 }
 
 type tokenRow struct {
@@ -60,6 +61,16 @@ type revokeToken struct {
 	Reason string `query:"reason"`
 }
 
+func meOf(u User) *me {
+	m := me{User: u, Write: u.May(rest.Write), May: []string{}}
+	for _, n := range rest.Needs {
+		if u.May(n) {
+			m.May = append(m.May, n.String())
+		}
+	}
+	return &m
+}
+
 func (s *Service) tokenRow(c rest.Caller, t Token) tokenRow {
 	return tokenRow{ID: t.ID, User: t.User, Kind: t.Kind, Name: t.Name, Prefix: t.Prefix, Status: t.Status(s.now()), Created: t.Created,
 		Expires: t.Expires, LastUsed: t.LastUsed, Present: t.ID == c.Credential}
@@ -93,17 +104,17 @@ func (s *Service) tokens(ctx context.Context, c rest.Caller, r *listTokens) (*[]
 func (s *Service) sessionRoutes(api *rest.API) {
 	const tag = "identity"
 	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/login", Summary: "Sign in with a password", Tag: tag, Need: rest.Public}, s.login)
-	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/logout", Summary: "End the session of this request", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/logout", Summary: "End the session of this request", Tag: tag, Need: rest.Self},
 		func(ctx context.Context, c rest.Caller, _ *struct{}) (*rest.None, error) {
 			return nil, s.Logout(ctx, actor(c), c.Credential)
 		})
-	rest.Handle(api, rest.Op{Method: "GET", Path: "/api/v1/me", Summary: "Show who you are", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "GET", Path: "/api/v1/me", Summary: "Show who you are", Tag: tag, Need: rest.Self},
 		func(ctx context.Context, c rest.Caller, _ *struct{}) (*me, error) {
 			u, err := readUser(ctx, s.db, c.Name)
-			return &me{u, u.CanWrite()}, err
+			return meOf(u), err
 		})
-	rest.Handle(api, rest.Op{Method: "GET", Path: "/api/v1/tokens", Summary: "List your sessions and API tokens", Tag: tag}, s.tokens)
-	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/tokens", Summary: "Make an API token of your own", Tag: tag, Status: created},
+	rest.Handle(api, rest.Op{Method: "GET", Path: "/api/v1/tokens", Summary: "List your sessions and API tokens", Tag: tag, Need: rest.Self}, s.tokens)
+	rest.Handle(api, rest.Op{Method: "POST", Path: "/api/v1/tokens", Summary: "Make an API token of your own", Tag: tag, Need: rest.Self, Status: created},
 		func(ctx context.Context, c rest.Caller, r *issueToken) (*issuedToken, error) {
 			life, err := duration("expires_in", r.Body.ExpiresIn)
 			if err != nil {
@@ -112,7 +123,7 @@ func (s *Service) sessionRoutes(api *rest.API) {
 			t, value, err := s.IssueToken(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Body.Name, life)
 			return &issuedToken{s.tokenRow(c, t), value}, err
 		})
-	rest.Handle(api, rest.Op{Method: "DELETE", Path: "/api/v1/tokens/{id}", Summary: "Revoke a session or API token at once", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "DELETE", Path: "/api/v1/tokens/{id}", Summary: "Revoke a session or API token at once", Tag: tag, Need: rest.Self},
 		func(ctx context.Context, c rest.Caller, r *revokeToken) (*rest.None, error) {
 			return nil, s.RevokeToken(ctx, actor(c), reasonOf(c, r.Reason), r.ID)
 		})
@@ -159,7 +170,7 @@ func (s *Service) peopleRoutes(api *rest.API) {
 			u, err := readUser(ctx, s.db, r.Name)
 			return &u, err
 		})
-	rest.Handle(api, rest.Op{Method: "PUT", Path: users + "/{name}", Summary: "Create or update a user", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: "PUT", Path: users + "/{name}", Summary: "Create or update a user", Tag: tag, Need: rest.Govern},
 		func(ctx context.Context, c rest.Caller, r *putUser) (*User, error) {
 			u := User{Name: r.Name, Email: r.Body.Email, DisplayName: r.Body.DisplayName, Role: r.Body.Role, Disabled: r.Body.Disabled}
 			if _, err := s.PutUser(ctx, actor(c), reasonOf(c, r.Body.Reason), u); err != nil {
@@ -168,15 +179,16 @@ func (s *Service) peopleRoutes(api *rest.API) {
 			u, err := readUser(ctx, s.db, r.Name)
 			return &u, err
 		})
-	rest.Handle(api, rest.Op{Method: "PUT", Path: users + "/{name}/password", Summary: "Set a password and end the sessions", Tag: tag},
+	rest.Handle(api, rest.Op{Method: "PUT", Path: users + "/{name}/password", Summary: "Set a password and end the sessions", Tag: tag, Need: rest.Self},
 		func(ctx context.Context, c rest.Caller, r *setPassword) (*rest.None, error) {
 			return nil, s.SetPassword(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Current, r.Body.Password)
 		})
-	rest.Handle(api, rest.Op{Method: "DELETE", Path: users + "/{name}", Summary: "Delete a user who owns nothing", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: "DELETE", Path: users + "/{name}", Summary: "Delete a user who owns nothing", Tag: tag, Need: rest.Govern},
 		func(ctx context.Context, c rest.Caller, r *deletion) (*rest.None, error) {
 			return nil, s.DeleteUser(ctx, actor(c), reasonOf(c, r.Reason), r.Name)
 		})
 	s.teamRoutes(api)
+	s.groupRoutes(api)
 }
 
 func (s *Service) teamRoutes(api *rest.API) {

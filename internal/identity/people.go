@@ -149,7 +149,7 @@ func (s *Service) DeleteUserTx(ctx context.Context, tx *audit.Tx, by audit.Actor
 	if err := s.askBeforeDelete(ctx, tx, by, reason, object("user", name)); err != nil {
 		return err
 	}
-	for _, q := range []string{`DELETE FROM team_members WHERE member = $1`, `DELETE FROM user_tokens WHERE user_name = $1`, `DELETE FROM users WHERE name = $1`} {
+	for _, q := range []string{`DELETE FROM team_members WHERE member = $1`, `DELETE FROM user_group_members WHERE member = $1`, `DELETE FROM user_tokens WHERE user_name = $1`, `DELETE FROM users WHERE name = $1`} {
 		if _, err := tx.Exec(ctx, q, name); err != nil {
 			return err
 		}

@@ -237,7 +237,7 @@ func TestSigningIn(t *testing.T) {
 		tok, value, err := w.Login(ctx, "ada", password, "192.0.2.1")
 		w.must(err)
 		c, err := w.AuthenticateUser(ctx, value)
-		if err != nil || c.Name != "ada" || c.Role != identity.Owner || c.Write || c.Credential != tok.ID {
+		if err != nil || c.Name != "ada" || c.Role != identity.Owner || c.May(rest.Write) || c.Credential != tok.ID {
 			t.Errorf("%+v %v", c, err)
 		}
 		for what, try := range map[string][2]string{
@@ -367,7 +367,7 @@ func TestFirstAdministrator(t *testing.T) {
 		wg.Wait()
 		token := tokens[0] + tokens[1]
 		c, err := w.AuthenticateUser(ctx, token) // fails if both made one
-		if err != nil || c.Role != identity.Admin || !c.Write {
+		if err != nil || c.Role != identity.Admin || !c.May(rest.Write) {
 			t.Fatalf("%+v %v", c, err)
 		}
 		if _, created, err := w.EnsureAdmin(ctx); created || err != nil {

@@ -72,7 +72,7 @@ func (s *Service) AuthenticateUser(ctx context.Context, token string) (rest.Call
 		return rest.Caller{}, ErrToken
 	}
 	s.uses.note(kindToken, t.ID, now)
-	return rest.Caller{ID: u.ID, Name: u.Name, Role: u.Role, Write: u.CanWrite(), Credential: t.ID}, nil
+	return rest.Caller{ID: u.ID, Name: u.Name, Role: u.Role, Credential: t.ID}, nil
 }
 
 // Login checks a password and starts a session of SessionLife. remote is the

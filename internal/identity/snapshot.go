@@ -17,6 +17,7 @@ const remember = 30 * 24 * time.Hour
 type snapshot struct {
 	users  map[string]User
 	teams  map[string]Team
+	groups map[string]Group
 	agents map[string]Agent
 	keys   map[digest]Key
 	ended  map[string]bool // credentials of runs that were ended before they expired
@@ -27,7 +28,7 @@ func emptySnapshot() *snapshot { return &snapshot{} }
 // reload builds a new snapshot from the store and publishes it.
 func (s *Service) reload(ctx context.Context) error {
 	now := s.now()
-	next := &snapshot{users: map[string]User{}, teams: map[string]Team{}, agents: map[string]Agent{}, keys: map[digest]Key{}}
+	next := &snapshot{users: map[string]User{}, teams: map[string]Team{}, groups: map[string]Group{}, agents: map[string]Agent{}, keys: map[digest]Key{}}
 	users, err := readUsers(ctx, s.db, "")
 	if err != nil {
 		return err
@@ -41,6 +42,13 @@ func (s *Service) reload(ctx context.Context) error {
 	}
 	for _, t := range teams {
 		next.teams[t.Name] = t
+	}
+	groups, err := readGroups(ctx, s.db, "")
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		next.groups[g.Name] = g
 	}
 	agents, err := readAgents(ctx, s.db, "")
 	if err != nil {

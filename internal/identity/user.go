@@ -4,21 +4,19 @@ import (
 	"net/mail"
 	"slices"
 	"time"
+
+	"github.com/countersign/countersign/internal/rest"
 )
 
-// The roles of users. Admin and Operator may change things; only Admin may
-// change users.
+// The roles of users; rest's table says what each may.
 const (
-	Admin    = "admin"
-	Operator = "operator"
-	Owner    = "owner"
-	Approver = "approver"
-	Auditor  = "auditor"
-	Viewer   = "viewer"
+	Admin    = rest.Admin
+	Operator = rest.Operator
+	Owner    = rest.Owner
+	Approver = rest.Approver
+	Auditor  = rest.Auditor
+	Viewer   = rest.Viewer
 )
-
-// Roles lists every role.
-var Roles = []string{Admin, Operator, Owner, Approver, Auditor, Viewer}
 
 // User is a person.
 type User struct {
@@ -33,14 +31,14 @@ type User struct {
 	revision    int64
 }
 
-// CanWrite reports whether the user's role may change things.
-func (u User) CanWrite() bool { return !u.Disabled && (u.Role == Admin || u.Role == Operator) }
+// May reports whether the user is active and their role may do what n names.
+func (u User) May(n rest.Need) bool { return !u.Disabled && rest.RoleMay(u.Role, n) }
 
 func (u User) validate() error {
 	if err := checkName("user", u.Name); err != nil {
 		return err
 	}
-	if !slices.Contains(Roles, u.Role) {
+	if !slices.Contains(rest.Roles, u.Role) {
 		return ErrInvalid.Say("user %q: role must be one of admin, operator, owner, approver, auditor, viewer", u.Name)
 	}
 	if u.Email != "" {

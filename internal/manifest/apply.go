@@ -22,7 +22,7 @@ func (e *refusedChange) Unwrap() error { return e.cause }
 
 // firstKinds and secondKinds are the two halves of an apply with new connections.
 var (
-	firstKinds  = []string{KindUser, KindTeam, KindAgent, KindConnection, KindSecret}
+	firstKinds  = []string{KindUser, KindTeam, KindGroup, KindAgent, KindConnection, KindSecret}
 	secondKinds = []string{KindTool, KindGrant, KindPolicy}
 )
 
@@ -118,6 +118,8 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 		return o.Identity.PutUserTx(ctx, tx, r.by, r.reason, spec.user(c.Name))
 	case *TeamSpec:
 		return o.Identity.PutTeamTx(ctx, tx, r.by, r.reason, spec.team(c.Name))
+	case *GroupSpec:
+		return o.Identity.PutGroupTx(ctx, tx, r.by, r.reason, spec.group(c.Name))
 	case *AgentSpec:
 		return o.Identity.PutAgentTx(ctx, tx, r.by, r.reason, spec.agent(c.Name))
 	case *ConnectionSpec:
@@ -146,6 +148,8 @@ func (r *run) delete(ctx context.Context, tx *audit.Tx, c Change) (err error) {
 		return o.Identity.DeleteUserTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindTeam:
 		return o.Identity.DeleteTeamTx(ctx, tx, r.by, r.reason, c.Name)
+	case KindGroup:
+		return o.Identity.DeleteGroupTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindAgent:
 		return o.Identity.DeleteAgentTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindConnection:

@@ -20,7 +20,7 @@ func TestAPI(t *testing.T) {
 	w := build(t, storagetest.Open(t, storagetest.SQLite(t)))
 	mux := http.NewServeMux()
 	api := rest.New(mux, "test", func(context.Context, string) (rest.Caller, error) {
-		return rest.Caller{ID: w.by.ID, Name: w.by.Name, Role: "admin", Write: true}, nil
+		return rest.Caller{ID: w.by.ID, Name: w.by.Name, Role: "admin"}, nil
 	}, slog.New(slog.DiscardHandler))
 	w.Routes(api)
 	server := httptest.NewServer(mux)

@@ -158,6 +158,10 @@ func (s *Service) references(p *plan, c Change) {
 		for _, m := range spec.Members {
 			need("members", KindUser, m)
 		}
+	case *GroupSpec:
+		for _, m := range spec.Members {
+			need("members", KindUser, m)
+		}
 	case *AgentSpec:
 		need("owner", KindUser, spec.Owner)
 		need("backup", KindUser, spec.Backup)

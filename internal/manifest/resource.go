@@ -15,6 +15,7 @@ import (
 const (
 	KindUser       = "User"
 	KindTeam       = "Team"
+	KindGroup      = "Group"
 	KindAgent      = "Agent"
 	KindConnection = "Connection"
 	KindSecret     = "Secret"
@@ -24,7 +25,7 @@ const (
 )
 
 // Kinds lists all kinds in that order.
-var Kinds = []string{KindUser, KindTeam, KindAgent, KindConnection, KindSecret, KindTool, KindGrant, KindPolicy}
+var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindConnection, KindSecret, KindTool, KindGrant, KindPolicy}
 
 func order(kind string) int { return slices.Index(Kinds, kind) }
 
@@ -35,6 +36,7 @@ var plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 var nameForms = map[string]*regexp.Regexp{
 	KindUser:       plainName,
 	KindTeam:       plainName,
+	KindGroup:      plainName,
 	KindAgent:      plainName,
 	KindConnection: regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`),
 	KindSecret:     plainName,
@@ -74,6 +76,12 @@ type UserSpec struct {
 
 // TeamSpec is a team.
 type TeamSpec struct {
+	Description string   `yaml:"description,omitempty"`
+	Members     []string `yaml:"members,omitempty"`
+}
+
+// GroupSpec is a group of approvers.
+type GroupSpec struct {
 	Description string   `yaml:"description,omitempty"`
 	Members     []string `yaml:"members,omitempty"`
 }
@@ -144,6 +152,8 @@ func newSpec(kind string) any {
 		return &UserSpec{}
 	case KindTeam:
 		return &TeamSpec{}
+	case KindGroup:
+		return &GroupSpec{}
 	case KindAgent:
 		return &AgentSpec{}
 	case KindConnection:
@@ -195,6 +205,10 @@ func (e Expiry) MarshalYAML() (any, error) {
 
 func (s *UserSpec) user(name string) identity.User {
 	return identity.User{Name: name, Email: s.Email, DisplayName: s.DisplayName, Role: s.Role, Disabled: s.Disabled}
+}
+
+func (s *GroupSpec) group(name string) identity.Group {
+	return identity.Group{Name: name, Description: s.Description, Members: slices.Sorted(slices.Values(s.Members))}
 }
 
 func (s *TeamSpec) team(name string) identity.Team {

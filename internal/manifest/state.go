@@ -61,6 +61,9 @@ func (st *state) people(s *Service) {
 	for _, t := range s.o.Identity.Teams() {
 		st.specs[key{KindTeam, t.Name}] = &TeamSpec{Description: t.Description, Members: t.Members}
 	}
+	for _, g := range s.o.Identity.Groups() {
+		st.specs[key{KindGroup, g.Name}] = &GroupSpec{Description: g.Description, Members: g.Members}
+	}
 	for _, a := range s.o.Identity.Agents() {
 		st.specs[key{KindAgent, a.Name}] = &AgentSpec{Owner: a.Owner, Backup: a.Backup, Team: a.Team, Purpose: a.Purpose,
 			BusinessProcess: a.BusinessProcess, Stage: a.Stage, Labels: a.Labels}
@@ -90,6 +93,8 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 	switch spec := r.Spec.(type) {
 	case *TeamSpec:
 		return &TeamSpec{Description: spec.Description, Members: slices.Compact(slices.Sorted(slices.Values(spec.Members)))}, nil
+	case *GroupSpec:
+		return &GroupSpec{Description: spec.Description, Members: slices.Compact(slices.Sorted(slices.Values(spec.Members)))}, nil
 	case *ConnectionSpec:
 		c, err := s.o.Connections.Check(spec.connection(r.Name))
 		if err != nil {

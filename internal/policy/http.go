@@ -177,7 +177,7 @@ func (s *Service) questionRoutes(api *rest.API) {
 			text, notes := s.Schema()
 			return &schemaAnswer{text, notes}, nil
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/check", Summary: "Check policies without saving them", Tag: tag},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/check", Summary: "Check policies without saving them", Tag: tag, Need: rest.Read},
 		func(_ context.Context, _ rest.Caller, r *checkRequest) (*checkAnswer, error) {
 			a := &checkAnswer{Problems: []Problem{}}
 			if len(r.Body.Files) == 0 {
@@ -192,7 +192,7 @@ func (s *Service) questionRoutes(api *rest.API) {
 			}
 			return a, nil
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/test", Summary: "Compare decisions with expected ones", Tag: tag},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/test", Summary: "Compare decisions with expected ones", Tag: tag, Need: rest.Read},
 		func(_ context.Context, _ rest.Caller, r *testRequest) (*testAnswer, error) {
 			overlay := map[string]string{}
 			for _, f := range r.Body.Files {
@@ -208,8 +208,13 @@ func (s *Service) questionRoutes(api *rest.API) {
 			}
 			return a, nil
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/why", Summary: "Explain the decision of a recorded or hypothetical call", Tag: tag},
-		func(ctx context.Context, _ rest.Caller, r *whyRequest) (*Explanation, error) {
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/why", Summary: "Explain the decision of a recorded or hypothetical call", Tag: tag, Need: rest.Read},
+		func(ctx context.Context, c rest.Caller, r *whyRequest) (*Explanation, error) {
+			if r.Body.Event != "" { // an explanation tells what the arguments were
+				if err := c.Refuse(rest.Inspect); err != nil {
+					return nil, err
+				}
+			}
 			x, err := s.explain(ctx, r.Body.Event, r.Body.Case)
 			return &x, err
 		})

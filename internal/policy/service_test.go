@@ -386,7 +386,7 @@ func TestAPI(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		mux := http.NewServeMux()
 		api := rest.New(mux, "test", func(context.Context, string) (rest.Caller, error) {
-			return rest.Caller{ID: "usr_1", Name: "fiona", Write: true}, nil
+			return rest.Caller{ID: "usr_1", Name: "fiona", Role: "operator"}, nil
 		}, slog.New(slog.DiscardHandler))
 		w.Routes(api)
 		server := httptest.NewServer(mux)

@@ -23,17 +23,6 @@ import (
 // Errors of this package.
 var (
 	ErrNoToken = fault.New(fault.Unauthenticated, "no_token", "no valid user token was presented; set COUNTERSIGN_TOKEN or run countersign login")
-	ErrRole    = fault.New(fault.Denied, "role_required", "your role does not allow this")
-)
-
-// Need says what an operation demands of its caller.
-type Need int
-
-// The demands, from none to all.
-const (
-	Read   Need = iota // any signed-in person
-	Write              // a person whose role may change things
-	Public             // nobody in particular (sign-in)
 )
 
 // Caller is the signed-in person on whose behalf an operation runs.
@@ -41,7 +30,6 @@ type Caller struct {
 	ID      string // usr_…
 	Name    string
 	Role    string
-	Write   bool   // the role may change things
 	Reason  string // X-Countersign-Reason: why the person does it, for the log
 	Request string // the request's identifier, also in the answer's X-Request-Id
 	Remote  string // network address of the client, without the port
@@ -60,6 +48,10 @@ type API struct {
 	auth Authenticator
 	log  *slog.Logger
 	room string // whose operation is being declared
+
+	// Owns decides who may do what needs Own without being allowed to Write.
+	// Nil lets nobody.
+	Owns Owns
 
 	// Refused is told of every request that was refused before it was decoded:
 	// who asked is not known, or may not. c names the person as far as known. It
@@ -117,7 +109,8 @@ type Op struct {
 	Summary      string // one line, imperative
 	Tag          string // the room
 	Need         Need
-	Status       int // of success; 0 means 200, or 204 when the answer has no body
+	Of           string // for Own: whose object it is, such as "agent/{name}" with a parameter of Path
+	Status       int    // of success; 0 means 200, or 204 when the answer has no body
 }
 
 type callerKey struct{}
@@ -127,6 +120,7 @@ type callerKey struct{}
 // answer's JSON body; use None for an empty one.
 func Handle[Req, Resp any](api *API, op Op, fn func(ctx context.Context, c Caller, req *Req) (*Resp, error)) {
 	type output struct{ Body *Resp }
+	op = op.said()
 	o := api.operation(op)
 	if _, none := any((*Resp)(nil)).(*None); none {
 		if o.DefaultStatus == 0 {
@@ -158,6 +152,7 @@ type Stream func(w http.ResponseWriter) error
 
 // HandleStream declares a GET operation whose answer is streamed.
 func HandleStream[Req any](api *API, op Op, contentType string, fn func(ctx context.Context, c Caller, req *Req) (Stream, error)) {
+	op = op.said()
 	o := api.operation(op)
 	o.Responses = map[string]*huma.Response{"200": {Description: "stream", Content: map[string]*huma.MediaType{contentType: {}}}}
 	huma.Register(api.huma, o, func(ctx context.Context, req *Req) (*huma.StreamResponse, error) {
@@ -202,7 +197,7 @@ func (api *API) whileWelcome(ctx context.Context, op Op) (context.Context, conte
 				return
 			case <-tick.C:
 			}
-			if _, err := api.auth(ctx, token); err != nil {
+			if c, err := api.auth(ctx, token); err != nil || c.Refuse(op.Need) != nil {
 				cancel()
 				return
 			}
@@ -211,11 +206,29 @@ func (api *API) whileWelcome(ctx context.Context, op Op) (context.Context, conte
 	return ctx, cancel
 }
 
+// said returns the operation with its need: Read if a GET does not say. What
+// may change something must say what it takes, so that nothing is open because
+// nobody thought of it.
+func (op Op) said() Op {
+	switch {
+	case op.Need != unsaid:
+	case op.Method == http.MethodGet:
+		op.Need = Read
+	default:
+		panic("rest: " + op.Method + " " + op.Path + " does not say what it needs")
+	}
+	if (op.Need == Own) != (op.Of != "") {
+		panic("rest: " + op.Method + " " + op.Path + ": Own and Of go together")
+	}
+	return op
+}
+
 func (api *API) operation(op Op) huma.Operation {
 	api.room = op.Tag
 	o := huma.Operation{
 		OperationID: operationID(op), Method: op.Method, Path: op.Path, Summary: op.Summary, DefaultStatus: op.Status,
 		MaxBodyBytes: MaxBody, Middlewares: huma.Middlewares{api.authenticate(op)},
+		Extensions: map[string]any{"x-countersign-need": op.Need.String()},
 	}
 	if op.Tag != "" {
 		o.Tags = []string{op.Tag}
@@ -268,10 +281,7 @@ func (api *API) caller(hc huma.Context, op Op) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	if op.Need == Write && !c.Write {
-		return c, ErrRole.Say("the role %q may not change anything; ask an administrator", c.Role)
-	}
-	return c, nil
+	return c, api.permit(hc.Context(), c, op, hc.Param)
 }
 
 func (api *API) refuse(hc huma.Context, c Caller, op Op, err error) {

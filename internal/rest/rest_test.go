@@ -34,7 +34,7 @@ func serve(t *testing.T) *httptest.Server {
 	api := rest.New(mux, "test", func(_ context.Context, token string) (rest.Caller, error) {
 		switch token {
 		case "admin":
-			return rest.Caller{Name: "ada", Role: "admin", Write: true}, nil
+			return rest.Caller{Name: "ada", Role: "admin"}, nil
 		case "viewer":
 			return rest.Caller{Name: "vic", Role: "viewer"}, nil
 		}
@@ -141,7 +141,7 @@ func TestRoomsMayNameTypesAlike(t *testing.T) {
 }
 
 func declare[Req any](api *rest.API, room string) {
-	rest.Handle(api, rest.Op{Method: "PUT", Path: "/api/v1/" + room, Summary: "Put", Tag: room},
+	rest.Handle(api, rest.Op{Method: "PUT", Path: "/api/v1/" + room, Summary: "Put", Tag: room, Need: rest.Write},
 		func(context.Context, rest.Caller, *Req) (*rest.None, error) { return nil, nil })
 }
 

@@ -19,7 +19,7 @@ import (
 func serve(t *testing.T, w *world, write bool) func(method, path, body string) (int, string) {
 	mux := http.NewServeMux()
 	auth := func(context.Context, string) (rest.Caller, error) {
-		return rest.Caller{ID: w.by.ID, Name: w.by.Name, Role: "admin", Write: write}, nil
+		return rest.Caller{ID: w.by.ID, Name: w.by.Name, Role: map[bool]string{true: "admin", false: "viewer"}[write]}, nil
 	}
 	w.Routes(rest.New(mux, "test", auth, slog.New(slog.DiscardHandler)))
 	server := httptest.NewServer(mux)

@@ -213,7 +213,7 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("identity", h.identity.Stop)
-	s, err := search.New(h.db, h.log, search.Options{Logger: log})
+	s, err := search.New(h.db, h.log, search.Options{Logger: log, Owns: h.owns})
 	if err != nil {
 		return err
 	}
@@ -265,6 +265,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
 	api.Refused = newDoorman(h.log).refused
+	api.Owns = h.owns
 	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
 		room.Routes(api)
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/countersign/countersign/internal/rest"
 )
 
 // mountLine mounts the doors of agents. The model front gets paths as they
@@ -21,15 +23,15 @@ func (h *house) mountLine(mux *http.ServeMux) {
 	mux.Handle("/", http.HandlerFunc(front))
 }
 
-// mayRead reports whether a request comes from a signed-in person: entry
-// bundles hold the events themselves.
+// mayRead reports whether a request comes from a signed-in person who may see
+// events: entry bundles hold them.
 func (h *house) mayRead(r *http.Request) bool {
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
 		return false
 	}
-	_, err := h.identity.AuthenticateUser(r.Context(), token)
-	return err == nil
+	c, err := h.identity.AuthenticateUser(r.Context(), token)
+	return err == nil && c.May(rest.Read)
 }
 
 // raw sends model requests on before any mux has changed their path.

@@ -74,7 +74,7 @@ func (s *Service) Routes(api *rest.API) {
 			st, err := s.Status(ctx)
 			return &st, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/key/rotate", Summary: "Replace the log's key", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/key/rotate", Summary: "Replace the log's key", Tag: tag, Need: rest.Govern},
 		func(ctx context.Context, c rest.Caller, r *reasonRequest) (*Keys, error) {
 			if err := s.RotateKey(ctx, audit.Person(c.ID, c.Name), r.reason(c)); err != nil {
 				return nil, err
@@ -82,7 +82,7 @@ func (s *Service) Routes(api *rest.API) {
 			k, err := s.Keys(ctx)
 			return &k, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/accept-rollback", Summary: "Accept what a restored database lost, under a new origin and key", Tag: tag, Need: rest.Write},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/accept-rollback", Summary: "Accept what a restored database lost, under a new origin and key", Tag: tag, Need: rest.Govern},
 		func(ctx context.Context, c rest.Caller, r *reasonRequest) (*Status, error) {
 			if err := s.Accept(ctx, audit.Person(c.ID, c.Name), r.reason(c)); err != nil {
 				return nil, err
@@ -90,8 +90,8 @@ func (s *Service) Routes(api *rest.API) {
 			st, err := s.Status(ctx)
 			return &st, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify-tree", Summary: "Compare every record with the Merkle tree and its checkpoints", Tag: tag}, s.serveVerify)
-	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: path + "/export", Summary: "Export the sealed log, verifiable offline", Tag: tag}, "application/jsonl",
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify-tree", Summary: "Compare every record with the Merkle tree and its checkpoints", Tag: tag, Need: rest.Inspect}, s.serveVerify)
+	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: path + "/export", Summary: "Export the sealed log, verifiable offline", Tag: tag, Need: rest.Inspect}, "application/jsonl",
 		func(ctx context.Context, _ rest.Caller, r *exportRequest) (rest.Stream, error) {
 			return func(w http.ResponseWriter) error { return s.Export(ctx, r.First, w) }, nil
 		})

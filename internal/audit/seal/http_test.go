@@ -27,7 +27,7 @@ func TestAPI(t *testing.T) {
 		if token != "admin" && token != "auditor" {
 			return rest.Caller{}, rest.ErrNoToken
 		}
-		return rest.Caller{ID: "usr_1", Name: token, Role: token, Write: token == "admin"}, nil
+		return rest.Caller{ID: "usr_1", Name: token, Role: token}, nil
 	}, logger(t)))
 	call := func(token, method, path, body string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))

@@ -178,7 +178,7 @@ func TestPayloadAPI(t *testing.T) {
 		for _, path := range []string{"POST /api/v1/log/erase", "POST /api/v1/log/holds", "DELETE /api/v1/log/holds/x", "PUT /api/v1/log/retention"} {
 			method, path, _ := strings.Cut(path, " ")
 			if code, body := do(method, "viewer "+path, nil); code != 403 {
-				t.Errorf("a viewer may %s %s: %d %s", method, path, code, body)
+				t.Errorf("a auditor may %s %s: %d %s", method, path, code, body)
 			}
 		}
 		var h search.Hold
@@ -197,10 +197,10 @@ func TestPayloadAPI(t *testing.T) {
 			t.Errorf("%d %s", code, body)
 		}
 		var holds search.HoldListing
-		if code, body := do("GET", "viewer /api/v1/log/holds", &holds); code != 200 || len(holds.Holds) != 0 {
+		if code, body := do("GET", "auditor /api/v1/log/holds", &holds); code != 200 || len(holds.Holds) != 0 {
 			t.Errorf("%d %s", code, body)
 		}
-		if code, body := do("GET", "viewer /api/v1/log/holds?released=true", &holds); code != 200 || len(holds.Holds) != 1 || holds.Holds[0].ReleaseReason != "because" {
+		if code, body := do("GET", "auditor /api/v1/log/holds?released=true", &holds); code != 200 || len(holds.Holds) != 1 || holds.Holds[0].ReleaseReason != "because" {
 			t.Errorf("%d %s", code, body)
 		}
 		var done search.Erasure
@@ -208,15 +208,15 @@ func TestPayloadAPI(t *testing.T) {
 			t.Errorf("%d %s", code, body)
 		}
 		var run search.RunListing
-		if code, body := do("GET", "viewer /api/v1/log/runs/run_1", &run); code != 200 || !run.Events[0].Payloads[0].Erased || run.Events[0].Payloads[1].Erased || run.Events[0].Payloads[1].Level != "digest" {
+		if code, body := do("GET", "auditor /api/v1/log/runs/run_1", &run); code != 200 || !run.Events[0].Payloads[0].Erased || run.Events[0].Payloads[1].Erased || run.Events[0].Payloads[1].Level != "digest" {
 			t.Errorf("%d %s", code, body)
 		}
 		var v search.Verification
-		if code, body := do("POST", "viewer /api/v1/log/verify", &v); code != 200 || !v.OK || v.Erased != 1 || v.Unkept != 1 {
+		if code, body := do("POST", "auditor /api/v1/log/verify", &v); code != 200 || !v.OK || v.Erased != 1 || v.Unkept != 1 {
 			t.Errorf("%d %s", code, body)
 		}
 		var r search.Retention
-		if code, body := do("GET", "viewer /api/v1/log/retention", &r); code != 200 || r.Days != 400 || r.Floor != 183 {
+		if code, body := do("GET", "auditor /api/v1/log/retention", &r); code != 200 || r.Days != 400 || r.Floor != 183 {
 			t.Errorf("%d %s", code, body)
 		}
 		for body, want := range map[string]int{`{"days":500}`: 200, `{"days":0}`: 422, `{"days":40000}`: 422} {

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/rest"
 )
 
@@ -32,15 +33,16 @@ type Entry struct {
 
 // Payload is content beside an event.
 type Payload struct {
-	Name   string `json:"name" example:"arguments"`
-	Size   int64  `json:"size" doc:"bytes of the whole before redaction"`
-	Digest string `json:"digest" doc:"hex: the commitment in the event"`
-	Text   string `json:"text,omitempty" doc:"what is stored, when it is text"`
-	Base64 string `json:"base64,omitempty" doc:"what is stored, when it is not"`
-	Cut    bool   `json:"cut,omitempty" doc:"only the beginning is stored, or shown"`
-	Level  string `json:"level,omitempty" doc:"how much is kept, if not redacted: full or digest"`
-	Erased bool   `json:"erased,omitempty" doc:"the content was erased or has expired; the commitment stands"`
-	Broken bool   `json:"broken,omitempty" doc:"the content is there but is not what was written: verify the log"`
+	Name     string `json:"name" example:"arguments"`
+	Size     int64  `json:"size" doc:"bytes of the whole before redaction"`
+	Digest   string `json:"digest" doc:"hex: the commitment in the event"`
+	Text     string `json:"text,omitempty" doc:"what is stored, when it is text"`
+	Base64   string `json:"base64,omitempty" doc:"what is stored, when it is not"`
+	Cut      bool   `json:"cut,omitempty" doc:"only the beginning is stored, or shown"`
+	Level    string `json:"level,omitempty" doc:"how much is kept, if not redacted: full or digest"`
+	Erased   bool   `json:"erased,omitempty" doc:"the content was erased or has expired; the commitment stands"`
+	Withheld bool   `json:"withheld,omitempty" doc:"your role does not see contents"`
+	Broken   bool   `json:"broken,omitempty" doc:"the content is there but is not what was written: verify the log"`
 }
 
 // RunListing is a run from its beginning.
@@ -106,18 +108,55 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/events/{id}", Summary: "Show an event with its payloads and its place in the log", Tag: tag}, s.serveEvent)
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/runs/{run}", Summary: "Show a run from its beginning", Tag: tag}, s.serveRun)
 	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: path + "/tail", Summary: "Follow the log", Tag: tag}, "text/event-stream", s.serveTail)
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify", Summary: "Verify the log's chains and commitments", Tag: tag}, s.serveVerify)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify", Summary: "Verify the log's chains and commitments", Tag: tag, Need: rest.Inspect}, s.serveVerify)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rebuild", Summary: "Build the search index again", Tag: tag, Need: rest.Write}, s.serveRebuild)
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/erase", Summary: "Erase the payloads of a subject, an agent or a run", Tag: tag, Need: rest.Write}, s.serveErase)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/erase", Summary: "Erase the payloads of a subject, an agent or a run", Tag: tag, Need: rest.Govern}, s.serveErase)
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/holds", Summary: "List legal holds", Tag: tag}, s.serveHolds)
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/holds", Summary: "Place a legal hold", Tag: tag, Need: rest.Write, Status: http.StatusCreated}, s.serveHold)
-	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/holds/{id}", Summary: "Release a legal hold", Tag: tag, Need: rest.Write}, s.serveRelease)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/holds", Summary: "Place a legal hold", Tag: tag, Need: rest.Hold, Status: http.StatusCreated}, s.serveHold)
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/holds/{id}", Summary: "Release a legal hold", Tag: tag, Need: rest.Hold}, s.serveRelease)
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/retention", Summary: "Show how long payloads are kept", Tag: tag}, s.serveRetention)
-	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: path + "/retention", Summary: "Change how long payloads are kept", Tag: tag, Need: rest.Write}, s.serveSetRetention)
+	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: path + "/retention", Summary: "Change how long payloads are kept", Tag: tag, Need: rest.Govern}, s.serveSetRetention)
 }
 
-func (s *Service) serveList(ctx context.Context, _ rest.Caller, r *listRequest) (*Listing, error) {
-	q, err := Parse(r.Q, s.o.Now())
+// parse reads a query. Who may not see contents may not search them either:
+// whether a word is found tells what is in there.
+func (s *Service) parse(c rest.Caller, text string) (Query, error) {
+	q, err := Parse(text, s.o.Now())
+	if err == nil && q.HasText() {
+		err = c.Refuse(rest.Inspect)
+	}
+	return q, err
+}
+
+// withoutContents takes away the payloads of agents that are not the caller's,
+// if the caller may not see all. The commitments in the event stay.
+func (s *Service) withoutContents(ctx context.Context, c rest.Caller, entries []Entry) error {
+	if c.May(rest.Inspect) {
+		return nil
+	}
+	mine := map[string]bool{}
+	for i := range entries {
+		agent := entries[i].Event.Agent
+		if _, known := mine[agent]; !known && agent != "" && s.o.Owns != nil {
+			owns, err := s.o.Owns(ctx, c.Name, "agent/"+agent)
+			if err != nil && fault.KindOf(err) != fault.NotFound {
+				return err
+			}
+			mine[agent] = owns && err == nil
+		}
+		if mine[agent] {
+			continue
+		}
+		for j := range entries[i].Payloads {
+			p := &entries[i].Payloads[j]
+			p.Text, p.Base64, p.Withheld = "", "", true
+		}
+	}
+	return nil
+}
+
+func (s *Service) serveList(ctx context.Context, c rest.Caller, r *listRequest) (*Listing, error) {
+	q, err := s.parse(c, r.Q)
 	if err != nil {
 		return nil, err
 	}
@@ -138,20 +177,20 @@ func (s *Service) serveList(ctx context.Context, _ rest.Caller, r *listRequest) 
 	return &out, err
 }
 
-func (s *Service) serveEvent(ctx context.Context, _ rest.Caller, r *eventRequest) (*Entry, error) {
+func (s *Service) serveEvent(ctx context.Context, c rest.Caller, r *eventRequest) (*Entry, error) {
 	rec, err := s.log.Get(ctx, r.ID)
 	if err != nil {
 		return nil, err
 	}
 	left := 2 * runBytes
-	e := entryOf(&rec, &left)
-	return &e, nil
+	e := []Entry{entryOf(&rec, &left)}
+	return &e[0], s.withoutContents(ctx, c, e)
 }
 
 // runBytes is how much payload an answer about a run holds at most.
 const runBytes = 8 << 20
 
-func (s *Service) serveRun(ctx context.Context, _ rest.Caller, r *runRequest) (*RunListing, error) {
+func (s *Service) serveRun(ctx context.Context, c rest.Caller, r *runRequest) (*RunListing, error) {
 	limit := r.Limit
 	if limit == 0 {
 		limit = 500
@@ -177,7 +216,7 @@ func (s *Service) serveRun(ctx context.Context, _ rest.Caller, r *runRequest) (*
 	if len(out.Events) == limit {
 		out.Next = after
 	}
-	return &out, nil
+	return &out, s.withoutContents(ctx, c, out.Events)
 }
 
 // entryOf shows a record, with at most left bytes of payload.
@@ -243,8 +282,8 @@ const (
 	writeTimeout = 30 * time.Second
 )
 
-func (s *Service) serveTail(ctx context.Context, _ rest.Caller, r *tailRequest) (rest.Stream, error) {
-	q, err := Parse(r.Q, s.o.Now())
+func (s *Service) serveTail(ctx context.Context, c rest.Caller, r *tailRequest) (rest.Stream, error) {
+	q, err := s.parse(c, r.Q)
 	if err != nil {
 		return nil, err
 	}

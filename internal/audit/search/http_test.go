@@ -26,7 +26,7 @@ func serve(t *testing.T, f *fixture) func(method, path string, into any) (int, s
 	t.Helper()
 	mux := http.NewServeMux()
 	api := rest.New(mux, "test", func(_ context.Context, token string) (rest.Caller, error) {
-		return rest.Caller{ID: "usr_1", Name: token, Role: token, Write: token == "admin"}, nil
+		return rest.Caller{ID: "usr_1", Name: token, Role: token}, nil
 	}, slog.New(slog.DiscardHandler))
 	f.s.Routes(api)
 	srv := httptest.NewServer(mux)
@@ -79,15 +79,15 @@ func TestAPI(t *testing.T) {
 		do := serve(t, f)
 
 		var list search.Listing
-		if code, body := do("GET", "viewer /api/v1/log/events?limit=2&q="+url.QueryEscape("type:call.*"), &list); code != 200 || len(list.Events) != 2 || list.Next == "" {
+		if code, body := do("GET", "auditor /api/v1/log/events?limit=2&q="+url.QueryEscape("type:call.*"), &list); code != 200 || len(list.Events) != 2 || list.Next == "" {
 			t.Fatalf("%d %s", code, body)
 		}
 		var rest search.Listing
-		if code, body := do("GET", "viewer /api/v1/log/events?limit=2&q="+url.QueryEscape("type:call.*")+"&cursor="+list.Next, &rest); code != 200 || len(rest.Events) != 1 || rest.Events[0].Agent != "invoice-checker" {
+		if code, body := do("GET", "auditor /api/v1/log/events?limit=2&q="+url.QueryEscape("type:call.*")+"&cursor="+list.Next, &rest); code != 200 || len(rest.Events) != 1 || rest.Events[0].Agent != "invoice-checker" {
 			t.Errorf("%d %s", code, body)
 		}
 		var entry search.Entry
-		if code, body := do("GET", "viewer /api/v1/log/events/"+list.Events[0].ID, &entry); code != 200 || entry.SN == 0 || len(entry.Payloads) != 1 || entry.Payloads[0].Base64 != base64.StdEncoding.EncodeToString([]byte{0xff, 0, 'b', 'i', 'n'}) {
+		if code, body := do("GET", "auditor /api/v1/log/events/"+list.Events[0].ID, &entry); code != 200 || entry.SN == 0 || len(entry.Payloads) != 1 || entry.Payloads[0].Base64 != base64.StdEncoding.EncodeToString([]byte{0xff, 0, 'b', 'i', 'n'}) {
 			t.Errorf("%d %s", code, body)
 		}
 		raw, err := base64.StdEncoding.DecodeString(entry.Record)
@@ -95,23 +95,23 @@ func TestAPI(t *testing.T) {
 			t.Errorf("record %s: %v %v", raw, err, derr)
 		}
 		var run search.RunListing
-		if code, body := do("GET", "viewer /api/v1/log/runs/run_b", &run); code != 200 || len(run.Events) != 1 || !strings.Contains(run.Events[0].Payloads[0].Text, "Müller") {
+		if code, body := do("GET", "auditor /api/v1/log/runs/run_b", &run); code != 200 || len(run.Events) != 1 || !strings.Contains(run.Events[0].Payloads[0].Text, "Müller") {
 			t.Errorf("%d %s", code, body)
 		}
 		var v search.Verification
-		if code, body := do("POST", "viewer /api/v1/log/verify", &v); code != 200 || !v.OK || v.Events < 4 || v.Payloads != 2 {
+		if code, body := do("POST", "auditor /api/v1/log/verify", &v); code != 200 || !v.OK || v.Events < 4 || v.Payloads != 2 {
 			t.Errorf("%d %s", code, body)
 		}
 		for path, want := range map[string]int{
-			"viewer /api/v1/log/events?q=agnet:x": 400, "viewer /api/v1/log/events?cursor=x": 400, "viewer /api/v1/log/events?limit=5000": 422,
-			"viewer /api/v1/log/events/evt_x": 404, "viewer /api/v1/log/runs/none": 404, "viewer /api/v1/log/tail?q=%22": 400,
+			"auditor /api/v1/log/events?q=agnet:x": 400, "auditor /api/v1/log/events?cursor=x": 400, "auditor /api/v1/log/events?limit=5000": 422,
+			"auditor /api/v1/log/events/evt_x": 404, "auditor /api/v1/log/runs/none": 404, "auditor /api/v1/log/tail?q=%22": 400,
 		} {
 			if code, body := do("GET", path, nil); code != want {
 				t.Errorf("%s: %d %s", path, code, body)
 			}
 		}
 		if code, _ := do("POST", "viewer /api/v1/log/rebuild", nil); code != 403 {
-			t.Errorf("a viewer may rebuild: %d", code)
+			t.Errorf("a auditor may rebuild: %d", code)
 		}
 		if code, body := do("POST", "admin /api/v1/log/rebuild", nil); code != 204 {
 			t.Errorf("%d %s", code, body)
@@ -128,9 +128,9 @@ func TestTail(t *testing.T) {
 		f.fill(t)
 		do := serve(t, f)
 		var all, some, words chan string
-		do("GET", "viewer /api/v1/log/tail?last=2", &all)
-		do("GET", "viewer /api/v1/log/tail?q=agent:wanted", &some)
-		do("GET", "viewer /api/v1/log/tail?q=needle", &words)
+		do("GET", "auditor /api/v1/log/tail?last=2", &all)
+		do("GET", "auditor /api/v1/log/tail?q=agent:wanted", &some)
+		do("GET", "auditor /api/v1/log/tail?q=needle", &words)
 		f.add(t, "other", 5, audit.Event{Type: audit.CallDenied, Agent: "other"})
 		f.add(t, "wanted", 6, audit.Event{Type: audit.CallDenied, Agent: "wanted"}, audit.Payload{Name: "arguments", Body: []byte(`{"in":"a needle"}`)})
 		for _, c := range []struct {
@@ -175,7 +175,7 @@ func TestWhatWasJustRecordedIsFound(t *testing.T) {
 			name := fmt.Sprintf("just%d", i)
 			f.add(t, name, i, audit.Event{Type: "user.created", Object: "user/" + name})
 			var list search.Listing
-			if code, body := do("GET", "viewer /api/v1/log/events?q="+name, &list); code != 200 || len(list.Events) != 1 {
+			if code, body := do("GET", "auditor /api/v1/log/events?q="+name, &list); code != 200 || len(list.Events) != 1 {
 				t.Fatalf("%s: %d %s", name, code, body)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/job"
+	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -21,6 +22,9 @@ var ErrCursor = fault.New(fault.Invalid, "bad_cursor", "the cursor is not the id
 type Options struct {
 	Logger *slog.Logger     // nil discards
 	Now    func() time.Time // nil means time.Now
+	// Owns says whether a person owns an agent ("agent/NAME"): owners see what
+	// their agents sent and got. Nil: nobody does.
+	Owns rest.Owns
 }
 
 // Service is the index and its follower. It is safe for concurrent use.
