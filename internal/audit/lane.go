@@ -121,10 +121,11 @@ func (l *Log) claimLane(ctx context.Context) (*claim, error) {
 	return nil, storage.ErrUnavailable.Say("no lane of the log could be claimed; other replicas keep taking them")
 }
 
-// free is the condition under which a lane may be taken.
+// free is the condition under which a lane may be taken: its hold has expired,
+// or ends later than any hold can, because the database's clock jumped back.
 func (l *Log) free() string {
 	if l.db.Dialect() == storage.Postgres {
-		return `until < ` + job.Clock(storage.Postgres)
+		return fmt.Sprintf(`(until < %[1]s OR until > %[1]s + %[2]d)`, job.Clock(storage.Postgres), 2*laneTTL.Microseconds())
 	}
 	return `lane > 0`
 }

@@ -333,6 +333,10 @@ func (l *Log) put(ctx context.Context, it *item) error {
 	}
 }
 
+// Writable reports whether events can be recorded now, as far as the last
+// attempts have shown.
+func (l *Log) Writable() bool { return l.closing.Err() == nil && l.works() }
+
 // works reports whether a committer works.
 func (l *Log) works() bool {
 	return slices.ContainsFunc(l.slots, func(s *slot) bool { return !s.down.Load() })

@@ -52,6 +52,9 @@ func NewLease(db *storage.DB, name string, ttl time.Duration) *Lease {
 
 // Acquire takes the lease if it is free or expired, or extends it if it is
 // ours, and reports whether it is ours now. Call it again well within the ttl.
+// A lease that ends later than any hold can was taken before the database's
+// clock jumped back: it counts as expired, or nobody could take it for as long
+// as the jump. If its holder lives it is fenced, as after any expiry.
 func (l *Lease) Acquire(ctx context.Context) (bool, error) {
 	now := Clock(l.db.Dialect())
 	var epoch int64
@@ -59,7 +62,7 @@ func (l *Lease) Acquire(ctx context.Context) (bool, error) {
 		return tx.QueryRow(ctx, `INSERT INTO leases (name, holder, epoch, until) VALUES ($1, $2, 1, `+now+` + $3)
 			ON CONFLICT (name) DO UPDATE SET holder = $2, until = `+now+` + $3,
 				epoch = leases.epoch + CASE WHEN leases.holder = $2 THEN 0 ELSE 1 END
-			WHERE leases.holder = $2 OR leases.until < `+now+`
+			WHERE leases.holder = $2 OR leases.until < `+now+` OR leases.until > `+now+` + 2 * $3
 			RETURNING epoch`, l.name, l.holder, l.ttl.Microseconds()).Scan(&epoch)
 	})
 	if err != nil && !storage.NoRows(err) {

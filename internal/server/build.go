@@ -186,7 +186,7 @@ func (h *house) policyAgent(name string) (policy.Agent, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: h.identity, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream,
 	})
 	h.onClose("gateway", h.gateway.Close)

@@ -41,21 +41,38 @@ func (h *house) Routes(api *rest.API) {
 		})
 }
 
+// pingWithin is how long a database may take to answer before it counts as
+// unreachable: who asks for readiness must get an answer.
+const pingWithin = 2 * time.Second
+
+func (h *house) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingWithin)
+	defer cancel()
+	return h.db.Ping(ctx)
+}
+
 // ready reports why a call could not be governed now.
 func (h *house) ready(ctx context.Context) error {
-	if err := h.db.Ping(ctx); err != nil {
+	if err := h.ping(ctx); err != nil {
 		return fault.Public(err)
 	}
 	if !h.watch.Fresh() {
 		return fault.New(fault.Unavailable, "stale", "the view of identities and policies is stale")
 	}
-	return nil
+	if !h.log.Writable() {
+		return fault.New(fault.Unavailable, "log_unwritable", "the log cannot be written, so every call is refused; see the server's own log for why")
+	}
+	return h.rolledBack()
 }
 
 func (h *house) checkStore(ctx context.Context) Check {
 	c := Check{ID: "store", Name: "database", Status: "ok", Detail: h.db.Dialect().String() + " at " + storage.Redact(h.cfg.Store)}
-	if err := h.db.Ping(ctx); err != nil {
+	if err := h.ping(ctx); err != nil {
 		c.Status, c.Detail, c.Fix = "fail", fault.Public(err).Message, "start the database, or correct store"
+		return c
+	}
+	if !h.log.Writable() {
+		c.Status, c.Detail, c.Fix = "fail", "it answers, but the log cannot be written, so every call is refused", "look for a full disk or a read-only file system; the server's own log has the cause, and goes on by itself when it is gone"
 	}
 	return c
 }
@@ -119,7 +136,7 @@ func (h *house) checkSeal(ctx context.Context) Check {
 	case err != nil:
 		c.Status, c.Detail = "fail", fault.Public(err).Message
 	case st.Blocked != "":
-		c.Status, c.Detail, c.Fix = "fail", st.Blocked, "find out what was lost; then countersign log accept-rollback --reason ..."
+		c.Status, c.Detail, c.Fix = "fail", "every call is refused: "+st.Blocked, "find out what was lost and make good the stops and revocations among it; then countersign log accept-rollback --reason ..."
 	case st.Error != "":
 		c.Status, c.Detail, c.Fix = "fail", st.Error, "see the server's own log"
 	case st.Behind > sealLag:

@@ -127,8 +127,9 @@ func try(ctx context.Context, url, key string, n int64) (int, string) {
 	return resp.StatusCode, string(b)
 }
 
-// verdict compares the log with what the upstream saw.
-func verdict(t *testing.T, data, dsn string, up *witness) {
+// verdict compares the log with what the upstream saw, and returns what the log
+// says.
+func verdict(t *testing.T, data, dsn string, up *witness) book {
 	t.Helper()
 	ctx := context.Background()
 	db := storagetest.Open(t, dsn)
@@ -160,6 +161,7 @@ func verdict(t *testing.T, data, dsn string, up *witness) {
 		}
 	}
 	t.Logf("%d events verified: %d intents, %d outcomes, %d of them unknown", report.Events, len(b.intents), len(b.outcomes), b.unknown)
+	return b
 }
 
 // book is what the log says of calls.

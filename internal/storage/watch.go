@@ -13,6 +13,8 @@ import (
 const (
 	// PollEvery is how often a replica looks for changes.
 	PollEvery = 200 * time.Millisecond
+	// PollTimeout bounds one look, so that a dead connection is given up.
+	PollTimeout = 5 * time.Second
 	// StaleAfter is how old a replica's view may be before it must refuse.
 	StaleAfter = time.Second
 )
@@ -33,7 +35,7 @@ type Watcher struct {
 	mu     sync.Mutex // serialises polls
 	subs   map[string][]func(context.Context) error
 	seen   map[string]int64
-	last   atomic.Int64 // time of the last complete poll, UnixNano
+	last   atomic.Pointer[time.Time] // when the last complete poll began
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -73,7 +75,7 @@ func (w *Watcher) Poll(ctx context.Context) error {
 		}
 		w.seen[name] = current[name]
 	}
-	w.last.Store(started.UnixNano())
+	w.last.Store(&started)
 	return nil
 }
 
@@ -96,8 +98,15 @@ func (w *Watcher) versions(ctx context.Context) (map[string]int64, error) {
 }
 
 // Fresh reports whether the last complete poll began less than StaleAfter ago.
+// It goes by the monotonic clock: a wall clock that jumps back must not make an
+// old view look new. One from the future is not fresh either.
 func (w *Watcher) Fresh() bool {
-	return w.now().Sub(time.Unix(0, w.last.Load())) < StaleAfter
+	last := w.last.Load()
+	if last == nil {
+		return false
+	}
+	age := w.now().Sub(*last)
+	return age >= 0 && age < StaleAfter
 }
 
 // Start polls once, failing if that fails, and then in the background.
@@ -121,10 +130,19 @@ func (w *Watcher) loop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := w.Poll(ctx); err != nil && ctx.Err() == nil {
+		if err := w.pollWithin(ctx); err != nil && ctx.Err() == nil {
 			w.log.Error("cannot look for changes; calls are refused until it works", "error", err)
 		}
 	}
+}
+
+// pollWithin gives up on a store that neither answers nor fails: a connection
+// that died in silence would otherwise keep the view old for as long as TCP
+// waits, and the next poll uses another.
+func (w *Watcher) pollWithin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, PollTimeout)
+	defer cancel()
+	return w.Poll(ctx)
 }
 
 // Stop ends polling. It is safe to call more than once and before Start.

@@ -124,6 +124,7 @@ func (s *Service) checkSeen(ctx context.Context, h head, keys []keyRow) error {
 	if err != nil || why == "" {
 		return err
 	}
+	s.blocked.Store(&why) // whether or not the database can be told
 	if err := s.block(ctx, h, why); err != nil {
 		return err
 	}
@@ -179,6 +180,26 @@ func (s *Service) block(ctx context.Context, h head, why string) error {
 		}))
 		return nil
 	})
+}
+
+// standing remembers a block that the tree's row tells of. Only load, which
+// looks itself, ends one.
+func (s *Service) standing(h head) error {
+	if h.blocked == "" {
+		return nil
+	}
+	s.blocked.Store(&h.blocked)
+	return ErrRolledBack.Say("%s", h.blocked)
+}
+
+// Standing returns ErrRolledBack, saying why, while the database is known to
+// have lost or changed something. It works in memory: what another replica
+// found is known here about half a second later.
+func (s *Service) Standing() error {
+	if why := s.blocked.Load(); why != nil {
+		return ErrRolledBack.Say("%s", *why)
+	}
+	return nil
 }
 
 // Blocked returns ErrRolledBack, saying why, while nothing may be sealed.

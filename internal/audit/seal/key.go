@@ -227,7 +227,11 @@ func (s *Service) Accept(ctx context.Context, by audit.Actor, reason string) err
 	s.mu.Lock()
 	clear(s.alerted)
 	s.mu.Unlock()
-	return s.forget(ctx)
+	if err := s.forget(ctx); err != nil {
+		return err
+	}
+	s.blocked.Store(nil)
+	return nil
 }
 
 // nextOrigin counts an origin's accepted losses: log, log/2, log/3.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -71,6 +72,8 @@ type Service struct {
 	held     bool       // the lease was ours when last used
 	seen     *tlog.Checkpoint
 	seenNote string
+
+	blocked atomic.Pointer[string] // why nothing may be sealed, nil if it may
 
 	mu        sync.Mutex // guards what follows
 	wrong     string     // the last step's error, "" if it worked

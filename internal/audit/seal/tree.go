@@ -63,8 +63,8 @@ func (s *Service) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.blocked != "" {
-		return ErrRolledBack.Say("%s", h.blocked)
+	if err := s.standing(h); err != nil {
+		return err
 	}
 	keys, err := s.store.keys(ctx)
 	if err != nil {
@@ -73,6 +73,7 @@ func (s *Service) load(ctx context.Context) error {
 	if err := s.checkSeen(ctx, h, keys); err != nil {
 		return err
 	}
+	s.blocked.Store(nil)
 	t := &tree{head: h}
 	if t.b, err = tlog.NewBuilder(h.size, s.tile(ctx)); err != nil {
 		return broken(err)
@@ -120,6 +121,16 @@ func (s *Service) Step(ctx context.Context) (int, error) {
 }
 
 func (s *Service) step(ctx context.Context) (int, error) {
+	h, err := s.store.head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.standing(h); err != nil { // another replica may have found it
+		return 0, err
+	}
+	if s.tree != nil && h.size < s.tree.size {
+		s.tree = nil // the database was replaced beneath us
+	}
 	if s.tree == nil {
 		if err := s.load(ctx); err != nil {
 			return 0, err
