@@ -8,17 +8,39 @@ import (
 
 // Secret is an upstream's credential without its value, which never leaves the server.
 type Secret struct {
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	Owner      string    `json:"owner"`
-	Connection string    `json:"connection"`
-	Hosts      []string  `json:"hosts"` // where it may be sent; none: wherever its connection points
-	Version    int64     `json:"version"`
-	Created    time.Time `json:"created"`
-	Rotated    time.Time `json:"rotated"` // when the present value was put
-	AgeDays    int       `json:"age_days"`
-	LastUsed   time.Time `json:"last_used,omitzero"`
-	Broken     bool      `json:"broken,omitempty"` // it cannot be opened and must be put again
+	ID         string   `json:"id"`
+	Name       string   `json:"name"`
+	Owner      string   `json:"owner"`
+	Connection string   `json:"connection"`
+	Hosts      []string `json:"hosts"` // where it may be sent; none: wherever its connection points
+
+	Kind     string            `json:"kind"` // "value": it is sent as it is; else what is made of it
+	Settings map[string]string `json:"settings,omitempty"`
+	Source   string            `json:"source,omitempty"` // where its value is kept; empty: sealed in the store
+	Rotation map[string]string `json:"rotation,omitempty"`
+
+	Version  int64     `json:"version"`
+	Created  time.Time `json:"created"`
+	Rotated  time.Time `json:"rotated"` // when the present value was put
+	AgeDays  int       `json:"age_days"`
+	LastUsed time.Time `json:"last_used,omitzero"`
+	Broken   bool      `json:"broken,omitempty"` // it cannot be opened and must be put again
+
+	LastRotation   time.Time `json:"last_rotation,omitzero"` // when its last rotation succeeded
+	NextRotation   time.Time `json:"next_rotation,omitzero"`
+	RotationStatus string    `json:"rotation_status,omitempty"`
+	Leases         int       `json:"leases,omitempty"`  // credentials made of it that are alive
+	Zombies        int       `json:"zombies,omitempty"` // leases that ended but could not be revoked yet
+}
+
+// SecretVersion is one of the values that a secret has at a time.
+type SecretVersion struct {
+	ID       string    `json:"id"`
+	Version  int64     `json:"version"`
+	State    string    `json:"state"` // pending, current, previous
+	Created  time.Time `json:"created"`
+	Rotation string    `json:"rotation,omitempty"` // the rotation that made it
+	Ref      string    `json:"ref,omitempty"`      // what the provider calls it
 }
 
 // SecretSpec is what a person says of a secret.
@@ -26,6 +48,16 @@ type SecretSpec struct {
 	Owner      string   `json:"owner"`
 	Connection string   `json:"connection"`
 	Hosts      []string `json:"hosts,omitempty"`
+
+	Kind     string            `json:"kind,omitempty"`
+	Settings map[string]string `json:"settings,omitempty"`
+	Source   string            `json:"source,omitempty"`
+	Rotation map[string]string `json:"rotation,omitempty"`
+}
+
+// Spec returns what a person has said of s.
+func (s Secret) Spec() SecretSpec {
+	return SecretSpec{s.Owner, s.Connection, s.Hosts, s.Kind, s.Settings, s.Source, s.Rotation}
 }
 
 // Secrets lists secrets by name.
@@ -50,6 +82,16 @@ func (c *Client) PutSecret(ctx context.Context, name string, spec SecretSpec, va
 		Secret  Secret `json:"secret"`
 	}](ctx, c, http.MethodPut, v1+"/secrets"+segment(name), in)
 	return out.Secret, out.Changed, err
+}
+
+// SecretVersions lists the versions of a secret, newest first.
+func (c *Client) SecretVersions(ctx context.Context, name string) ([]SecretVersion, error) {
+	return get[[]SecretVersion](ctx, c, v1+"/secrets"+segment(name)+"/versions", nil)
+}
+
+// RollbackSecret makes the previous version of a secret the current one.
+func (c *Client) RollbackSecret(ctx context.Context, name string) (Secret, error) {
+	return send[Secret](ctx, c, http.MethodPost, v1+"/secrets"+segment(name)+"/rollback", nil)
 }
 
 // DeleteSecret deletes a secret.

@@ -101,20 +101,24 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 	if err != nil {
 		return nil, err
 	}
-	secret, err := g.inject(receipt, call, req)
+	use := secrets.Use{Call: call.ID, Secret: c.Secret, Connection: c.Name, Agent: call.Who.Agent.Name, Host: req.URL.Host}
+	secret, err := g.inject(receipt, call, req, use)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := up.http.RoundTrip(req)
 	if err == nil {
 		hide(resp, secret)
+		if resp.StatusCode == http.StatusUnauthorized && secret != "" {
+			g.o.Injector.Rejected(use)
+		}
 	}
 	return resp, err
 }
 
 // inject puts the upstream's secret on the request: here, and only here. It returns
 // the secret so that the answer cannot repeat it.
-func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request) (secret string, err error) {
+func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request, use secrets.Use) (secret string, err error) {
 	c := call.Connection
 	name, prefix := "Authorization", "Bearer "
 	switch custom, isCustom := strings.CutPrefix(c.Auth, connections.AuthHeader); {
@@ -132,7 +136,7 @@ func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request) (
 	if c.Secret == "" {
 		return "", nil
 	}
-	value, err := g.o.Injector.Inject(receipt, secrets.Use{Call: call.ID, Secret: c.Secret, Connection: c.Name, Host: req.URL.Host})
+	value, err := g.o.Injector.Inject(req.Context(), receipt, use)
 	if err != nil {
 		return "", ErrSecret.With(err)
 	}

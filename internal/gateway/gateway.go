@@ -66,7 +66,8 @@ type Ledger interface {
 
 // Injector hands out an upstream's secret against a receipt; secrets.Service is one.
 type Injector interface {
-	Inject(r audit.Receipt, u secrets.Use) (secrets.Value, error)
+	Inject(ctx context.Context, r audit.Receipt, u secrets.Use) (secrets.Value, error)
+	Rejected(u secrets.Use)
 }
 
 // Options are what a gateway is made of. Authenticator, Decider, Ledger,

@@ -125,7 +125,7 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 	case *ConnectionSpec:
 		return o.Connections.RegisterTx(ctx, tx, r.by, r.reason, spec.connection(c.Name))
 	case *SecretSpec:
-		return o.Secrets.PutTx(ctx, tx, r.by, r.reason, secrets.Spec{Name: c.Name, Owner: spec.Owner, Connection: spec.Connection, Hosts: spec.Hosts}, r.values[c.Name])
+		return o.Secrets.PutTx(ctx, tx, r.by, r.reason, spec.secret(c.Name), r.values[c.Name])
 	case *ToolSpec:
 		_, tool := splitTool(c.Name)
 		return o.Connections.SetEffectTx(ctx, tx, r.by, r.reason, spec.Connection, tool, spec.Effect)

@@ -111,7 +111,7 @@ func (s *Service) planOne(p *plan, r Resource, values map[string]secrets.Value) 
 		}
 	}
 	_, given := values[r.Name]
-	if r.Kind == KindSecret && c.Op == Create && !given {
+	if sec, ok := c.spec.(*SecretSpec); ok && c.Op == Create && !given && s.o.Secrets.NeedsValue(sec.secret(r.Name)) {
 		p.problem(r, "spec.from", "the secret does not exist yet and no value was sent for it")
 		return nil
 	}

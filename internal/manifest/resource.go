@@ -8,6 +8,7 @@ import (
 
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/secrets"
 )
 
 // The kinds of resources, in the order in which they are applied: each may
@@ -114,10 +115,14 @@ type ConnectionSpec struct {
 
 // SecretSpec is what may be said of a secret; its value is not part of it.
 type SecretSpec struct {
-	Owner      string   `yaml:"owner" need:"true"`
-	Connection string   `yaml:"connection" need:"true"`
-	Hosts      []string `yaml:"hosts,omitempty"`
-	From       *From    `yaml:"from,omitempty"`
+	Owner      string            `yaml:"owner" need:"true"`
+	Connection string            `yaml:"connection" need:"true"`
+	Hosts      []string          `yaml:"hosts,omitempty"`
+	Kind       string            `yaml:"kind,omitempty"`
+	Settings   map[string]string `yaml:"settings,omitempty"`
+	Source     string            `yaml:"source,omitempty"`
+	Rotation   map[string]string `yaml:"rotation,omitempty"`
+	From       *From             `yaml:"from,omitempty"`
 }
 
 // From says where the machine on which apply runs finds a secret's value.
@@ -217,6 +222,14 @@ func (s *TeamSpec) team(name string) identity.Team {
 
 func (s *AgentSpec) agent(name string) identity.Agent {
 	return identity.Agent{Name: name, Owner: s.Owner, Backup: s.Backup, Team: s.Team, Purpose: s.Purpose, BusinessProcess: s.BusinessProcess, Stage: s.Stage, Labels: s.Labels}
+}
+
+func (s *SecretSpec) secret(name string) secrets.Spec {
+	return secrets.Spec{Name: name, Owner: s.Owner, Connection: s.Connection, Hosts: s.Hosts, Kind: s.Kind, Settings: s.Settings, Source: s.Source, Rotation: s.Rotation}
+}
+
+func secretSpec(s secrets.Spec) *SecretSpec {
+	return &SecretSpec{Owner: s.Owner, Connection: s.Connection, Hosts: s.Hosts, Kind: s.Kind, Settings: s.Settings, Source: s.Source, Rotation: s.Rotation}
 }
 
 func (s *ConnectionSpec) connection(name string) connections.Connection {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/policy"
-	"github.com/countersign/countersign/internal/secrets"
 )
 
 // key names a resource.
@@ -34,7 +33,7 @@ func (s *Service) read(ctx context.Context) (*state, error) {
 		return nil, err
 	}
 	for _, sec := range secretList {
-		st.specs[key{KindSecret, sec.Name}] = &SecretSpec{Owner: sec.Owner, Connection: sec.Connection, Hosts: sec.Hosts}
+		st.specs[key{KindSecret, sec.Name}] = secretSpec(sec.Spec)
 	}
 	grants, err := s.o.Policy.Grants(ctx, "")
 	if err != nil {
@@ -102,11 +101,11 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 		}
 		return connectionSpec(c), nil
 	case *SecretSpec:
-		n, err := secrets.Spec{Name: r.Name, Owner: spec.Owner, Connection: spec.Connection, Hosts: spec.Hosts}.Normalize()
+		n, err := spec.secret(r.Name).Normalize()
 		if err != nil {
 			return nil, err
 		}
-		return &SecretSpec{Owner: n.Owner, Connection: n.Connection, Hosts: n.Hosts}, nil
+		return secretSpec(n), nil
 	case *GrantSpec:
 		g := *spec
 		g.Expires = Expiry{At: s.expires(r.Name, spec.Expires, st)}

@@ -39,6 +39,8 @@ func (k *known) Add(_ string, value []byte) {
 	k.values = append(k.values, bytes.Clone(value))
 }
 
+func (k *known) Remove(string) {}
+
 func (k *known) Redact(b []byte) []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()

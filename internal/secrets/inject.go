@@ -32,39 +32,73 @@ type Use struct {
 	Call       string // the call of the receipt
 	Secret     string // name
 	Connection string // name
+	Agent      string // name of who calls; empty: Countersign itself
 	Host       string // HOST or HOST:PORT it will be sent to; empty for a child process
 }
 
-// Inject returns the value of a secret for one use, as a copy that the caller
-// should Wipe. It refuses without a valid receipt for the call, for a
-// connection other than the secret's, a host that is not allowed, and while the
-// present state of secrets cannot be seen.
-func (s *Service) Inject(r audit.Receipt, u Use) (Value, error) {
+// Inject returns the value of a secret for one use, or what is made of it, as a
+// copy that the caller should Wipe. It refuses without a valid receipt for the
+// call, for a connection other than the secret's, a host that is not allowed,
+// and while the present state of secrets cannot be seen.
+func (s *Service) Inject(ctx context.Context, r audit.Receipt, u Use) (Value, error) {
+	got, err := s.give(ctx, r, u)
+	return got.value, err
+}
+
+// Stamp says which credential Inject would give for a use, and until when it is
+// good (zero: as long as it is the same). A new one is made if there is none.
+// Who keeps credentials for longer than a request, in the environment of a
+// program, must give them up when the stamp is another.
+func (s *Service) Stamp(ctx context.Context, r audit.Receipt, u Use) (stamp string, until time.Time, err error) {
+	got, err := s.give(ctx, r, u)
+	got.value.Wipe()
+	return got.stamp, got.until, err
+}
+
+// Rejected says that an upstream refused the secret of a use: what was made of
+// it is forgotten, so that the next call gets another. A credential that is
+// seconds old is kept; asking for more would not help.
+func (s *Service) Rejected(u Use) {
+	if sec, ok := s.Secret(u.Secret); ok && sec.Connection == u.Connection && (sec.Kind != KindValue || sec.Source != "") {
+		s.minted.reject(sec.ID)
+	}
+}
+
+func (s *Service) give(ctx context.Context, r audit.Receipt, u Use) (issued, error) {
 	if !r.For(u.Call) {
-		return Value{}, ErrNoReceipt
+		return issued{}, ErrNoReceipt
 	}
 	if !s.watch.Fresh() {
-		return Value{}, ErrStale
+		return issued{}, ErrStale
 	}
+	sec, err := s.checked(u)
+	if err != nil {
+		return issued{}, err
+	}
+	s.used(sec.ID)
+	return s.issue(ctx, sec, u)
+}
+
+// checked returns the secret of a use, if it is allowed.
+func (s *Service) checked(u Use) (Secret, error) {
 	s.live.mu.RLock()
 	defer s.live.mu.RUnlock()
 	sec := s.live.secrets[u.Secret]
 	switch {
 	case s.live.closed:
-		return Value{}, ErrStale
+		return Secret{}, ErrStale
 	case sec == nil:
-		return Value{}, ErrNotFound.Say("there is no secret %.63q, which the connection %.63q needs: countersign secret put", u.Secret, u.Connection)
+		return Secret{}, ErrNotFound.Say("there is no secret %.63q, which the connection %.63q needs: countersign secret put", u.Secret, u.Connection)
 	case sec.Connection != u.Connection:
-		return Value{}, ErrConnection.Say("the secret %s belongs to the connection %s, not to %.63q", sec.Name, sec.Connection, u.Connection)
+		return Secret{}, ErrConnection.Say("the secret %s belongs to the connection %s, not to %.63q", sec.Name, sec.Connection, u.Connection)
 	case !sec.allows(u.Host) && u.Host == "":
-		return Value{}, ErrHost.Say("the secret %s may be sent to %s only, not given to a program", sec.Name, strings.Join(sec.Hosts, ", "))
+		return Secret{}, ErrHost.Say("the secret %s may be sent to %s only, not given to a program", sec.Name, strings.Join(sec.Hosts, ", "))
 	case !sec.allows(u.Host):
-		return Value{}, ErrHost.Say("the secret %s may not be sent to %.80q, only to %s", sec.Name, u.Host, strings.Join(sec.Hosts, ", "))
-	case sec.value.IsZero():
-		return Value{}, ErrSealed.Say("the secret %s cannot be opened; put it again", sec.Name)
+		return Secret{}, ErrHost.Say("the secret %s may not be sent to %.80q, only to %s", sec.Name, u.Host, strings.Join(sec.Hosts, ", "))
+	case sec.Broken || sec.value.IsZero() && s.NeedsValue(sec.Spec):
+		return Secret{}, ErrSealed.Say("the secret %s cannot be opened; put it again", sec.Name)
 	}
-	s.used(sec.ID)
-	return sec.value.Clone(), nil
+	return sec.Secret, nil
 }
 
 // Secret returns a secret by name, without its value, from memory.
@@ -97,7 +131,11 @@ func (s *Service) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next := make(map[string]*opened, len(rows))
+	beside, err := versionRows(ctx, s.db, "")
+	if err != nil {
+		return err
+	}
+	next, stamps, byID := make(map[string]*opened, len(rows)), map[string]string{}, map[string]Secret{}
 	for _, r := range rows {
 		o := &opened{Secret: r.Secret}
 		if o.value, err = s.master.open(r.Secret, r.sealed); err != nil {
@@ -106,8 +144,16 @@ func (s *Service) reload(ctx context.Context) error {
 		} else {
 			s.matcher.Add(r.Name, o.value.Expose())
 		}
-		next[r.Name] = o
+		next[r.Name], stamps[r.ID], byID[r.ID] = o, r.stamp(), r.Secret
 	}
+	for _, b := range beside { // they too may stand in what is written
+		sec := byID[b.secret]
+		if v, err := s.master.open(sec.at(b.Number), b.sealed); err == nil {
+			s.matcher.Add(sec.Name, v.Expose())
+			v.Wipe()
+		}
+	}
+	s.minted.keep(stamps)
 	s.live.mu.Lock()
 	defer s.live.mu.Unlock()
 	if s.live.closed {
@@ -156,6 +202,7 @@ func (s *Service) Close(ctx context.Context) error {
 	wipe(s.live.secrets)
 	s.live.secrets = nil
 	s.live.mu.Unlock()
+	s.minted.close()
 	return s.settle(ctx)
 }
 
@@ -163,7 +210,7 @@ func (s *Service) Close(ctx context.Context) error {
 // Inject may run meanwhile.
 func (s *Service) settle(ctx context.Context) error {
 	done := make(chan struct{})
-	go func() { s.live.writes.Wait(); close(done) }()
+	go func() { s.live.writes.Wait(); s.minted.flight.Wait(); close(done) }()
 	select {
 	case <-done:
 		return nil

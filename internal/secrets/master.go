@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -153,6 +155,19 @@ func (s Secret) context() []byte {
 	out = binary.BigEndian.AppendUint64(out, uint64(s.Version))
 	for _, h := range s.Hosts {
 		part(h)
+	}
+	if s.Kind == "" && s.Source == "" && len(s.Settings) == 0 && len(s.Rotation) == 0 {
+		return out // as it was before there were these
+	}
+	out = append(out, "\x00more v1"...)
+	part(s.Kind)
+	part(s.Source)
+	for _, m := range []map[string]string{s.Settings, s.Rotation} {
+		out = binary.BigEndian.AppendUint32(out, uint32(len(m)))
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			part(k)
+			part(m[k])
+		}
 	}
 	return out
 }

@@ -2,12 +2,14 @@ package secrets
 
 import (
 	"bytes"
+	"maps"
 	"net"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -16,6 +18,9 @@ const (
 	MinValue = 8        // bytes; shorter values could not be told from ordinary text
 	MaxValue = 64 << 10 // bytes
 	maxHosts = 32
+
+	maxSettings = 32
+	maxSetting  = 4096 // bytes of one key or value
 )
 
 // Spec is what a person says of a secret.
@@ -24,7 +29,21 @@ type Spec struct {
 	Owner      string   // name of a user, who answers for it
 	Connection string   // the only connection it is used for
 	Hosts      []string // HOST or HOST:PORT it may be sent to; none: wherever its connection points
+
+	// Kind says what is made of the value for each use: KindValue (it is sent as
+	// it is) or the name of a Minter.
+	Kind     string
+	Settings map[string]string // of Kind
+	// Source says where the value is: empty for sealed in the store, or
+	// SCHEME://REST of a Source.
+	Source string
+	// Rotation says how it is rotated: "by" names the rotator, the rest is its.
+	// Empty: by people.
+	Rotation map[string]string
 }
+
+// KindValue is the kind of secrets that are sent as they are.
+const KindValue = ""
 
 // Secret is a stored secret without its value.
 type Secret struct {
@@ -34,6 +53,8 @@ type Secret struct {
 	Created  time.Time
 	Rotated  time.Time // when the present value was put
 	LastUsed time.Time // to the minute; zero: never
+	Newest   int64     // the highest version there ever was
+	Ref      string    // what the provider calls the present version; not a secret
 	Broken   bool      // its value cannot be opened; it must be put again
 }
 
@@ -63,8 +84,51 @@ func (s Spec) Normalize() (Spec, error) {
 	}
 	slices.Sort(hosts)
 	s.Hosts = slices.Compact(hosts)
-	return s, nil
+	return s, s.checkMore()
 }
+
+var kindForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+
+// checkMore looks at the form of what Normalize leaves as it is. Whether kind,
+// source and rotator are known, and their settings right, the Service says.
+func (s *Spec) checkMore() error {
+	if s.Kind == "value" {
+		s.Kind = KindValue
+	}
+	switch {
+	case s.Kind != KindValue && !kindForm.MatchString(s.Kind):
+		return ErrInvalid.Say("kind: is not the name of a kind")
+	case s.Kind == KindValue && len(s.Settings) > 0:
+		return ErrInvalid.Say("settings: a secret that is sent as it is has none; give it a kind")
+	case len(s.Source) > maxSetting || !utf8.ValidString(s.Source) || strings.ContainsFunc(s.Source, unicode.IsControl):
+		return ErrInvalid.Say("source: must be SCHEME://REST in at most %d bytes", maxSetting)
+	case s.Source != "" && len(s.Rotation) > 0:
+		return ErrInvalid.Say("rotation: a value that is kept elsewhere (source) is rotated there")
+	case len(s.Rotation) > 0 && s.Rotation["by"] == "":
+		return ErrInvalid.Say("rotation: needs by, the name of a rotator")
+	}
+	for field, m := range map[string]map[string]string{"settings": s.Settings, "rotation": s.Rotation} {
+		if len(m) > maxSettings {
+			return ErrInvalid.Say("%s: at most %d entries", field, maxSettings)
+		}
+		for k, v := range m {
+			if k == "" || len(k) > 64 || len(v) > maxSetting || !utf8.ValidString(k) || !utf8.ValidString(v) || strings.ContainsRune(k+v, 0) {
+				return ErrInvalid.Say("%s: %.40q must be UTF-8 text of at most %d bytes", field, k, maxSetting)
+			}
+		}
+	}
+	if len(s.Settings) == 0 {
+		s.Settings = nil
+	}
+	if len(s.Rotation) == 0 {
+		s.Rotation = nil
+	}
+	return nil
+}
+
+// Valueless reports whether the store keeps no value for such a secret: it is
+// kept elsewhere, or there is none at all.
+func (s Spec) Valueless() bool { return s.Source != "" }
 
 var hostForm = regexp.MustCompile(`^[a-z0-9_]([a-z0-9._-]{0,252}[a-z0-9])?$`)
 
@@ -99,7 +163,8 @@ func (s Spec) allows(host string) bool {
 }
 
 func (s Spec) same(o Spec) bool {
-	return s.Name == o.Name && s.Owner == o.Owner && s.Connection == o.Connection && slices.Equal(s.Hosts, o.Hosts)
+	return s.Name == o.Name && s.Owner == o.Owner && s.Connection == o.Connection && slices.Equal(s.Hosts, o.Hosts) &&
+		s.Kind == o.Kind && s.Source == o.Source && maps.Equal(s.Settings, o.Settings) && maps.Equal(s.Rotation, o.Rotation)
 }
 
 func checkValue(v Value) error {

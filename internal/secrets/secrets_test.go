@@ -98,18 +98,18 @@ func TestInjectRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.poll()
-			v, err := w.Inject(c.receipt, c.use)
+			v, err := w.Inject(ctx, c.receipt, c.use)
 			if !errors.Is(err, c.want) || v.IsZero() != (c.want != nil) {
 				t.Errorf("got %d bytes, %v; want %v", v.Len(), err, c.want)
 			}
 		})
 	}
 	stale := replicaWithoutPolls(t, w)
-	if _, err := stale.Inject(r, secrets.Use{Call: call, Secret: "key", Connection: "openai", Host: "api.openai.com"}); !errors.Is(err, secrets.ErrStale) {
+	if _, err := stale.Inject(ctx, r, secrets.Use{Call: call, Secret: "key", Connection: "openai", Host: "api.openai.com"}); !errors.Is(err, secrets.ErrStale) {
 		t.Errorf("a replica that sees nothing: %v", err)
 	}
 	w.Close(ctx)
-	if _, err := w.Inject(r, secrets.Use{Call: call, Secret: "key", Connection: "openai", Host: "api.openai.com"}); err == nil {
+	if _, err := w.Inject(ctx, r, secrets.Use{Call: call, Secret: "key", Connection: "openai", Host: "api.openai.com"}); err == nil {
 		t.Error("injected after Close")
 	}
 }
@@ -211,7 +211,7 @@ func (w *world) cannotInject(why string) {
 	for _, conn := range []string{"openai", "evil"} {
 		for _, host := range []string{"api.example", "evil.example"} {
 			w.poll()
-			v, err := w.Inject(r, secrets.Use{Call: call, Secret: "a", Connection: conn, Host: host})
+			v, err := w.Inject(ctx, r, secrets.Use{Call: call, Secret: "a", Connection: conn, Host: host})
 			if err == nil {
 				w.t.Errorf("%s: %s at %s got %q", why, conn, host, v.Expose())
 			}

@@ -5,11 +5,11 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
-	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -20,6 +20,7 @@ const Watched = "secrets"
 // keep them in plain. inspection.Known is one.
 type Matcher interface {
 	Add(name string, value []byte)
+	Remove(name string) // all values of that name
 }
 
 // Options of a Service.
@@ -43,6 +44,12 @@ type Service struct {
 	logger  *slog.Logger
 	master  *master
 	live    live
+	minted  *cache // what was made of values, and values kept elsewhere
+
+	sources  map[string]Source
+	minters  map[string]Minter
+	rotators map[string]func(Spec) error
+	notes    []func(context.Context, map[string]Note) error
 }
 
 const startTimeout = 30 * time.Second
@@ -67,7 +74,8 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keeper Keeper, 
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{db: db, log: log, watch: watch, matcher: o.Matcher, now: o.Now, logger: o.Logger, master: m}
+	s := &Service{db: db, log: log, watch: watch, matcher: o.Matcher, now: o.Now, logger: o.Logger, master: m, minted: newCache(o.Now, o.Matcher),
+		sources: map[string]Source{}, minters: map[string]Minter{}, rotators: map[string]func(Spec) error{}}
 	if err := s.reload(ctx); err != nil { // the log's redactor must know all values from now on
 		return nil, err
 	}
@@ -79,92 +87,6 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keeper Keeper, 
 // every restart, and unrelated to that of any other label. Labels carry a
 // version: "identity/run-token/v1".
 func (s *Service) Derive(label string) []byte { return s.master.derive(label) }
-
-// Put creates a secret, gives it another value, or changes what is said of it;
-// changed is false if all of it was so already. A zero v keeps the value that
-// there is.
-func (s *Service) Put(ctx context.Context, by audit.Actor, reason string, spec Spec, v Value) (changed bool, err error) {
-	err = s.change(ctx, func(tx *audit.Tx) error {
-		changed, err = s.PutTx(ctx, tx, by, reason, spec, v)
-		return err
-	})
-	return changed && err == nil, err
-}
-
-// PutTx is Put inside a change. The caller polls the watcher after its commit.
-func (s *Service) PutTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, spec Spec, v Value) (bool, error) {
-	spec, err := spec.Normalize()
-	if err != nil {
-		return false, err
-	}
-	if err := checkReason(reason); err != nil {
-		return false, err
-	}
-	if !v.IsZero() {
-		if err := checkValue(v); err != nil {
-			return false, err
-		}
-		s.matcher.Add(spec.Name, v.Expose()) // first, so that nothing below can write it
-	}
-	old, found, err := secretRow(ctx, tx, spec.Name)
-	switch {
-	case err != nil:
-		return false, err
-	case !found && v.IsZero():
-		return false, ErrNoValue.Say("the secret %s does not exist yet and needs a value", spec.Name)
-	case !found:
-		return true, s.create(ctx, tx, by, reason, spec, v)
-	}
-	return s.update(ctx, tx, by, reason, spec, v, old)
-}
-
-func (s *Service) create(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, spec Spec, v Value) error {
-	now := s.now()
-	r := row{Secret: Secret{ID: id.At(id.Secret, now), Spec: spec, Version: 1, Created: now, Rotated: now}}
-	var err error
-	if r.sealed, err = s.master.seal(r.Secret, v); err != nil {
-		return err
-	}
-	if err := insertSecret(ctx, tx, r); err != nil {
-		return ownerError(err, spec)
-	}
-	return s.record(ctx, tx, "secret.created", by, reason, r.Secret, nil)
-}
-
-func (s *Service) update(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, spec Spec, v Value, old row) (bool, error) {
-	stored, err := s.master.open(old.Secret, old.sealed)
-	defer stored.Wipe()
-	if err != nil && v.IsZero() {
-		return false, err
-	}
-	rotated := err != nil || !v.IsZero() && !v.Equal(stored)
-	if !rotated && spec.same(old.Spec) {
-		return false, nil
-	}
-	r := old
-	r.Spec = spec
-	kind := audit.Type("secret.updated")
-	if rotated {
-		kind = "secret.rotated"
-		r.Version, r.Rotated = old.Version+1, s.now()
-	} else {
-		v = stored
-	}
-	if r.sealed, err = s.master.seal(r.Secret, v); err != nil {
-		return false, err
-	}
-	if err := updateSecret(ctx, tx, r, old.sealed); err != nil {
-		return false, ownerError(err, spec)
-	}
-	return true, s.record(ctx, tx, kind, by, reason, r.Secret, &old.Spec)
-}
-
-func ownerError(err error, spec Spec) error {
-	if storage.Referenced(err) {
-		return ErrOwner.Say("owner: there is no user %s; create it first", spec.Owner)
-	}
-	return err
-}
 
 // Delete removes a secret. Calls that need it fail from then on.
 func (s *Service) Delete(ctx context.Context, by audit.Actor, reason, name string) error {
@@ -260,9 +182,17 @@ func (s *Service) record(ctx context.Context, tx *audit.Tx, t audit.Type, by aud
 		if was.Connection != sec.Connection {
 			detail["connection_was"] = was.Connection
 		}
-		if !(Spec{Hosts: was.Hosts}).same(Spec{Hosts: sec.Hosts}) {
+		if !slices.Equal(was.Hosts, sec.Hosts) {
 			detail["hosts_were"] = was.Hosts
 		}
+	}
+	for name, v := range map[string]string{"kind": sec.Kind, "source": sec.Source, "rotator": sec.Rotation["by"]} {
+		if v != "" {
+			detail[name] = v
+		}
+	}
+	if len(sec.Settings) > 0 {
+		detail["settings"] = sec.Settings
 	}
 	raw, err := json.Marshal(detail, json.Deterministic(true))
 	if err != nil {

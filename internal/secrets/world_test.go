@@ -133,7 +133,7 @@ func (w *world) inject(name, host string) (string, error) {
 	w.t.Helper()
 	w.poll()
 	r, call := w.receipt()
-	v, err := w.Inject(r, secrets.Use{Call: call, Secret: name, Connection: "openai", Host: host})
+	v, err := w.Inject(ctx, r, secrets.Use{Call: call, Secret: name, Connection: "openai", Host: host})
 	return string(v.Expose()), err
 }
 

@@ -20,7 +20,6 @@ import (
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/mcp/wire"
-	"github.com/countersign/countersign/internal/secrets"
 )
 
 // child is one process.
@@ -136,7 +135,7 @@ func (x *request) environment(conn connections.Connection) ([]string, error) {
 	for _, kv := range environ(conn.Env) {
 		name, value, _ := strings.Cut(kv, "=")
 		if secret, ok := strings.CutPrefix(value, connections.SecretScheme); ok {
-			v, err := x.t.o.Injector.Inject(x.receipt, secrets.Use{Call: x.call.ID, Secret: secret, Connection: conn.Name})
+			v, err := x.t.o.Injector.Inject(x.ctx, x.receipt, x.use(secret))
 			if err != nil {
 				return nil, gateway.ErrSecret.With(err)
 			}

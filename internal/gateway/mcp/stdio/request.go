@@ -50,6 +50,13 @@ func (x *request) post(m wire.Message) (*http.Response, error) {
 	if s == nil {
 		return x.respond(http.StatusNotFound, nil), nil
 	}
+	switch stale, err := x.stale(s); {
+	case err != nil:
+		return nil, err
+	case stale:
+		x.t.end(s)
+		return x.respond(http.StatusNotFound, nil), nil
+	}
 	if m.Kind == wire.Request {
 		return x.ask(s.child, s, m)
 	}

@@ -32,7 +32,8 @@ var (
 
 // Injector hands out a secret against a receipt; secrets.Service is one.
 type Injector interface {
-	Inject(r audit.Receipt, u secrets.Use) (secrets.Value, error)
+	Inject(ctx context.Context, r audit.Receipt, u secrets.Use) (secrets.Value, error)
+	Stamp(ctx context.Context, r audit.Receipt, u secrets.Use) (stamp string, until time.Time, err error)
 }
 
 // Ledger records that a child is started; audit.Log is one.
@@ -79,6 +80,7 @@ type key struct {
 	conn, agent string
 	modern      bool
 	spec        string // digest of command, environment and the client's capabilities
+	stamp       string // of the credentials in its environment
 }
 
 type failKey struct{ conn, agent string }
@@ -194,7 +196,11 @@ func (t *Transport) end(s *session) {
 // child returns the running child for a call, starting it if there is none.
 func (x *request) child(modern bool, capabilities []byte) (*child, error) {
 	t := x.t
-	k := key{conn: x.call.Connection.Name, agent: x.call.Who.Agent.ID, modern: modern, spec: spec(x.call.Connection, capabilities)}
+	stamp, until, err := x.stamp()
+	if err != nil {
+		return nil, err
+	}
+	k := key{conn: x.call.Connection.Name, agent: x.call.Who.Agent.ID, modern: modern, spec: spec(x.call.Connection, capabilities), stamp: stamp}
 	for {
 		c, wait, err := t.claim(k)
 		if err != nil || (c != nil && !c.starting()) {
@@ -212,6 +218,7 @@ func (x *request) child(modern bool, capabilities []byte) (*child, error) {
 			t.failed(c, err)
 			return nil, err
 		}
+		c.lives(until)
 		return c, nil
 	}
 }
@@ -228,8 +235,12 @@ func (t *Transport) claim(k key) (*child, time.Duration, error) {
 		return c, 0, nil
 	}
 	siblings := 0
-	for other := range t.children {
+	for other, c := range t.children {
 		if other.conn != k.conn || other.agent != k.agent {
+			continue
+		}
+		if other.stamp != k.stamp { // its credentials are not good any more
+			c.outlived()
 			continue
 		}
 		if siblings++; siblings >= maxChildren {
