@@ -130,7 +130,22 @@ func (s *Spec) checkMore() error {
 // kept elsewhere, or there is none at all.
 func (s Spec) Valueless() bool { return s.Source != "" }
 
-var hostForm = regexp.MustCompile(`^[a-z0-9_]([a-z0-9._-]{0,252}[a-z0-9])?$`)
+// hostForm reports whether s, in lower case, has the form of a DNS name: at most
+// 254 letters, digits, dots, hyphens and underscores, which begins with a letter,
+// a digit or an underscore and ends with a letter or a digit. It is on the way of
+// every call, so it is no regular expression.
+func hostForm(s string) bool {
+	alnum := func(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
+	if len(s) == 0 || len(s) > 254 || !alnum(s[0]) && s[0] != '_' || len(s) > 1 && !alnum(s[len(s)-1]) {
+		return false
+	}
+	for i := 1; i < len(s); i++ {
+		if c := s[i]; !alnum(c) && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
 
 // splitHost splits HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; the port may be empty.
 func splitHost(s string) (host, port string, ok bool) {
@@ -143,7 +158,7 @@ func splitHost(s string) (host, port string, ok bool) {
 		host, port = h, p
 	}
 	host = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), ".")
-	return host, port, hostForm.MatchString(host) || net.ParseIP(host) != nil
+	return host, port, hostForm(host) || net.ParseIP(host) != nil
 }
 
 // allows reports whether the secret may be sent to host, which is HOST or

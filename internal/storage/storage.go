@@ -48,6 +48,7 @@ type DB struct {
 	dialect     Dialect
 	read, write *sql.DB
 	pool        *pgxpool.Pool
+	copier      *checkpointer // of SQLite's write-ahead log
 }
 
 // Dialect returns the engine.
@@ -130,14 +131,20 @@ func openSQLite(path string) (*DB, error) {
 	}
 	read.SetMaxOpenConns(8)
 	read.SetMaxIdleConns(8)
-	return &DB{dialect: SQLite, read: read, write: write}, nil
+	copier, err := startCheckpointer(path, write)
+	if err != nil {
+		write.Close()
+		read.Close()
+		return nil, ErrUnavailable.With(err)
+	}
+	return &DB{dialect: SQLite, read: read, write: write, copier: copier}, nil
 }
 
 // sqliteURI sets what durability and concurrency need: write-ahead log, fsync
 // on every commit, writers that take the lock when they begin.
 func sqliteURI(path, mode string) string {
 	q := url.Values{}
-	for _, p := range []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(ON)", "wal_autocheckpoint(4000)", "temp_store(MEMORY)"} {
+	for _, p := range []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(ON)", fmt.Sprintf("wal_autocheckpoint(%d)", fallbackAt), "temp_store(MEMORY)"} {
 		q.Add("_pragma", p)
 	}
 	if mode == "ro" {
@@ -155,7 +162,7 @@ func (db *DB) Close() error {
 		db.pool.Close()
 		return err
 	}
-	return errors.Join(db.read.Close(), db.write.Close())
+	return errors.Join(db.copier.stop(), db.read.Close(), db.write.Close())
 }
 
 // Ping reports whether the database answers.
