@@ -14,17 +14,20 @@ const Protocol = "mcp:"
 const (
 	schemaNone = `{"type":"object","properties":{}}`
 
+	// the parameters of the URL's query, decoded
+	query = `"query":{"type":"array","items":{"type":"string"},"description":"parameters of the URL, each as name=value"}`
+
 	schemaGenerate = `{"type":"object","properties":{` +
 		`"model":{"type":"string","description":"the model asked for"},` +
 		`"max_tokens":{"type":"integer","description":"the most tokens the answer may have"},` +
 		`"stream":{"type":"boolean","description":"whether the answer is streamed"},` +
 		`"tools":{"type":"array","items":{"type":"string"},"description":"names of the tools offered to the model"},` +
-		`"n":{"type":"integer","description":"how many answers"}},"required":["model","stream"]}`
+		`"n":{"type":"integer","description":"how many answers"},` + query + `},"required":["model","stream"]}`
 
 	schemaModel = `{"type":"object","properties":{` +
-		`"model":{"type":"string","description":"the model asked for"}},"required":["model"]}`
+		`"model":{"type":"string","description":"the model asked for"},` + query + `},"required":["model"]}`
 
-	schemaModels = `{"type":"object","properties":{"model":{"type":"string","description":"one model asked about"}}}`
+	schemaModels = `{"type":"object","properties":{"model":{"type":"string","description":"one model asked about"},` + query + `}}`
 
 	schemaURI = `{"type":"object","properties":{"uri":{"type":"string"}},"required":["uri"]}`
 

@@ -44,7 +44,7 @@ type Call struct {
 	Tool       connections.Tool
 	Args       jsontext.Value // what policy reads: a JSON object, strictly parsed from the bytes in Request
 	Request    *Upstream
-	Digest     string          // hex SHA-256 of the exact bytes decided on; by Serve, of Request.Body, if empty
+	Digest     string          // hex SHA-256 of the exact bytes decided on; by Serve, of Request's query and body, if empty
 	Prompt     []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
 	Observer   Observer        // may be nil
 	// Rewrite, if set, may change the upstream's answer (header and body)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -33,9 +34,19 @@ func (g *Gateway) prepare(call *Call) {
 		call.Request = &Upstream{}
 	}
 	if call.Digest == "" {
-		sum := sha256.Sum256(call.Request.Body)
-		call.Digest = hex.EncodeToString(sum[:])
+		call.Digest = call.Request.digest()
 	}
+}
+
+// digest covers what was decided on: the body, and a query before it. A body
+// alone is JSON, so that neither can be taken for the other.
+func (u *Upstream) digest() string {
+	h := sha256.New()
+	if u.Query != "" {
+		_, _ = io.WriteString(h, u.Method+" "+u.Path+"?"+u.Query+"\n") // a hash takes everything
+	}
+	h.Write(u.Body)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // decide asks whether the tool is the one a person accepted, then policy.

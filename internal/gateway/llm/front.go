@@ -82,6 +82,7 @@ type exchange struct {
 	path    string // beneath the connection, escaped
 	tool    string
 	allow   string // the method that the path takes
+	query   []string
 }
 
 // ServeHTTP takes one request the way of a call.
@@ -134,6 +135,13 @@ func (x *exchange) parse(_ context.Context, who identity.Caller) (*gateway.Call,
 	if x.r.Method != method {
 		return call, errMethod.Say("this operation takes %s, not %.20q", method, x.r.Method)
 	}
+	credential, err := gateway.Credential(x.r.Header)
+	if err != nil {
+		return call, err
+	}
+	if x.query, err = readQuery(x.r.URL.RawQuery, credential); err != nil {
+		return call, err
+	}
 	up := &gateway.Upstream{
 		Method: method, Path: x.dialect.prefix(c.URL) + "/" + beneath, Query: x.r.URL.RawQuery, Header: x.r.Header,
 	}
@@ -152,7 +160,7 @@ func (x *exchange) lookup(call *gateway.Call, up *gateway.Upstream, who identity
 	if err != nil {
 		return gateway.ErrPath
 	}
-	call.Args = modelArgs(x.tool, plain)
+	call.Args = withQuery(modelArgs(x.tool, plain), x.query)
 	call.Digest = digestOf(up.Method, up.Path, up.Query)
 	call.Observer = newObserver(x.dialect, false)
 	call.Rewrite = x.checkAnswer
@@ -212,7 +220,7 @@ func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
 		return err
 	}
 	up.Body = body
-	call.Args = q.args(x.tool)
+	call.Args = withQuery(q.args(x.tool), x.query)
 	call.Prompt = prompt(body, q.prompt)
 	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings))
 	call.Rewrite = x.checkAnswer
