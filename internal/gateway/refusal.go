@@ -73,6 +73,10 @@ var (
 	ErrTooLarge   = fault.New(fault.TooLarge, "body_too_large", "the request's body is over the limit")
 	ErrConnection = fault.New(fault.NotFound, "unknown_connection", "there is no such connection")
 
+	// ErrHidden is recorded when an agent asks for a connection on which nothing
+	// allows it anything. Fronts answer as if there were no such connection.
+	ErrHidden = fault.New(fault.NotFound, "unknown_connection", "the connection exists, but nothing allows this agent to use anything on it, so to the agent it does not exist")
+
 	ErrURL       = fault.New(fault.Unavailable, "bad_connection", "the connection's URL cannot be used; ask its owner")
 	ErrAddress   = fault.New(fault.Upstream, "address_refused", "the upstream's address is private, local or reserved, and its connection does not allow that")
 	ErrUpstream  = fault.New(fault.Upstream, "upstream_unreachable", "the upstream could not be reached")

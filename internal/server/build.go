@@ -51,6 +51,7 @@ type house struct {
 	llm         *llm.Front
 	mcp         *mcp.Front
 	api         http.Handler
+	doorman     *doorman
 
 	closers []closer // in the order things were built
 }
@@ -264,7 +265,8 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	}
 	mux := http.NewServeMux()
 	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
-	api.Refused = newDoorman(h.log).refused
+	h.doorman = newDoorman(h.log)
+	api.Refused = h.doorman.refused
 	api.Owns = h.owns
 	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
 		room.Routes(api)

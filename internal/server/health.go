@@ -12,13 +12,9 @@ import (
 	"github.com/countersign/countersign/internal/rest"
 )
 
-// mountLine mounts the doors of agents. The model front gets paths as they
-// were sent: a mux would clean "//" and ".." into a redirect.
+// mountLine mounts what is at the doors of agents beside the fronts, which get
+// paths as they were sent: see raw.
 func (h *house) mountLine(mux *http.ServeMux) {
-	tools := http.NewServeMux()
-	h.mcp.Routes(tools)
-	mux.Handle("/mcp", tools)
-	mux.Handle("/mcp/", tools)
 	mux.Handle("/log/", h.seal.Handler(h.mayRead))
 	mux.Handle("/", http.HandlerFunc(front))
 }
@@ -32,17 +28,6 @@ func (h *house) mayRead(r *http.Request) bool {
 	}
 	c, err := h.identity.AuthenticateUser(r.Context(), token)
 	return err == nil && c.May(rest.Read)
-}
-
-// raw sends model requests on before any mux has changed their path.
-func (h *house) raw(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/llm/") {
-			h.llm.ServeHTTP(w, r)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // front says what is where.

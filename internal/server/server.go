@@ -77,7 +77,7 @@ func (h *house) open(cfg config.Config, log *slog.Logger) (doors, error) {
 	}
 	api.Handle("/api/", h.api)
 	h.mountHealth(api)
-	return listen(cfg, log, map[string]http.Handler{cfg.Listen: h.raw(all), cfg.AdminListen: api})
+	return listen(cfg, log, map[string]http.Handler{cfg.Listen: h.raw(all), cfg.AdminListen: h.straight(api)})
 }
 
 func listen(cfg config.Config, log *slog.Logger, at map[string]http.Handler) (doors, error) {

@@ -175,6 +175,9 @@ func (x *exchange) breakOff(stream bool, r *gateway.Refusal) {
 
 // refuse writes a refusal in the provider's own form.
 func (x *exchange) refuse(r *gateway.Refusal) {
+	if x.absent { // the same bytes as for one that is not there
+		r = &gateway.Refusal{Kind: errNotLLM.Kind, Code: errNotLLM.Code, Reason: errNotLLM.Message, Event: r.Event}
+	}
 	status := r.Kind.Status()
 	h := x.w.Header()
 	switch {

@@ -16,6 +16,7 @@ type dialect struct {
 	name       string
 	fields     map[string]string
 	generating []string
+	models     string // the tool that lists models
 	match      func(path string) (tool, model, method string, ok bool)
 	answer     func() answerReader
 	error      func(status int, code, message string) []byte
@@ -34,7 +35,7 @@ type answerReader interface {
 }
 
 var openaiDialect = &dialect{
-	name: connections.OpenAI, fields: openai.Fields, generating: names(openai.Generating),
+	name: connections.OpenAI, fields: openai.Fields, generating: names(openai.Generating), models: string(openai.Models),
 	match: func(path string) (string, string, string, bool) {
 		e, model, method, ok := openai.Match(path)
 		return string(e), model, method, ok
@@ -55,7 +56,7 @@ var openaiDialect = &dialect{
 }
 
 var anthropicDialect = &dialect{
-	name: connections.Anthropic, fields: anthropic.Fields, generating: names(anthropic.Generating),
+	name: connections.Anthropic, fields: anthropic.Fields, generating: names(anthropic.Generating), models: string(anthropic.Models),
 	match: func(path string) (string, string, string, bool) {
 		e, model, method, ok := anthropic.Match(path)
 		return string(e), model, method, ok

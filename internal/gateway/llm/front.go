@@ -25,7 +25,7 @@ const Prefix = "/llm/"
 var (
 	errPathUnknown = fault.New(fault.NotFound, "unknown_path", "there is no such operation under this connection")
 	errMethod      = fault.New(fault.Unsupported, "method_not_allowed", "the operation does not take this method")
-	errNotLLM      = fault.New(fault.NotFound, "unknown_connection", "there is no such model connection; the path is /llm/CONNECTION/v1/...")
+	errNotLLM      = fault.New(fault.NotFound, "unknown_connection", "there is no model connection of this name that this agent may use; the path is /llm/CONNECTION/v1/...")
 )
 
 // Registry knows connections and tools; connections.Service is one.
@@ -83,6 +83,7 @@ type exchange struct {
 	tool    string
 	allow   string // the method that the path takes
 	query   []string
+	absent  bool // the agent may use nothing on the connection: to it there is none
 }
 
 // ServeHTTP takes one request the way of a call.
@@ -122,7 +123,11 @@ func (x *exchange) parse(_ context.Context, who identity.Caller) (*gateway.Call,
 	if !ok || c.Kind != connections.LLM {
 		return call, errNotLLM
 	}
-	call.Connection, x.dialect = c, dialectOf(c)
+	if call.Connection = c; !x.known(who, c) { // before the body is read, as for one that is not there
+		x.absent = true
+		return call, gateway.ErrHidden
+	}
+	x.dialect = dialectOf(c)
 	beneath, versioned := strings.CutPrefix(x.path, "/v1/")
 	tool, model, method, ok := x.dialect.match("/" + beneath)
 	if !versioned || !ok {
@@ -176,9 +181,20 @@ func (x *exchange) lookup(call *gateway.Call, up *gateway.Upstream, who identity
 	return nil
 }
 
+// known reports whether who may use anything on the connection: else, to it,
+// there is none.
+func (x *exchange) known(who identity.Caller, c connections.Connection) bool {
+	d := dialectOf(c)
+	return x.anyOf(who, c, d.generating) || x.anyOf(who, c, []string{d.models})
+}
+
 // sees reports whether who may use any model at all for some arguments.
 func (x *exchange) sees(who identity.Caller, c connections.Connection) bool {
-	for _, name := range x.dialect.generating {
+	return x.anyOf(who, c, x.dialect.generating)
+}
+
+func (x *exchange) anyOf(who identity.Caller, c connections.Connection, tools []string) bool {
+	for _, name := range tools {
 		if tool, ok := x.f.o.Registry.Tool(c.Name, name); ok && x.f.o.Gateway.Visible(who, c, tool) {
 			return true
 		}

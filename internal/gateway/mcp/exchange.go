@@ -22,6 +22,8 @@ type exchange struct {
 	w http.ResponseWriter
 	r *http.Request
 
+	name   string // of the connection, as the path has it
+	absent bool   // the agent has no business on the connection: to it there is none
 	who    identity.Caller
 	conn   connections.Connection
 	msg    wire.Message // of a POST
@@ -51,12 +53,14 @@ type exchange struct {
 // yet read.
 func (x *exchange) parse(ctx context.Context, who identity.Caller) (*gateway.Call, error) {
 	x.who = who
-	name := x.r.PathValue("connection")
-	conn, ok := x.f.o.Registry.Connection(name)
+	conn, ok := x.f.o.Registry.Connection(x.name)
 	if !ok || conn.Kind != connections.MCP {
 		return nil, gateway.ErrConnection
 	}
-	x.conn = conn
+	if x.conn = conn; !x.anything() { // before the body is read, as for one that is not there
+		x.absent = true
+		return &gateway.Call{Connection: conn}, gateway.ErrHidden
+	}
 	switch x.r.Method {
 	case http.MethodPost:
 		return x.post()

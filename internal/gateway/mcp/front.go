@@ -86,7 +86,8 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-// Front serves /mcp and /mcp/{connection}. It is safe for concurrent use.
+// Front serves /mcp and /mcp/{connection}. It is an http.Handler and safe for
+// concurrent use.
 type Front struct {
 	o     Options
 	seal  cipher.AEAD
@@ -128,23 +129,45 @@ func (f *Front) Close() {
 	f.peers.close()
 }
 
-// Routes mounts the front on mux.
-func (f *Front) Routes(mux *http.ServeMux) {
-	mux.HandleFunc("/mcp/{connection}", func(w http.ResponseWriter, r *http.Request) { f.serve(w, r, r.PathValue("connection")) })
-	mux.HandleFunc("/mcp/{connection}/{rest...}", f.nowhere)
-	mux.HandleFunc("/mcp", f.serveAll)
-	mux.HandleFunc("/mcp/{$}", f.serveAll)
+// prefix is the path of the aggregated endpoint; a connection's is beneath it.
+const prefix = "/mcp"
+
+// ServeHTTP takes one request the way of a call. It must get paths as they were
+// sent, not cleaned by a mux: what a mux would redirect is refused here, and
+// recorded.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{f: f, w: w, r: r}
+	path := r.URL.EscapedPath()
+	rest, under := strings.CutPrefix(path, prefix)
+	if !under || (rest != "" && rest[0] != '/') || gateway.CheckPath(path) != nil {
+		x.nowhere(gateway.ErrPath)
+		return
+	}
+	if rest == "" || rest == "/" {
+		f.serveAll(w, r)
+		return
+	}
+	name, _, beneath := strings.Cut(rest[1:], "/")
+	var err error
+	if x.name, err = url.PathUnescape(name); err != nil {
+		x.nowhere(gateway.ErrPath)
+		return
+	}
+	if beneath { // beneath a connection there is nothing
+		x.nowhere(ErrPath)
+		return
+	}
+	x.serve()
 }
 
 // serve is one request to one connection.
-func (f *Front) serve(w http.ResponseWriter, r *http.Request, name string) {
-	x := &exchange{f: f, w: w, r: r}
-	in, refused := f.incoming(r, name, x.parse)
+func (x *exchange) serve() {
+	in, refused := x.f.incoming(x.r, x.name, x.parse)
 	if refused != nil {
 		x.refuse(refused)
 		return
 	}
-	answer, err := f.o.Line.Serve(r.Context(), in)
+	answer, err := x.f.o.Line.Serve(x.r.Context(), in)
 	if err != nil {
 		x.refuse(gateway.Refuse(err))
 		return
@@ -152,12 +175,11 @@ func (f *Front) serve(w http.ResponseWriter, r *http.Request, name string) {
 	x.answer(answer)
 }
 
-// nowhere refuses what lies beneath a connection: there is nothing.
-func (f *Front) nowhere(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{f: f, w: w, r: r}
-	in, refused := f.incoming(r, r.PathValue("connection"), func(context.Context, identity.Caller) (*gateway.Call, error) { return nil, ErrPath })
+// nowhere refuses a path at which there is nothing; why says so.
+func (x *exchange) nowhere(why error) {
+	in, refused := x.f.incoming(x.r, x.name, func(context.Context, identity.Caller) (*gateway.Call, error) { return nil, why })
 	if refused == nil {
-		_, err := f.o.Line.Serve(r.Context(), in)
+		_, err := x.f.o.Line.Serve(x.r.Context(), in)
 		refused = gateway.Refuse(err)
 	}
 	x.refuse(refused)

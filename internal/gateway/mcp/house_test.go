@@ -121,9 +121,7 @@ func (h *house) line(logger *slog.Logger, scanner *inspection.Scanner) {
 	g.Stdio(children)
 	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger})
 	h.conns.SetDiscoverer(h.front)
-	mux := http.NewServeMux()
-	h.front.Routes(mux)
-	server := httptest.NewServer(mux)
+	server := httptest.NewServer(h.front)
 	h.url = server.URL
 	h.t.Cleanup(func() {
 		server.CloseClientConnections()

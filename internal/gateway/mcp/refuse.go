@@ -15,6 +15,11 @@ import (
 // the words that MCP has for it.
 func (x *exchange) refuse(r *gateway.Refusal) {
 	id := x.id()
+	if x.absent || (r.Denied() && x.hidden() && x.method != "tools/call") { // the same bytes as for one that is not there
+		r = &gateway.Refusal{Kind: gateway.ErrConnection.Kind, Code: gateway.ErrConnection.Code, Reason: gateway.ErrConnection.Message, Event: r.Event}
+		x.json(http.StatusNotFound, failure(nil, r))
+		return
+	}
 	switch {
 	case x.wrong != nil:
 		if id == nil {
@@ -26,8 +31,6 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 		x.json(http.StatusUnauthorized, wire.AppendError(nil, id, wire.CodeUnauthorized, r.Reason, where(r)))
 	case r.Denied() && x.method == "tools/call" && id != nil:
 		x.json(http.StatusOK, wire.AppendResult(nil, id, x.refusedResult(r)))
-	case r.Denied() && x.hidden():
-		x.json(http.StatusNotFound, failure(id, gateway.Refuse(gateway.ErrConnection)))
 	case r.Code == ErrMethod.Code:
 		x.w.Header().Set("Allow", "POST, GET, DELETE")
 		x.json(http.StatusMethodNotAllowed, failure(id, r))
@@ -36,8 +39,7 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 	}
 }
 
-// hidden reports whether the agent has no business on the connection at all: it
-// then looks as if the connection did not exist.
+// hidden reports whether the agent has no business on the connection any more.
 func (x *exchange) hidden() bool { return x.conn.Name == "" || !x.anything() }
 
 // status is the HTTP status of a refusal. A well-formed request gets its error
