@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
@@ -138,9 +137,7 @@ func populate(ctx context.Context, r *rooms, upstream string) (key string, err e
 // serve opens the front and, before it, a proxy that adds the key and changes
 // nothing else.
 func (g *gate) serve(front *mcp.Front, key string) {
-	mux := http.NewServeMux()
-	front.Routes(mux)
-	inner := httptest.NewServer(mux)
+	inner := httptest.NewServer(front)
 	target, _ := url.Parse(inner.URL)
 	outer := httptest.NewServer(&httputil.ReverseProxy{
 		FlushInterval: -1,

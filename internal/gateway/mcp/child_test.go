@@ -61,7 +61,21 @@ func childMain() {
 		fmt.Println("this is not JSON")
 		time.Sleep(time.Hour)
 	}
-	if err := newSDKServer().Run(context.Background(), &sdk.StdioTransport{}); err != nil {
+	server := newSDKServer()
+	if os.Getenv("COUNTERSIGN_TEST_CHILD") == "leaky" {
+		sdk.AddTool(server, &sdk.Tool{Name: "leak", Description: "Repeats the credential"}, func(ctx context.Context, r *sdk.CallToolRequest, _ noArgs) (*sdk.CallToolResult, any, error) {
+			secret := os.Getenv("SECRET")
+			r.Session.NotifyProgress(ctx, &sdk.ProgressNotificationParams{ProgressToken: r.Params.GetProgressToken(), Progress: 1, Message: secret})
+			fmt.Fprint(os.Stderr, "connecting with ", secret[:10])
+			time.Sleep(20 * time.Millisecond)
+			fmt.Fprintln(os.Stderr, secret[10:], "to the database")
+			return &sdk.CallToolResult{Content: []sdk.Content{&sdk.TextContent{Text: "it is " + secret + "!"}}}, nil, nil
+		})
+		sdk.AddTool(server, &sdk.Tool{Name: "fail", Description: "Repeats it in an error"}, func(context.Context, *sdk.CallToolRequest, noArgs) (*sdk.CallToolResult, any, error) {
+			return nil, nil, fmt.Errorf("login failed with %s", os.Getenv("SECRET"))
+		})
+	}
+	if err := server.Run(context.Background(), &sdk.StdioTransport{}); err != nil {
 		os.Exit(1)
 	}
 }

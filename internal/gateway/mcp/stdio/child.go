@@ -46,6 +46,8 @@ type child struct {
 	open     []*session          // that listen
 	idle     *time.Timer
 
+	veil veil // over the credentials in its environment; made before it runs
+
 	writing chan struct{} // holds a token while a message is written
 }
 
@@ -77,7 +79,7 @@ func (x *request) start(c *child) error {
 	if _, err := x.t.o.Ledger.Append(x.ctx, ev); err != nil {
 		return gateway.ErrLedger.With(err)
 	}
-	env, err := x.environment(conn)
+	env, err := x.environment(c, conn)
 	if err != nil {
 		return err
 	}
@@ -125,7 +127,7 @@ func pipes() (ours, theirs stdio, err error) {
 
 // environment is what a child may know: where programs and its home are, and
 // what its connection says, with secrets in place of their names.
-func (x *request) environment(conn connections.Connection) ([]string, error) {
+func (x *request) environment(c *child, conn connections.Connection) ([]string, error) {
 	env := make([]string, 0, 3+len(conn.Env))
 	for _, name := range []string{"PATH", "HOME", "LANG"} {
 		if v, ok := os.LookupEnv(name); ok && conn.Env[name] == "" {
@@ -140,6 +142,7 @@ func (x *request) environment(conn connections.Connection) ([]string, error) {
 				return nil, gateway.ErrSecret.With(err)
 			}
 			kv = name + "=" + string(v.Expose())
+			c.veil.add(v)
 			v.Wipe()
 		}
 		env = append(env, kv)
@@ -184,6 +187,7 @@ func (c *child) run(cmd *exec.Cmd, pipes stdio) {
 		drained.Wait()
 		late.Stop()
 		pipes.close()
+		c.veil.wipe()
 		c.fail(ErrDied)
 		c.t.gone(c, time.Since(began))
 	}()
@@ -256,20 +260,6 @@ func (c *child) terminate() {
 			return
 		case <-time.After(c.t.o.Grace):
 			signal(c.cmd)
-		}
-	}
-}
-
-// complain passes on what the child writes to stderr, line by line, redacted.
-func (c *child) complain(r io.Reader) {
-	lines := bufio.NewReaderSize(r, 8<<10)
-	for {
-		line, err := lines.ReadSlice('\n')
-		if line = bytes.TrimSpace(line); len(line) > 0 && c.t.o.Redact != nil {
-			c.t.o.Logger.Info("stderr", "connection", c.key.conn, "line", strings.ToValidUTF8(string(c.t.o.Redact(bytes.Clone(line))), "�"))
-		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return
 		}
 	}
 }
@@ -372,6 +362,11 @@ func (c *child) receive(line []byte) {
 	m, err := wire.Scan(line)
 	if err != nil {
 		c.t.o.Logger.Warn("an MCP server's process wrote something that is not a message", "connection", c.key.conn, "error", err)
+		return
+	}
+	m, ok := c.covered(m)
+	if !ok {
+		c.t.o.Logger.Warn("a message of an MCP server's process held a credential and was dropped", "connection", c.key.conn)
 		return
 	}
 	switch m.Kind {

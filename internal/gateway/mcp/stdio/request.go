@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/gateway"
@@ -251,6 +252,7 @@ type pending struct {
 type session struct {
 	id    string
 	child *child
+	used  time.Time // under the transport's mutex
 
 	mu     sync.Mutex
 	stream *queue // of a GET, if one is open

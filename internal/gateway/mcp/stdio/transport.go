@@ -26,7 +26,7 @@ var (
 	ErrStart   = fault.New(fault.Upstream, "child_start", "the connection's command could not be started; ask its owner")
 	ErrDied    = fault.New(fault.Upstream, "child_died", "the MCP server's process ended before it answered")
 	ErrBackoff = fault.New(fault.Upstream, "child_restarting", "the MCP server's process keeps ending; it is started again after a pause")
-	ErrMany    = fault.New(fault.Limited, "too_many_children", "this agent has too many differing sessions with the MCP server open")
+	ErrMany    = fault.New(fault.Limited, "too_many_children", "this agent has too many processes of MCP servers running; those that it does not use end by themselves")
 	ErrClosed  = fault.New(fault.Unavailable, "closing", "the server is shutting down")
 )
 
@@ -54,10 +54,19 @@ type Options struct {
 	MinBackoff time.Duration // 0 means 100 ms
 	MaxBackoff time.Duration // 0 means 30 s
 	MaxLine    int           // bytes of one message from a child; 0 means 16 MiB
+
+	MaxChildren int // of one agent at a time, over all connections; 0 means 32
+	MaxSessions int // of one agent at a time; the one unused for longest gives way. 0 means 256
 }
 
 // maxChildren is how many children one agent may have on one connection.
 const maxChildren = 4
+
+// Limits on one agent over all connections, unless Options say else.
+const (
+	agentChildren = 32
+	agentSessions = 256
+)
 
 // patience is how long a call waits for a child's pause to end.
 const patience = 2 * time.Second
@@ -109,8 +118,13 @@ func New(o Options) *Transport {
 			*d.at = d.std
 		}
 	}
-	if o.MaxLine == 0 {
-		o.MaxLine = 16 << 20
+	for _, n := range []struct {
+		at  *int
+		std int
+	}{{&o.MaxLine, 16 << 20}, {&o.MaxChildren, agentChildren}, {&o.MaxSessions, agentSessions}} {
+		if *n.at == 0 {
+			*n.at = n.std
+		}
 	}
 	return &Transport{o: o, spawn: newSpawner(), children: map[key]*child{}, sessions: map[string]*session{}, failures: map[failKey]*failure{}}
 }
@@ -166,6 +180,7 @@ func (t *Transport) session(id string, call *gateway.Call) *session {
 	if s == nil || s.child.key.conn != call.Connection.Name || s.child.key.agent != call.Who.Agent.ID {
 		return nil
 	}
+	s.used = t.o.Now()
 	return s
 }
 
@@ -173,10 +188,35 @@ func (t *Transport) session(id string, call *gateway.Call) *session {
 func (t *Transport) begin(c *child) *session {
 	s := &session{id: rand.Text(), child: c}
 	t.mu.Lock()
+	s.used = t.o.Now()
+	oldest := t.oldest(c.key.agent)
 	t.sessions[s.id] = s
 	c.users++
 	t.mu.Unlock()
+	if oldest != nil {
+		t.end(oldest)
+	}
 	return s
+}
+
+// oldest returns the session that must give way before an agent may have
+// another one: clients that crash leave theirs behind, so that the one unused
+// for longest is most likely nobody's. The caller holds the mutex.
+func (t *Transport) oldest(agent string) *session {
+	var old *session
+	n := 0
+	for _, s := range t.sessions {
+		if s.child.key.agent != agent {
+			continue
+		}
+		if n++; old == nil || s.used.Before(old.used) {
+			old = s
+		}
+	}
+	if n < t.o.MaxSessions {
+		return nil
+	}
+	return old
 }
 
 func (t *Transport) end(s *session) {
@@ -234,8 +274,13 @@ func (t *Transport) claim(k key) (*child, time.Duration, error) {
 	if c := t.children[k]; c != nil {
 		return c, 0, nil
 	}
-	siblings := 0
+	siblings, all := 0, 0
 	for other, c := range t.children {
+		if other.agent == k.agent && k.agent != "" { // our own look at many connections
+			if all++; all >= t.o.MaxChildren {
+				return nil, 0, ErrMany
+			}
+		}
 		if other.conn != k.conn || other.agent != k.agent {
 			continue
 		}
@@ -291,6 +336,7 @@ func (t *Transport) gone(c *child, lived time.Duration) {
 }
 
 func (t *Transport) failed(c *child, err error) {
+	c.veil.wipe()
 	c.fail(err)
 	t.gone(c, 0)
 	t.wg.Done()
