@@ -41,6 +41,17 @@ type Config struct {
 	Witnesses []Witness `yaml:"witnesses"`
 	Log       Log       `yaml:"log"`
 	Limits    Limits    `yaml:"limits"`
+	OAuth     OAuth     `yaml:"oauth"`
+}
+
+// OAuth says which programs people may sign in with.
+type OAuth struct {
+	// Registration lets any program register itself as a client (RFC 7591): for
+	// old MCP clients, which know nothing else. Default false.
+	Registration bool `yaml:"registration"`
+	// PrivateClients lets client metadata documents have private addresses.
+	// Default false.
+	PrivateClients bool `yaml:"private_clients"`
 }
 
 // Witness is somebody else who vouches for the log's checkpoints.
@@ -141,6 +152,12 @@ func set(field reflect.Value, text string) error {
 			return fmt.Errorf("%q is no duration such as 30s or 10m", text)
 		}
 		field.SetInt(int64(d))
+	case bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		field.SetBool(b)
 	default:
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {

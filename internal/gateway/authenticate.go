@@ -57,6 +57,9 @@ func (g *Gateway) authenticate(ctx context.Context, in Incoming) (identity.Calle
 	if err != nil {
 		return identity.Caller{}, g.unknown(in, who, err)
 	}
+	if err := atDoor(who, in); err != nil {
+		return identity.Caller{}, g.unknown(in, who, err)
+	}
 	g.o.Authenticator.Used(who, g.o.Now())
 	return who, nil
 }

@@ -22,6 +22,7 @@ type verdict struct {
 	reason string
 	advice []string
 	holds  []policy.Needed
+	needs  string // the scope that would be enough, if that is what is wrong
 }
 
 // prepare fills in what Serve promises about a call.
@@ -49,7 +50,9 @@ func (u *Upstream) digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// decide asks whether the tool is the one a person accepted, then policy.
+// decide asks whether the tool is the one a person accepted, then policy, and
+// then whether the caller's token covers what policy would let pass: nobody is
+// sent for a wider token that would not help.
 func (g *Gateway) decide(call *Call) verdict {
 	if v, refused := pinned(call); refused {
 		return v
@@ -66,6 +69,9 @@ func (g *Gateway) decide(call *Call) verdict {
 	}
 	if v.reason == "" && d.Effect != policy.Allow {
 		v.reason = "no policy or grant allows " + call.Connection.Name + "/" + call.Tool.Name + " for this agent"
+	}
+	if v.effect != policy.Deny {
+		return inScope(call, v)
 	}
 	return v
 }

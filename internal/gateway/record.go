@@ -46,7 +46,7 @@ func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict
 	}
 	return audit.Receipt{}, &Refusal{
 		Kind: deniedKind, Code: v.code, Reason: v.reason, Advice: v.advice,
-		Call: call.ID, Event: ref.ID, Run: call.Run,
+		Call: call.ID, Event: ref.ID, Run: call.Run, Scope: v.needs,
 	}
 }
 

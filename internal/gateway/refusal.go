@@ -26,6 +26,7 @@ type Refusal struct {
 	Call       string // call_…, empty if it never became a call
 	Event      string // evt_… that recorded the refusal, or of the intent if the upstream failed; may be empty
 	Run        string
+	Scope      string        // that would be enough, with CodeScope
 	RetryAfter time.Duration // when trying again makes sense; 0 if unknown
 	// Sent reports that the request may have reached the upstream.
 	Sent bool

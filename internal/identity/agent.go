@@ -96,4 +96,10 @@ type Caller struct {
 	Credential Credential
 	Run        string        // set when the credential names a run
 	OnBehalfOf []audit.Actor // the principal chain, the user first
+
+	// Of an access token: where and for what it is good, and what it descends
+	// from. Nil for keys and run tokens, which are bound by policy alone.
+	Doors   []string
+	Scope   *Scope
+	Lineage []string
 }

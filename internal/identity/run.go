@@ -39,6 +39,12 @@ func (s *Service) StartRun(ctx context.Context, by audit.Actor, reason, agent st
 
 // StartRunTx is StartRun inside a change.
 func (s *Service) StartRunTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, agent string, expiresIn time.Duration) (Run, string, error) {
+	return s.StartRunFromTx(ctx, tx, by, by.Name, reason, agent, expiresIn)
+}
+
+// StartRunFromTx is StartRunTx for a run that an agent began itself with a
+// proof. origin says which, such as "trust/ci": EndRunsTx ends them together.
+func (s *Service) StartRunFromTx(ctx context.Context, tx *audit.Tx, by audit.Actor, origin, reason, agent string, expiresIn time.Duration) (Run, string, error) {
 	life, err := lifetime("the life of a run", expiresIn, RunUsual, RunMost)
 	if err != nil {
 		return Run{}, "", err
@@ -63,7 +69,7 @@ func (s *Service) StartRunTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 		return Run{}, "", ErrNoOwner
 	}
 	now := s.now().UTC().Truncate(time.Second)
-	r := Run{ID: id.At(id.Run, now), Agent: a.Name, Credential: id.At(runCredential, now), StartedBy: by.Name, Started: now, Expires: now.Add(life.Truncate(time.Second))}
+	r := Run{ID: id.At(id.Run, now), Agent: a.Name, Credential: id.At(runCredential, now), StartedBy: origin, Started: now, Expires: now.Add(life.Truncate(time.Second))}
 	token, err := s.runs.sign(runClaims{Subject: a.Name, AgentID: a.ID, Run: r.ID, ID: r.Credential, Issued: r.Started.Unix(), Expires: r.Expires.Unix()})
 	if err != nil {
 		return Run{}, "", err
@@ -105,4 +111,19 @@ func (s *Service) EndRunTx(ctx context.Context, tx *audit.Tx, by audit.Actor, re
 		return err
 	}
 	return record(ctx, tx, runEvent("run.ended", by, reason, r, nil))
+}
+
+// EndRunsTx ends every live run that was started from an origin, such as
+// "trust/ci".
+func (s *Service) EndRunsTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, origin string) error {
+	runs, err := readNames(ctx, tx, `SELECT run FROM agent_runs WHERE started_by = $1 AND ended = 0 AND expires > $2 ORDER BY run`, origin, storage.Micros(s.now()))
+	if err != nil {
+		return err
+	}
+	for _, run := range runs {
+		if err := s.EndRunTx(ctx, tx, by, reason, run); err != nil {
+			return err
+		}
+	}
+	return nil
 }

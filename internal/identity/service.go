@@ -36,6 +36,7 @@ type Service struct {
 	uses   *uses
 	view   atomic.Pointer[snapshot]
 	before []BeforeDelete
+	access Verifier
 	cancel context.CancelFunc
 	done   chan struct{}
 }

@@ -20,7 +20,7 @@ type snapshot struct {
 	groups map[string]Group
 	agents map[string]Agent
 	keys   map[digest]Key
-	ended  map[string]bool // credentials of runs that were ended before they expired
+	ended  map[string]bool // identifiers of revoked keys, and of tokens of runs that were ended before they expired
 }
 
 func emptySnapshot() *snapshot { return &snapshot{} }
@@ -67,6 +67,11 @@ func (s *Service) reload(ctx context.Context) error {
 	if next.ended, err = readEnded(ctx, s.db, now.Add(-skew)); err != nil {
 		return err
 	}
+	for _, k := range keys {
+		if !k.Revoked.IsZero() {
+			next.ended[k.ID] = true // and with it what was exchanged for it
+		}
+	}
 	s.view.Store(next)
 	return nil
 }
@@ -74,11 +79,14 @@ func (s *Service) reload(ctx context.Context) error {
 // Authenticate finds out who presents credential. It works in memory and does
 // not touch the store. When it refuses a recognised agent the returned Caller
 // names it, for the log. Refusals: ErrCredential, ErrExpired, ErrRevoked,
-// ErrSuspended, ErrNoOwner, ErrStale.
+// ErrSuspended, ErrNoOwner, ErrStale; of access tokens also ErrPrincipal. Where an
+// access token is good is for the caller of Authenticate to ask (Caller.At).
 func (s *Service) Authenticate(_ context.Context, credential string) (Caller, error) {
 	switch {
 	case WellFormed(KeyPrefix, credential):
 		return s.byKey(digestOf(credential))
+	case looksLikeAccess(credential):
+		return s.byAccess(credential)
 	case looksLikeRun(credential):
 		return s.byRun(credential)
 	case strings.HasPrefix(credential, TokenPrefix):

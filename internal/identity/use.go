@@ -73,7 +73,9 @@ func (u *uses) due(now time.Time) (out []*use) {
 // Used notes that a credential was used at a time. It costs a map look-up; the
 // store learns of it within seconds, and then at most once a minute.
 func (s *Service) Used(c Caller, at time.Time) {
-	s.uses.note(c.Credential.Kind, c.Credential.ID, at)
+	if c.Credential.Kind != KindAccess { // these live for minutes and have no row
+		s.uses.note(c.Credential.Kind, c.Credential.ID, at)
+	}
 	s.uses.note("agent", c.Agent.ID, at)
 }
 

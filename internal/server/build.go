@@ -26,6 +26,8 @@ import (
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage"
+	"github.com/countersign/countersign/internal/tokens"
+	"github.com/countersign/countersign/internal/tokens/oauth"
 )
 
 // house is every room of a running server.
@@ -44,6 +46,8 @@ type house struct {
 	findings    *findings.Service
 	secrets     *secrets.Service
 	identity    *identity.Service
+	tokens      *tokens.Service
+	oauth       *oauth.Front
 	connections *connections.Service
 	policy      *policy.Service
 	manifest    *manifest.Service
@@ -159,6 +163,9 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := h.buildTokens(log); err != nil {
+		return err
+	}
 	h.identity.OnDelete(h.connections.KeepOwners)
 	h.identity.OnDelete(h.secrets.KeepOwners)
 	h.connections.OnDelete(h.secrets.KeepConnections)
@@ -197,6 +204,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.mcp = mcp.New(mcp.Options{
 		Line: h.gateway, Registry: h.connections, Key: h.secrets.Derive("mcp/session/v1"), MaxBody: h.cfg.Limits.ToolBody, Version: h.version, Logger: log,
+		Challenge: h.challenge,
 	})
 	h.onClose("MCP front", func(context.Context) error { h.mcp.Close(); return nil })
 	h.connections.SetDiscoverer(h.mcp)
@@ -214,6 +222,10 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("identity", h.identity.Stop)
+	if err := h.tokens.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("tokens", h.tokens.Stop)
 	s, err := search.New(h.db, h.log, search.Options{Logger: log, Owns: h.owns})
 	if err != nil {
 		return err
@@ -268,7 +280,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
 		room.Routes(api)
 	}
 	h.api = mux

@@ -15,6 +15,7 @@ import (
 // mountLine mounts what is at the doors of agents beside the fronts, which get
 // paths as they were sent: see raw.
 func (h *house) mountLine(mux *http.ServeMux) {
+	h.oauth.Routes(mux)
 	mux.Handle("/log/", h.seal.Handler(h.mayRead))
 	mux.Handle("/", http.HandlerFunc(front))
 }
@@ -37,7 +38,7 @@ func front(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
 		w.WriteHeader(http.StatusNotFound)
 	}
-	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPI     /api/openapi.json\nlog     /log/checkpoint /log/tile/...\nhealth  /healthz /readyz /metrics\n")
+	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPI     /api/openapi.json\nlogin   /oauth2/token /.well-known/oauth-authorization-server\nlog     /log/checkpoint /log/tile/...\nhealth  /healthz /readyz /metrics\n")
 }
 
 // mountHealth mounts liveness (the process answers), readiness (a call could

@@ -39,6 +39,9 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	r := Ready{URL: doors.url(cfg), AdminName: adminName}
+	if err := h.tokens.SetIssuer(r.URL); err != nil {
+		return err
+	}
 	if created {
 		r.AdminToken = admin
 	}

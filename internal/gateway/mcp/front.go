@@ -84,6 +84,9 @@ type Options struct {
 	Version  string   // of Countersign, told to peers
 	Now      func() time.Time
 	Logger   *slog.Logger
+	// Challenge returns the WWW-Authenticate header of a refusal at a path; nil
+	// names the scheme alone.
+	Challenge func(path, scope string, presented bool) string
 }
 
 // Front serves /mcp and /mcp/{connection}. It is an http.Handler and safe for

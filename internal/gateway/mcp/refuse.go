@@ -26,8 +26,11 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 			id = x.wrong.ID
 		}
 		x.json(orStatus(x.status, http.StatusBadRequest), wire.AppendError(nil, id, x.wrong.Code, x.wrong.Message, where(r)))
+	case r.Code == gateway.CodeScope:
+		x.w.Header().Set("WWW-Authenticate", x.challenge(r))
+		x.json(http.StatusForbidden, failure(id, r))
 	case r.Kind == fault.Unauthenticated:
-		x.w.Header().Set("WWW-Authenticate", `Bearer realm="countersign"`)
+		x.w.Header().Set("WWW-Authenticate", x.challenge(r))
 		x.json(http.StatusUnauthorized, wire.AppendError(nil, id, wire.CodeUnauthorized, r.Reason, where(r)))
 	case r.Denied() && x.method == "tools/call" && id != nil:
 		x.json(http.StatusOK, wire.AppendResult(nil, id, x.refusedResult(r)))
@@ -37,6 +40,14 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 	default:
 		x.json(orStatus(x.status, status(r, id)), failure(id, r))
 	}
+}
+
+// challenge says how to get a token that would do (MCP, authorization).
+func (x *exchange) challenge(r *gateway.Refusal) string {
+	if x.f.o.Challenge == nil {
+		return `Bearer realm="countersign"`
+	}
+	return x.f.o.Challenge(strings.TrimRight(x.r.URL.Path, "/"), r.Scope, x.r.Header.Get("Authorization") != "")
 }
 
 // hidden reports whether the agent has no business on the connection any more.

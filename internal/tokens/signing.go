@@ -1,0 +1,209 @@
+package tokens
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/id"
+	"github.com/countersign/countersign/internal/storage"
+)
+
+// The life of a signing key.
+const (
+	rotateEvery = 30 * 24 * time.Hour
+	// lead is how long a new key is published before it signs, so that whoever
+	// caches our keys has it when it is needed.
+	lead = time.Hour
+	// overlap is how long a key is published after it last signed: longer than
+	// any token lives.
+	overlap = 2 * time.Hour
+)
+
+const signingID id.Kind = "sgk"
+
+// SigningKey is a key of the issuer without its private half, which is derived
+// from the master key and stored nowhere.
+type SigningKey struct {
+	Generation int64     `json:"generation"`
+	ID         string    `json:"id" doc:"kid"`
+	Created    time.Time `json:"created"`
+	Starts     time.Time `json:"starts" doc:"when it begins to sign"`
+	Gone       time.Time `json:"gone,omitzero" doc:"when what it signed is no longer good; zero while it has no successor"`
+	private    *ecdsa.PrivateKey
+	signer     jose.Signer
+}
+
+// JWK returns the public half as it is published.
+func (k SigningKey) JWK() jose.JSONWebKey {
+	return jose.JSONWebKey{Key: &k.private.PublicKey, KeyID: k.ID, Algorithm: string(jose.ES256), Use: "sig"}
+}
+
+// derive makes the key pair of a kid. A seed that is no P-256 scalar (one in
+// 2^32) is passed over.
+func derive(from func(string) []byte, kid string) (*ecdsa.PrivateKey, error) {
+	for try := range 8 {
+		seed := from(fmt.Sprintf("tokens/signing/v1/%s/%d", kid, try))
+		if key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), seed); err == nil {
+			return key, nil
+		}
+	}
+	return nil, fmt.Errorf("tokens: no key could be derived for %s", kid)
+}
+
+func (k *SigningKey) open(from func(string) []byte) (err error) {
+	if k.private, err = derive(from, k.ID); err != nil {
+		return err
+	}
+	opts := (&jose.SignerOptions{}).WithHeader("kid", k.ID)
+	k.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: k.private}, opts.WithType(accessType))
+	return err
+}
+
+// sign signs claims as a token of a type; a type of its own keeps one kind from
+// being taken for another (RFC 8725 section 3.11).
+func (k SigningKey) sign(typ string, payload []byte) (string, error) {
+	signer := k.signer
+	if typ != accessType {
+		var err error
+		opts := (&jose.SignerOptions{}).WithHeader("kid", k.ID).WithType(jose.ContentType(typ))
+		if signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: k.private}, opts); err != nil {
+			return "", err
+		}
+	}
+	jws, err := signer.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return jws.CompactSerialize()
+}
+
+// current returns the key that signs at now: the newest that has started.
+func (v *view) current(now time.Time) (SigningKey, bool) {
+	for i := len(v.signing) - 1; i >= 0; i-- {
+		k := v.signing[i]
+		if !k.Starts.After(now) && (k.Gone.IsZero() || k.Gone.After(now)) {
+			return k, true
+		}
+	}
+	return SigningKey{}, false
+}
+
+// JWKS returns the keys that are published now.
+func (s *Service) JWKS() jose.JSONWebKeySet {
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	now := s.now()
+	for _, k := range s.view.Load().signing {
+		if k.Gone.IsZero() || k.Gone.After(now) {
+			set.Keys = append(set.Keys, k.JWK())
+		}
+	}
+	return set
+}
+
+// SigningKeys returns the keys of the issuer, the oldest first.
+func (s *Service) SigningKeys(ctx context.Context) ([]SigningKey, error) {
+	return readSigningKeys(ctx, s.db)
+}
+
+// EnsureKey makes the first signing key if there is none, and the next one
+// when it is time. Of several replicas one succeeds, and the others see it.
+func (s *Service) EnsureKey(ctx context.Context) error {
+	keys := s.view.Load().signing
+	if len(keys) > 0 && s.now().Sub(keys[len(keys)-1].Starts) < rotateEvery {
+		return nil
+	}
+	_, err := s.rotate(ctx, audit.System, "the signing key is due", lead)
+	return err
+}
+
+// RotateKey puts a new signing key in the place of the present one. It signs
+// after an hour, so that caches of our keys can follow, and what the old one
+// signed stays good to its end; at once, for a key that leaked, ends the old
+// key and everything it signed now. Needs a reason.
+func (s *Service) RotateKey(ctx context.Context, by audit.Actor, reason string, atOnce bool) (SigningKey, error) {
+	if err := checkReason(reason, true); err != nil {
+		return SigningKey{}, err
+	}
+	if atOnce {
+		return s.rotate(ctx, by, reason, 0)
+	}
+	return s.rotate(ctx, by, reason, lead)
+}
+
+// rotate adds the next generation; lead 0 ends what was before.
+func (s *Service) rotate(ctx context.Context, by audit.Actor, reason string, lead time.Duration) (k SigningKey, err error) {
+	err = s.announced(ctx, func(tx *audit.Tx) error {
+		keys, err := readSigningKeys(ctx, tx)
+		if err != nil {
+			return err
+		}
+		now := s.now().UTC().Truncate(time.Microsecond)
+		if len(keys) > 0 && by == audit.System && now.Sub(keys[len(keys)-1].Starts) < rotateEvery {
+			return nil // another replica was first
+		}
+		k = SigningKey{Generation: 1, ID: id.At(signingID, now), Created: now, Starts: now}
+		if len(keys) > 0 {
+			k.Generation, k.Starts = keys[len(keys)-1].Generation+1, now.Add(lead)
+		}
+		gone := k.Starts.Add(overlap)
+		if lead == 0 {
+			gone = now
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM token_keys WHERE gone > 0 AND gone < $1`, storage.Micros(now.Add(-rotateEvery))); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE token_keys SET gone = $1 WHERE gone = 0 OR gone > $1`, storage.Micros(gone)); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO token_keys (generation, kid, created, starts, gone) VALUES ($1, $2, $3, $4, 0)`,
+			k.Generation, k.ID, storage.Micros(k.Created), storage.Micros(k.Starts)); err != nil {
+			return err
+		}
+		tx.Record(event("token.key_rotated", by, reason, "token-key/"+k.ID, map[string]any{"generation": k.Generation, "starts": k.Starts, "old_gone": gone}))
+		return nil
+	})
+	return k, err
+}
+
+// verified remembers access tokens whose signature was found good lately, by
+// digest: a signature costs some 70 us to check.
+type verified struct {
+	mu         sync.Mutex
+	young, old map[[sha256.Size]byte]*claims
+}
+
+// maxVerified bounds each of the two generations.
+const maxVerified = 4096
+
+func (v *verified) get(d [sha256.Size]byte) (*claims, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, ok := v.young[d]
+	if !ok {
+		if c, ok = v.old[d]; ok {
+			v.keep(d, c)
+		}
+	}
+	return c, ok
+}
+
+func (v *verified) put(d [sha256.Size]byte, c *claims) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.keep(d, c)
+}
+
+func (v *verified) keep(d [sha256.Size]byte, c *claims) {
+	if v.young == nil || len(v.young) >= maxVerified {
+		v.old, v.young = v.young, map[[sha256.Size]byte]*claims{}
+	}
+	v.young[d] = c
+}
