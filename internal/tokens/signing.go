@@ -120,7 +120,7 @@ func (s *Service) EnsureKey(ctx context.Context) error {
 	if len(keys) > 0 && s.now().Sub(keys[len(keys)-1].Starts) < rotateEvery {
 		return nil
 	}
-	_, err := s.rotate(ctx, audit.System, "the signing key is due", lead)
+	_, err := s.rotate(ctx, audit.System, "the signing key is due", lead, true)
 	return err
 }
 
@@ -133,21 +133,22 @@ func (s *Service) RotateKey(ctx context.Context, by audit.Actor, reason string, 
 		return SigningKey{}, err
 	}
 	if atOnce {
-		return s.rotate(ctx, by, reason, 0)
+		return s.rotate(ctx, by, reason, 0, false)
 	}
-	return s.rotate(ctx, by, reason, lead)
+	return s.rotate(ctx, by, reason, lead, false)
 }
 
-// rotate adds the next generation; lead 0 ends what was before.
-func (s *Service) rotate(ctx context.Context, by audit.Actor, reason string, lead time.Duration) (k SigningKey, err error) {
+// rotate adds the next generation; lead 0 ends what was before. With ifDue it
+// does nothing when another replica was first.
+func (s *Service) rotate(ctx context.Context, by audit.Actor, reason string, lead time.Duration, ifDue bool) (k SigningKey, err error) {
 	err = s.announced(ctx, func(tx *audit.Tx) error {
 		keys, err := readSigningKeys(ctx, tx)
 		if err != nil {
 			return err
 		}
 		now := s.now().UTC().Truncate(time.Microsecond)
-		if len(keys) > 0 && by == audit.System && now.Sub(keys[len(keys)-1].Starts) < rotateEvery {
-			return nil // another replica was first
+		if ifDue && len(keys) > 0 && now.Sub(keys[len(keys)-1].Starts) < rotateEvery {
+			return nil
 		}
 		k = SigningKey{Generation: 1, ID: id.At(signingID, now), Created: now, Starts: now}
 		if len(keys) > 0 {
