@@ -12,7 +12,10 @@ import (
 	"github.com/countersign/countersign/internal/rest"
 )
 
-const tag = "tokens"
+const (
+	tag     = "tokens"
+	ofAgent = "agent/{name}" // an operation on an agent, for its owner
+)
 
 // Routes declares the room's operations.
 func (s *Service) Routes(api *rest.API) {
@@ -161,7 +164,7 @@ func (s *Service) clientKeyRoutes(api *rest.API) {
 			}
 			return &rows, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path, Summary: "Register a public key of an agent", Tag: tag, Status: http.StatusCreated},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path, Summary: "Register a public key of an agent", Tag: tag, Need: rest.Own, Of: ofAgent, Status: http.StatusCreated},
 		func(ctx context.Context, c rest.Caller, r *addKey) (*keyRow, error) {
 			life, err := duration("expires_in", r.Body.ExpiresIn)
 			if err != nil {
@@ -170,7 +173,7 @@ func (s *Service) clientKeyRoutes(api *rest.API) {
 			k, err := s.AddClientKey(ctx, c, reasonOf(c, r.Body.Reason), r.Name, ClientKeySpec{JWK: r.Body.JWK, JWKSURL: r.Body.JWKSURL, Label: r.Body.Label, Life: life})
 			return &keyRow{k, k.Status(s.now())}, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{id}", Summary: "Revoke a public key and end what was had with it", Tag: tag},
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{id}", Summary: "Revoke a public key and end what was had with it", Tag: tag, Need: rest.Own, Of: ofAgent},
 		func(ctx context.Context, c rest.Caller, r *revokeKey) (*rest.None, error) {
 			return nil, s.RevokeClientKey(ctx, c, reasonOf(c, r.Reason), r.Name, r.ID)
 		})
@@ -195,7 +198,7 @@ func (s *Service) enrolmentRoutes(api *rest.API) {
 		verb, summary string
 		approve       bool
 	}{{"approve", "Let a machine in as the agent it asks to be", true}, {"deny", "Turn a machine away", false}} {
-		rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/" + v.verb, Summary: v.summary, Tag: tag},
+		rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/" + v.verb, Summary: v.summary, Tag: tag, Need: rest.Self},
 			func(ctx context.Context, c rest.Caller, r *decide) (*Enrolment, error) {
 				e, err := s.Decide(ctx, c, reasonOf(c, r.Body.Reason), r.Body.Code, r.Body.Agent, v.approve)
 				return &e, err
@@ -238,12 +241,12 @@ func (s *Service) clientRoutes(api *rest.API) {
 
 func (s *Service) sessionRoutes(api *rest.API) {
 	const path = "/api/v1/consents"
-	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List what you let programs do on your behalf", Tag: tag},
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List what you let programs do on your behalf", Tag: tag, Need: rest.Self},
 		func(ctx context.Context, c rest.Caller, _ *struct{}) (*[]Session, error) {
 			all, err := s.Sessions(ctx, c)
 			return &all, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{id}", Summary: "End what you let a program do, at once", Tag: tag},
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{id}", Summary: "End what you let a program do, at once", Tag: tag, Need: rest.Self},
 		func(ctx context.Context, c rest.Caller, r *removeClient) (*rest.None, error) {
 			return nil, s.EndSession(ctx, c, reasonOf(c, r.Reason), r.ID)
 		})
@@ -263,7 +266,7 @@ func (s *Service) signingRoutes(api *rest.API) {
 			all, err := s.SigningKeys(ctx)
 			return &all, err
 		})
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rotate", Summary: "Put a new signing key in the place of the present one", Tag: tag, Need: rest.Write, Status: http.StatusCreated},
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rotate", Summary: "Put a new signing key in the place of the present one", Tag: tag, Need: rest.Govern, Status: http.StatusCreated},
 		func(ctx context.Context, c rest.Caller, r *rotateKey) (*SigningKey, error) {
 			k, err := s.RotateKey(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Body.AtOnce)
 			return &k, err

@@ -97,7 +97,7 @@ func (s *Service) Plan(ctx context.Context, q url.Values) (Plan, error) {
 func (s *Service) Choices(c rest.Caller, client OAuthClient) []identity.Agent {
 	var out []identity.Agent
 	for _, a := range s.identity.Agents() {
-		mine := client.Agent == a.Name || client.Agent == "" && (a.Owner == c.Name || a.Backup == c.Name)
+		mine := client.Agent == a.Name || client.Agent == "" && answersFor(c, a)
 		if mine && !a.Suspended {
 			out = append(out, a)
 		}
@@ -309,7 +309,7 @@ func (s *Service) endSessionTx(ctx context.Context, tx *audit.Tx, by audit.Actor
 // Sessions lists a person's consents; all of them for who may change things.
 func (s *Service) Sessions(ctx context.Context, c rest.Caller) ([]Session, error) {
 	f := sessionFilter{user: c.Name}
-	if c.Write {
+	if c.May(rest.Write) {
 		f.user = ""
 	}
 	return readSessions(ctx, s.db, f)
@@ -326,7 +326,7 @@ func (s *Service) EndSession(ctx context.Context, c rest.Caller, reason, session
 		if err != nil {
 			return err
 		}
-		if !c.Write && x.userID != c.ID {
+		if !c.May(rest.Write) && x.userID != c.ID {
 			return ErrNotFound.Say("there is no session %q of yours", cut(session, 64))
 		}
 		return s.endSessionTx(ctx, tx, audit.Person(c.ID, c.Name), reason, x)

@@ -160,10 +160,14 @@ func (s *Service) announced(ctx context.Context, fn func(tx *audit.Tx) error) er
 	return nil
 }
 
+func answersFor(c rest.Caller, a identity.Agent) bool {
+	return c.Name != "" && (c.Name == a.Owner || c.Name == a.Backup)
+}
+
 // mayManage refuses whoever does not answer for an agent and may not change
 // things in general.
 func (s *Service) mayManage(c rest.Caller, a identity.Agent) error {
-	if c.Write || (c.Name != "" && (c.Name == a.Owner || c.Name == a.Backup)) {
+	if c.May(rest.Write) || c.May(rest.Own) && answersFor(c, a) {
 		return nil
 	}
 	return ErrNotOwner

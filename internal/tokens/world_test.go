@@ -88,7 +88,7 @@ func open(t testing.TB, db *storage.DB, options ...func(*tokens.Options)) *world
 	must(t, err)
 	t.Cleanup(func() { log.Close(ctx) })
 	w := join(t, db, log, &clock{t: time.Now().UTC().Truncate(time.Second)}, options...)
-	for name, role := range map[string]string{"root": identity.Admin, "ada": identity.Owner, "bob": identity.Viewer} {
+	for name, role := range map[string]string{"root": identity.Admin, "ada": identity.Owner, "bob": identity.Owner} {
 		_, err := w.who.PutUser(ctx, audit.System, "set up", identity.User{Name: name, Role: role})
 		must(t, err)
 	}
@@ -128,7 +128,7 @@ func (w *world) person(name string) rest.Caller {
 	if !ok {
 		w.t.Fatalf("no user %s", name)
 	}
-	return rest.Caller{ID: u.ID, Name: u.Name, Role: u.Role, Write: u.CanWrite()}
+	return rest.Caller{ID: u.ID, Name: u.Name, Role: u.Role}
 }
 
 func (w *world) poll() {
@@ -370,4 +370,3 @@ func (w *world) nowhere(values ...string) {
 		rows.Close()
 	}
 }
-
