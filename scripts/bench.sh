@@ -11,7 +11,7 @@ run() { # TITLE PACKAGE PATTERN BENCHTIME
 run "decisions: flat in the number of policies" ./internal/policy 'Decide|Arguments|Visible' 2000x
 run "authentication: no store on the way" ./internal/identity Authenticate 1s
 run "inspection: bytes per second" ./internal/inspection . 1s
-run "append: beside a bare group-committed insert" ./internal/audit Append 2000x
+run "append: beside a bare group-committed insert" ./internal/audit Append 20000x
 run "sealing" ./internal/audit/seal . 1x
 run "search" ./internal/audit/search . 1x
 run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm 'Line|IdleStreams' 1x
