@@ -35,6 +35,7 @@ type ConnectionSpec struct {
 	Description  string            `json:"description,omitempty"`
 	AllowPrivate bool              `json:"allow_private,omitempty"`
 	Timeout      string            `json:"timeout,omitempty"` // until the answer begins
+	Capture      string            `json:"capture,omitempty"` // how much of its payloads is kept: full, redacted, digest; empty: redacted
 }
 
 // ConnectionDetail is a connection with everything about it.
@@ -52,13 +53,14 @@ type ConnectionDetail struct {
 
 // Tool is a tool in a listing.
 type Tool struct {
-	ID          string    `json:"id"`
-	Connection  string    `json:"connection"`
-	Name        string    `json:"name"`
-	Effect      string    `json:"effect"` // read, write, irreversible
-	Status      string    `json:"status"` // pinned, drifted, new, gone
-	Builtin     bool      `json:"builtin,omitempty"`
-	Description string    `json:"description,omitempty"`
+	ID          string `json:"id"`
+	Connection  string `json:"connection"`
+	Name        string `json:"name"`
+	Effect      string `json:"effect"` // read, write, irreversible
+	Status      string `json:"status"` // pinned, drifted, new, gone
+	Builtin     bool   `json:"builtin,omitempty"`
+	Description string `json:"description,omitempty"`
+	References
 	Digest      string    `json:"digest,omitempty"`       // of the accepted definition
 	DriftDigest string    `json:"drift_digest,omitempty"` // of the definition as seen now
 	PinnedBy    string    `json:"pinned_by,omitempty"`
@@ -156,6 +158,22 @@ func (c *Client) Tools(ctx context.Context, q ToolQuery) ([]Tool, error) {
 // Tool returns one tool.
 func (c *Client) Tool(ctx context.Context, connection, tool string) (ToolDetail, error) {
 	return get[ToolDetail](ctx, c, toolPath(connection, tool), nil)
+}
+
+// References say where the arguments of a tool name whom a call is about and
+// which business objects it touches, as paths: "customer.email", "lines.*.id".
+type References struct {
+	Subject string            `json:"subject,omitempty"` // the person
+	Objects map[string]string `json:"objects,omitempty"` // by their type: {"invoice": "invoice_id"}
+}
+
+// SetReferences replaces what is declared of a tool's arguments.
+func (c *Client) SetReferences(ctx context.Context, connection, tool string, r References) (ToolDetail, error) {
+	objects := r.Objects
+	if objects == nil {
+		objects = map[string]string{}
+	}
+	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects})
 }
 
 // SetEffect says what effect a tool has: read, write or irreversible.

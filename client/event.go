@@ -31,6 +31,7 @@ type Event struct {
 	Payloads   []Commitment   `json:"payloads,omitzero"`
 	Labels     []string       `json:"labels,omitzero"`
 	Object     string         `json:"object,omitzero"`
+	Objects    []string       `json:"objects,omitzero"` // business objects the call touches: "invoice/4711"
 	Reason     string         `json:"reason,omitzero"`
 	Detail     jsontext.Value `json:"detail,omitzero"`
 }

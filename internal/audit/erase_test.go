@@ -320,7 +320,7 @@ func TestLevels(t *testing.T) {
 		o := options(t)
 		o.Redactor = patterns{masker{secret}}
 		l := open(t, db, o)
-		body := []byte("pattern " + secret + " Nordwind")
+		body := []byte("pattern " + secret + " Nordwind 4111")
 		ref, err := l.Append(ctx, audit.Event{Type: audit.CallDenied, Agent: "a"},
 			audit.Payload{Name: "full", Body: body, Level: audit.Full}, audit.Payload{Name: "redacted", Body: body, Level: audit.Redacted},
 			audit.Payload{Name: "usual", Body: body}, audit.Payload{Name: "digest", Body: body, Level: audit.Digest})
@@ -331,7 +331,7 @@ func TestLevels(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, want := range map[string]string{"full": "pattern [redacted] Nordwind", "redacted": "* [redacted] Nordwind", "usual": "* [redacted] Nordwind", "digest": ""} {
+		for name, want := range map[string]string{"full": "* [redacted] Nordwind 4111", "redacted": "* [redacted] Nordwind #", "usual": "* [redacted] Nordwind #", "digest": ""} {
 			if got, there := rec.Payloads[name]; string(got) != want || there != (name != "digest") {
 				t.Errorf("%s: %q", name, got)
 			}
@@ -352,13 +352,15 @@ func TestLevels(t *testing.T) {
 	})
 }
 
-// patterns also redacts what only looks like a secret.
+// patterns also redacts what only looks like a secret, and personal data.
 type patterns struct{ masker }
 
 func (p patterns) Redact(b []byte) []byte {
 	return bytes.ReplaceAll(p.masker.Redact(b), []byte("pattern"), []byte("*"))
 }
-func (p patterns) RedactKnown(b []byte) []byte { return p.masker.Redact(b) }
+func (p patterns) RedactPersonal(b []byte) []byte {
+	return bytes.ReplaceAll(b, []byte("4111"), []byte("#"))
+}
 
 // A database from before there were keys is read, verified, and encrypted.
 func TestPlainPayloadsAreAdopted(t *testing.T) {

@@ -67,6 +67,7 @@ type Event struct {
 	ID         string         `json:"id"`
 	Labels     []string       `json:"labels,omitzero"`
 	Object     string         `json:"object,omitzero"`       // what an administrative event is about: "agent/invoice-checker"
+	Objects    []string       `json:"objects,omitzero"`      // business objects that a call touches, as its tool declares: "invoice/4711"
 	OnBehalfOf []Actor        `json:"on_behalf_of,omitzero"` // principal chain, the user first
 	Outcome    *Outcome       `json:"outcome,omitzero"`
 	Owner      string         `json:"owner,omitzero"`
@@ -126,6 +127,7 @@ type Payload struct {
 	Name    string // "arguments", "prompt", "answer", "result"
 	Body    []byte // redacted by the Log before it is stored
 	Size    int64  // of the whole, when Body is only its beginning; 0 means len(Body)
+	Whole   []byte // the whole as it was, when Body is only a part of it and the whole is at hand: a commitment to it is kept
 	Subject string // the person it is about, when known: under their key it is erased with them. Only a keyed digest of it is stored, of its lower case
 	Level   Level  // how much of it is kept; empty means Redacted
 }
@@ -135,8 +137,8 @@ type Level string
 
 // The levels of capture.
 const (
-	Full     Level = "full"     // all but secrets known by value; patterns are not looked for
-	Redacted Level = "redacted" // without what looks like a secret
+	Full     Level = "full"     // all but secrets
+	Redacted Level = "redacted" // without personal data that the redactor knows, too
 	Digest   Level = "digest"   // size and commitment alone
 )
 
@@ -147,4 +149,7 @@ type Commitment struct {
 	Level  Level  `json:"level,omitzero"` // empty: redacted
 	Name   string `json:"name"`
 	Size   int64  `json:"size"` // bytes of the whole before redaction
+	// Whole is hex SHA-256(salt, the whole before redaction), when only a part of
+	// it was kept and all of it was at hand.
+	Whole string `json:"whole,omitzero"`
 }

@@ -124,7 +124,7 @@ func shorten(s string, n int) string {
 // shortenLists cuts lists to n elements, the last of which says how many are
 // missing and what the digest of the whole list was.
 func shortenLists(ev *Event, n int) {
-	ev.Labels = shortenList(ev.Labels, n)
+	ev.Labels, ev.Objects = shortenList(ev.Labels, n), shortenList(ev.Objects, n)
 	if d := ev.Decision; d != nil {
 		c := *d
 		c.Policies, c.Grants = shortenList(c.Policies, n), shortenList(c.Grants, n)

@@ -312,6 +312,9 @@ func inherit(ev, intent Event) Event {
 			*f.to = *f.from
 		}
 	}
+	if ev.Objects == nil {
+		ev.Objects = intent.Objects
+	}
 	if ev.Actor == (Actor{}) {
 		ev.Actor = intent.Actor
 	}

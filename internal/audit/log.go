@@ -40,9 +40,9 @@ var (
 )
 
 // Redactor replaces secrets. It may return b itself when there are none, must
-// not change b, and keeps valid JSON valid. One that also has RedactKnown, with
-// the same promise, replaces with it the secrets it knows by value and nothing
-// else: payloads of level Full pass through that alone.
+// not change b, and keeps valid JSON valid. One that also has RedactPersonal, with
+// the same promise, replaces with it personal data; payloads of level Full do
+// not pass through that.
 type Redactor interface {
 	Redact(b []byte) []byte
 }

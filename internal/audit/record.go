@@ -135,9 +135,18 @@ func (l *Log) prepareAs(ev Event, payloads []Payload, beside bool) (*entry, erro
 	return e, nil
 }
 
-// knownRedactor is a Redactor that can leave out its patterns.
-type knownRedactor interface {
-	RedactKnown(b []byte) []byte
+// personalRedactor is a Redactor that also knows personal data.
+type personalRedactor interface {
+	RedactPersonal(b []byte) []byte
+}
+
+// redact returns what level leaves of a body: no secret at any.
+func (l *Log) redact(b []byte, level Level) []byte {
+	b = l.o.Redactor.Redact(b)
+	if p, ok := l.o.Redactor.(personalRedactor); ok && level != Full {
+		b = p.RedactPersonal(b)
+	}
+	return b
 }
 
 const nonceSize = 12 // of AES-GCM
@@ -149,19 +158,16 @@ func (l *Log) capture(payloads []Payload) ([]sealed, []Commitment, error) {
 	}
 	out, commitments := make([]sealed, len(payloads)), make([]Commitment, len(payloads))
 	for i, p := range payloads {
-		redact := l.o.Redactor.Redact
 		switch p.Level {
-		case "", Redacted, Digest:
-		case Full:
-			if known, ok := l.o.Redactor.(knownRedactor); ok {
-				redact = known.RedactKnown
-			}
+		case "", Redacted, Digest, Full:
 		default:
 			return nil, nil, ErrEvent.Say("a payload is kept full, redacted or digest, not %.20q", string(p.Level))
 		}
-		body := redact(p.Body)
+		body, whole := l.redact(p.Body, p.Level), p.Whole
 		if len(body) > MaxPayload && p.Level != Digest {
-			body = body[:MaxPayload]
+			if body = body[:MaxPayload]; whole == nil && (p.Size == 0 || p.Size == int64(len(p.Body))) {
+				whole = p.Body
+			}
 		}
 		name := cut(clean(string(l.o.Redactor.Redact([]byte(p.Name)))), 64)
 		buf := make([]byte, nonceSize+saltSize, nonceSize+saltSize+len(body)+gcmTag)
@@ -177,6 +183,10 @@ func (l *Log) capture(payloads []Payload) ([]sealed, []Commitment, error) {
 		}
 		if p.Level != Redacted {
 			c.Level = p.Level
+		}
+		if len(whole) > 0 {
+			sum := Commit(buf[nonceSize:][:saltSize], whole)
+			c.Whole = hex.EncodeToString(sum[:])
 		}
 		commitments[i] = c
 	}

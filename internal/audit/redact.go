@@ -36,7 +36,7 @@ func eachString(ev *Event, f func(string) string) {
 	for i := range ev.OnBehalfOf {
 		eachActor(&ev.OnBehalfOf[i], f)
 	}
-	ev.Labels = eachOf(ev.Labels, f)
+	ev.Labels, ev.Objects = eachOf(ev.Labels, f), eachOf(ev.Objects, f)
 	if ev.Decision != nil {
 		d := *ev.Decision
 		d.Effect, d.Reason, d.Version = f(d.Effect), f(d.Reason), digestOr(d.Version, f)

@@ -42,6 +42,14 @@ const (
 	AuthHeader = "header:"   // prefix; NAME: SECRET
 )
 
+// How much of the payloads of a connection's calls the log keeps. Secrets are
+// replaced at every level.
+const (
+	CaptureFull     = "full"     // up to 256 KiB of each
+	CaptureRedacted = "redacted" // up to 16 KiB of each, payment card numbers masked; the default
+	CaptureDigest   = "digest"   // size and commitment alone
+)
+
 // SecretScheme begins an environment value that names a secret instead of
 // holding it: "secret://ledger-db".
 const SecretScheme = "secret://"
@@ -73,6 +81,7 @@ type Connection struct {
 	// address, and lets such an address be spoken to without TLS.
 	AllowPrivate bool
 	Timeout      time.Duration // until the answer begins; 0 means the gateway's default
+	Capture      string        // how much of its payloads is kept: CaptureFull, CaptureRedacted or CaptureDigest
 	Created      time.Time
 	Updated      time.Time
 	// Discovered is when its tools were first discovered and pinned; zero for
@@ -107,7 +116,7 @@ func bad(field, format string, args ...any) error {
 // at the store: whether the owner exists is checked when it is registered.
 func (c Connection) Normalize() (Connection, error) {
 	c.Command, c.Env = slices.Clone(c.Command), maps.Clone(c.Env)
-	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth} {
+	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture} {
 		if err := check(&c); err != nil {
 			return Connection{}, err
 		}
@@ -223,6 +232,17 @@ func checkEnv(c *Connection) error {
 	return nil
 }
 
+func checkCapture(c *Connection) error {
+	switch c.Capture {
+	case "":
+		c.Capture = CaptureRedacted
+	case CaptureFull, CaptureRedacted, CaptureDigest:
+	default:
+		return bad("capture", "%q must be full, redacted or digest", clip(c.Capture))
+	}
+	return nil
+}
+
 // reserved headers carry the request itself; a secret in them would break it.
 var reserved = []string{"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection",
 	"te", "trailer", "upgrade", "keep-alive", "proxy-connection", "expect", "accept", "accept-encoding"}
@@ -278,7 +298,7 @@ func (c Connection) SecretNames() []string {
 func (c Connection) same(d Connection) bool {
 	return c.Name == d.Name && c.Kind == d.Kind && c.Dialect == d.Dialect && c.URL == d.URL &&
 		slices.Equal(c.Command, d.Command) && maps.Equal(c.Env, d.Env) && c.Owner == d.Owner && c.Secret == d.Secret &&
-		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout
+		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout && c.Capture == d.Capture
 }
 
 // clip shortens foreign text for a message.

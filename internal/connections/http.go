@@ -38,6 +38,7 @@ type Spec struct {
 	Description  string            `json:"description,omitempty"`
 	AllowPrivate bool              `json:"allow_private,omitempty"`
 	Timeout      string            `json:"timeout,omitempty" doc:"until the answer begins, such as 30s; empty: the default"`
+	Capture      string            `json:"capture,omitempty" doc:"how much of its payloads the log keeps: full, redacted or digest; empty: redacted"`
 }
 
 // Detail is a connection with everything about it.
@@ -55,18 +56,20 @@ type Detail struct {
 
 // ToolRow is a tool in a listing.
 type ToolRow struct {
-	ID          string    `json:"id"`
-	Connection  string    `json:"connection"`
-	Name        string    `json:"name"`
-	Effect      string    `json:"effect"`
-	Status      string    `json:"status"`
-	Builtin     bool      `json:"builtin,omitempty"`
-	Description string    `json:"description,omitempty"`
-	Digest      string    `json:"digest,omitempty" doc:"of the accepted definition"`
-	DriftDigest string    `json:"drift_digest,omitempty" doc:"of the definition as seen now; accept takes it"`
-	PinnedBy    string    `json:"pinned_by,omitempty"`
-	PinnedAt    time.Time `json:"pinned_at,omitzero"`
-	SeenAt      time.Time `json:"seen_at,omitzero"`
+	ID          string            `json:"id"`
+	Connection  string            `json:"connection"`
+	Name        string            `json:"name"`
+	Effect      string            `json:"effect"`
+	Status      string            `json:"status"`
+	Builtin     bool              `json:"builtin,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Subject     string            `json:"subject,omitempty" doc:"path of the argument that names the person a call is about"`
+	Objects     map[string]string `json:"objects,omitempty" doc:"paths of the arguments that name business objects, by the objects' type"`
+	Digest      string            `json:"digest,omitempty" doc:"of the accepted definition"`
+	DriftDigest string            `json:"drift_digest,omitempty" doc:"of the definition as seen now; accept takes it"`
+	PinnedBy    string            `json:"pinned_by,omitempty"`
+	PinnedAt    time.Time         `json:"pinned_at,omitzero"`
+	SeenAt      time.Time         `json:"seen_at,omitzero"`
 }
 
 // ToolDetail is a tool with its definitions.
@@ -112,7 +115,7 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, own(http.MethodPost, "/connections/{name}/refresh", "Ask an mcp connection for its tools", "connection/{name}"), s.httpRefresh)
 	rest.Handle(api, op(http.MethodGet, "/tools", "List tools", rest.Read), s.httpTools)
 	rest.Handle(api, op(http.MethodGet, "/connections/{connection}/tools/{tool}", "Show a tool", rest.Read), s.httpTool)
-	rest.Handle(api, op(http.MethodPatch, "/connections/{connection}/tools/{tool}", "Say what effect a tool has", rest.Write), s.httpEffect)
+	rest.Handle(api, op(http.MethodPatch, "/connections/{connection}/tools/{tool}", "Say what effect a tool has and what its arguments mean", rest.Write), s.httpSay)
 	rest.Handle(api, own(http.MethodPost, "/connections/{connection}/tools/{tool}/accept", "Accept a drifted or new tool", "connection/{connection}"), s.httpAccept)
 	rest.Handle(api, op(http.MethodGet, "/connections/{connection}/tools/{tool}/diff", "Show how a tool differs from what was accepted", rest.Read), s.httpDiff)
 }
@@ -166,7 +169,7 @@ func (s *Service) httpGet(_ context.Context, _ rest.Caller, r *byName) (*Detail,
 
 func (c Connection) spec() Spec {
 	sp := Spec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Capture: c.Capture}
 	if c.Timeout > 0 {
 		sp.Timeout = c.Timeout.String()
 	}
@@ -175,7 +178,7 @@ func (c Connection) spec() Spec {
 
 func (sp Spec) connection(name string) (Connection, error) {
 	c := Connection{Name: name, Kind: sp.Kind, Dialect: sp.Dialect, URL: sp.URL, Command: sp.Command, Env: sp.Env, Owner: sp.Owner,
-		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate}
+		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate, Capture: sp.Capture}
 	if sp.Timeout != "" {
 		d, err := time.ParseDuration(sp.Timeout)
 		if err != nil {
@@ -251,6 +254,7 @@ func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 
 func toolRowOf(t Tool) ToolRow {
 	return ToolRow{ID: t.ID, Connection: t.Connection, Name: t.Name, Effect: t.Effect, Status: t.Status, Builtin: t.Builtin, Description: t.Description,
+		Subject: t.References.Subject, Objects: t.References.Objects,
 		Digest: t.Digest, DriftDigest: t.DriftDigest, PinnedBy: t.PinnedBy, PinnedAt: t.PinnedAt, SeenAt: t.SeenAt}
 }
 
@@ -283,14 +287,41 @@ func raw(v jsontext.Value) any {
 	return embedded(v)
 }
 
-func (s *Service) httpEffect(ctx context.Context, c rest.Caller, r *struct {
+// httpSay changes what is in the body and leaves the rest.
+func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 	ToolPath
 	Body struct {
-		Effect string `json:"effect" enum:"read,write,irreversible"`
-		Reason string `json:"reason,omitempty" doc:"or the header X-Countersign-Reason"`
+		Effect  string             `json:"effect,omitempty" enum:"read,write,irreversible"`
+		Subject *string            `json:"subject,omitempty" maxLength:"256" doc:"path of the argument that names the person a call is about, such as customer.email; empty: none"`
+		Objects *map[string]string `json:"objects,omitempty" doc:"paths of the arguments that name business objects, by the objects' type; replaces all"`
+		Reason  string             `json:"reason,omitempty" doc:"or the header X-Countersign-Reason"`
 	}
 }) (*ToolDetail, error) {
-	if _, err := s.SetEffect(ctx, person(c), first(r.Body.Reason, c.Reason), r.Connection, r.Tool, r.Body.Effect); err != nil {
+	reason := first(r.Body.Reason, c.Reason)
+	err := s.change(ctx, func(tx *audit.Tx) error {
+		if r.Body.Effect != "" {
+			if _, err := s.SetEffectTx(ctx, tx, person(c), reason, r.Connection, r.Tool, r.Body.Effect); err != nil {
+				return err
+			}
+		}
+		if r.Body.Subject == nil && r.Body.Objects == nil {
+			return nil
+		}
+		t, err := s.toolTx(ctx, tx, r.Connection, r.Tool)
+		if err != nil {
+			return err
+		}
+		next := t.References
+		if r.Body.Subject != nil {
+			next.Subject = *r.Body.Subject
+		}
+		if r.Body.Objects != nil {
+			next.Objects = *r.Body.Objects
+		}
+		_, err = s.SetReferencesTx(ctx, tx, person(c), reason, r.Connection, r.Tool, next)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return s.httpTool(ctx, c, &r.ToolPath)

@@ -9,9 +9,13 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered`
+const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture`
 
-const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen`
+const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects`
+
+// newToolColumns are those that discovery writes: what a person declared of a
+// tool stays as it is.
+const newToolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen`
 
 // querier is the part of a database and of a transaction that reads.
 type querier interface {
@@ -26,7 +30,7 @@ func scanConnection(row scanner) (Connection, error) {
 	var command, env string
 	var timeout, created, updated, discovered int64
 	err := row.Scan(&c.ID, &c.Name, &c.Kind, &c.Dialect, &c.URL, &command, &env, &c.Owner, &c.Secret, &c.Auth,
-		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered)
+		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture)
 	if err != nil {
 		return c, err
 	}
@@ -40,15 +44,15 @@ func scanConnection(row scanner) (Connection, error) {
 
 func scanTool(row scanner) (Tool, error) {
 	var t Tool
-	var definition, drift string
+	var definition, drift, objects string
 	var pinned, seen int64
-	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen)
+	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen, &t.References.Subject, &objects)
 	if err != nil {
 		return t, err
 	}
 	t.Definition, t.Drift = []byte(definition), []byte(drift)
 	t.PinnedAt, t.SeenAt = storage.Time(pinned), storage.Time(seen)
-	return t, nil
+	return t, json.Unmarshal([]byte(objects), &t.References.Objects)
 }
 
 // connectionRow reads one connection; found is false if there is none.
@@ -108,12 +112,12 @@ func putConnection(ctx context.Context, tx *storage.Tx, c Connection) error {
 		return err
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO connections (`+connectionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 		ON CONFLICT (name) DO UPDATE SET dialect = excluded.dialect, url = excluded.url, command = excluded.command, env = excluded.env,
 			owner = excluded.owner, secret = excluded.secret, auth = excluded.auth, description = excluded.description,
-			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, updated = excluded.updated`,
+			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, updated = excluded.updated`,
 		c.ID, c.Name, c.Kind, c.Dialect, c.URL, string(command), string(env), c.Owner, c.Secret, c.Auth,
-		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered))
+		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture)
 	return err
 }
 
@@ -134,7 +138,7 @@ func putTool(ctx context.Context, tx *storage.Tx, t Tool, was *Tool) (bool, erro
 	var res sql.Result
 	var err error
 	if was == nil {
-		res, err = tx.Exec(ctx, `INSERT INTO tools (`+toolColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		res, err = tx.Exec(ctx, `INSERT INTO tools (`+newToolColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 			ON CONFLICT (connection, name) DO NOTHING`,
 			t.ID, t.Connection, t.Name, t.Effect, t.Status, string(t.Definition), t.Digest, string(t.Drift), t.DriftDigest,
 			t.PinnedBy, storage.Micros(t.PinnedAt), storage.Micros(t.SeenAt))
@@ -150,4 +154,13 @@ func putTool(ctx context.Context, tx *storage.Tx, t Tool, was *Tool) (bool, erro
 	}
 	n, err := res.RowsAffected()
 	return n == 1, err
+}
+
+// putReferences writes what a person declared of a tool.
+func putReferences(ctx context.Context, tx *storage.Tx, t Tool) error {
+	objects, err := json.Marshal(orEmpty(t.References.Objects), json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2 WHERE connection = $3 AND name = $4`, t.References.Subject, string(objects), t.Connection, t.Name)
 }

@@ -64,9 +64,11 @@ type Tool struct {
 	Drift       jsontext.Value // the definition as seen now, where it differs
 	DriftDigest string         // its digest: what a person who looked at it accepts
 	Description string
-	PinnedBy    string // who accepted it
-	PinnedAt    time.Time
-	SeenAt      time.Time // when Drift was first seen
+	// References say what the arguments mean: a person declares them.
+	References References
+	PinnedBy   string // who accepted it
+	PinnedAt   time.Time
+	SeenAt     time.Time // when Drift was first seen
 }
 
 // Callable reports whether calls to the tool may be decided at all.

@@ -3,7 +3,7 @@ package inspection
 // RuleNames lists the rules for tests: what each rule writes, and what a
 // marker may carry.
 func RuleNames() (written, allowed map[string]bool) {
-	written = map[string]bool{KnownRule: true, unsafeRule: true}
+	written = map[string]bool{KnownRule: true, unsafeRule: true, cardRule: true}
 	for _, r := range rules {
 		written[r.name] = true
 	}

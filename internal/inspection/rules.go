@@ -132,7 +132,7 @@ var shapeNames = []string{"aws-secret-key", "twilio-key", "jwt", "private-key", 
 
 // ruleNames are all names that a marker may carry.
 var ruleNames = func() map[string]bool {
-	names := map[string]bool{KnownRule: true, unsafeRule: true}
+	names := map[string]bool{KnownRule: true, unsafeRule: true, cardRule: true}
 	for _, t := range tokens {
 		names[t.name] = true
 	}

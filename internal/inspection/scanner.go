@@ -14,7 +14,7 @@ const KnownRule = "known"
 
 // Finding is one thing found: bytes Start to End (exclusive) of the input.
 type Finding struct {
-	Kind       string // Secret
+	Kind       string // Secret, or "personal"
 	Rule       string // "openai-key", "known", ...; what Redact writes
 	Start, End int
 	Name       string // of the known secret, else empty
@@ -157,10 +157,6 @@ const maxRounds = 16
 // If b is valid JSON, so is the result. If the result cannot be made safe, the
 // whole is replaced.
 func (s *Scanner) Redact(b []byte) []byte { return s.redact(b, scanView) }
-
-// RedactKnown is Redact for the secrets of the Known set alone: what only looks
-// like a secret stays.
-func (s *Scanner) RedactKnown(b []byte) []byte { return s.redact(b, scanKnown) }
 
 func (s *Scanner) redact(b []byte, look look) []byte {
 	out := b
