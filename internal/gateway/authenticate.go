@@ -84,11 +84,16 @@ func (g *Gateway) unknown(in Incoming, who identity.Caller, err error) *Refusal 
 // parse lets the front read the body. What it cannot understand is recorded,
 // durably, as call.refused.
 func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (*Call, error) {
-	call, err := in.Parse(ctx, who)
+	said, err := saidSubject(in.Subject)
+	var call *Call
+	if err == nil {
+		call, err = in.Parse(ctx, who)
+	}
 	if err == nil && call == nil {
 		err = ErrNotParsed
 	}
 	if err == nil {
+		call.about(said)
 		call.Who, call.remote, call.credential = who, in.Remote, in.Credential
 		g.prepare(call)
 		call.Run = g.runs.of(who, call.Started).id

@@ -12,25 +12,16 @@ import (
 	"github.com/countersign/countersign/internal/identity"
 )
 
-// Limits on what is kept of a call's content.
-const (
-	// CaptureCap is how many bytes of a prompt or an answer the log keeps.
-	CaptureCap = 16 << 10
-	// CaptureMargin is how many bytes beyond CaptureCap a front should hand over
-	// when there are more, so that a secret on the border is seen whole before
-	// the cut.
-	CaptureMargin = 8 << 10
-)
-
 // Incoming is a request as a front received it, before anyone knows who sent
 // it and before a byte of its body was read.
 type Incoming struct {
-	Front      string // "llm", "mcp"
-	Connection string // as the path names it: for the log when parsing fails; may be empty
-	Tool       string // the same, if known before the body is read
-	Credential string // as presented; see Credential
-	Remote     string // network address, with or without the port
-	Client     string // User-Agent
+	Front      string   // "llm", "mcp"
+	Connection string   // as the path names it: for the log when parsing fails; may be empty
+	Tool       string   // the same, if known before the body is read
+	Credential string   // as presented; see Credential
+	Remote     string   // network address, with or without the port
+	Client     string   // User-Agent
+	Subject    []string // whom the agent says the call is about; see SubjectOf
 	// Parse reads the body and turns it into a Call. It runs after the caller
 	// is known. An error refuses the request: a *Refusal or a fault. With an
 	// error it may also return what it understood, for the log.
@@ -64,6 +55,9 @@ type Call struct {
 	Who     identity.Caller // by Serve; zero when Countersign itself reaches out
 	Started time.Time       // by Serve
 	remote  string          // network address of the caller, for policy
+
+	subject string   // whom it is about: its payloads are kept under their key
+	objects []string // what it touches
 
 	credential string // as presented, to look again whether it is good
 }
@@ -104,7 +98,7 @@ type Observer interface {
 	// Begin is called once, when the upstream's header has arrived.
 	Begin(status int, header http.Header)
 	// Chunk sees bytes as they are passed on. It must not keep b, nor more than
-	// CaptureCap+CaptureMargin of what it saw.
+	// CaptureLimit of the connection and CaptureMargin of what it saw.
 	Chunk(b []byte)
 	// Done is called exactly once if Begin was, after the last Chunk; err is why
 	// the answer ended early, nil at its end.

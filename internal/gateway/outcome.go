@@ -190,9 +190,7 @@ func (a *answerBody) seen(err error) (s Seen) {
 		}
 	}()
 	s = a.call.Observer.Done(err)
-	for i := range s.Payloads {
-		s.Payloads[i] = a.g.cut(s.Payloads[i])
-	}
+	s.Payloads = a.g.captured(a.call, s.Payloads)
 	return s
 }
 

@@ -77,43 +77,10 @@ func (g *Gateway) unrecorded(call *Call, err error) *Refusal {
 func callEvent(call *Call) audit.Event {
 	ev := audit.Event{
 		Run: call.Run, Call: call.ID, Connection: call.Connection.Name, Tool: call.Tool.Name,
-		Effect: call.Tool.Effect, Digest: call.Digest,
+		Effect: call.Tool.Effect, Digest: call.Digest, Objects: call.objects,
 	}
 	caller(&ev, call.Who)
 	return ev
-}
-
-func (g *Gateway) intentPayloads(call *Call) []audit.Payload {
-	payloads := make([]audit.Payload, 0, 1+len(call.Prompt))
-	if len(call.Args) > len(noArgs) {
-		payloads = append(payloads, audit.Payload{Name: "arguments", Body: call.Args})
-	}
-	payloads = append(payloads, call.Prompt...)
-	for i := range payloads {
-		payloads[i] = g.cut(payloads[i])
-	}
-	return payloads
-}
-
-// cut shortens a payload to what the log keeps. It redacts before it cuts:
-// a secret on the border would otherwise leave its first half. What is dropped
-// after redaction is a margin longer than any secret.
-func (g *Gateway) cut(p audit.Payload) audit.Payload {
-	if p.Size == 0 {
-		p.Size = int64(len(p.Body))
-	}
-	if len(p.Body) <= CaptureCap {
-		return p
-	}
-	body := p.Body[:min(len(p.Body), CaptureCap+CaptureMargin)]
-	whole := int64(len(body)) == p.Size
-	keep := g.o.Redactor.Redact(body)
-	if !whole || len(keep) > CaptureCap {
-		keep = keep[:max(0, len(keep)-CaptureMargin)]
-		keep = keep[:min(len(keep), CaptureCap)]
-	}
-	p.Body = keep
-	return p
 }
 
 var noArgs = jsontext.Value("{}")

@@ -128,7 +128,12 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 		return o.Secrets.PutTx(ctx, tx, r.by, r.reason, spec.secret(c.Name), r.values[c.Name])
 	case *ToolSpec:
 		_, tool := splitTool(c.Name)
-		return o.Connections.SetEffectTx(ctx, tx, r.by, r.reason, spec.Connection, tool, spec.Effect)
+		effect, err := o.Connections.SetEffectTx(ctx, tx, r.by, r.reason, spec.Connection, tool, spec.Effect)
+		if err != nil {
+			return false, err
+		}
+		refs, err := o.Connections.SetReferencesTx(ctx, tx, r.by, r.reason, spec.Connection, tool, spec.references())
+		return effect || refs, err
 	case *GrantSpec:
 		reason := r.reason
 		if spec.Reason != "" {

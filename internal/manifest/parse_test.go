@@ -96,6 +96,7 @@ func TestParseFiles(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("kind: Agent\nname: a\nspec:\n  owner: sam\n  stage: production\n  labels: {a: b}\n")
 	f.Add("kind: Grant\nname: a\nspec: {agent: a, connection: c, tools: [x], expires: 90d}\n---\nkind: Tool\nname: a/b\nspec: {effect: read}\n")
+	f.Add("kind: Tool\nname: a/b\nspec: {effect: read, subject: a.b, objects: {invoice: lines.*.id}}\n---\nkind: Connection\nname: c\nspec: {kind: mcp, owner: o, capture: all}\n")
 	f.Add("a: &a [*a]\n<<: *a\n? [x]\n: !!set {}\n")
 	f.Add("\"kind\": 'Secret'\nname: |\n  a\nspec: {owner: o, connection: c, hosts: [h], from: {env: X}}\nstate: absent\n")
 	f.Fuzz(func(t *testing.T, text string) {

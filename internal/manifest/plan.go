@@ -207,6 +207,10 @@ func (s *Service) toolReference(p *plan, c Change, spec *ToolSpec) {
 		p.problem(c.res, "name", "nobody has accepted this tool yet: countersign tool diff %s", c.Name)
 	case !slices.Contains([]string{connections.Read, connections.Write, connections.Irreversible}, spec.Effect):
 		p.problem(c.res, "spec.effect", "%q must be read, write or irreversible", cut(spec.Effect))
+	case len(c.Diff) > 0:
+		if _, err := spec.references().Normalize(t.InputSchema); err != nil {
+			p.refused(c.res, err)
+		}
 	}
 }
 

@@ -111,6 +111,7 @@ type ConnectionSpec struct {
 	Description  string            `yaml:"description,omitempty"`
 	AllowPrivate bool              `yaml:"allow_private,omitempty"`
 	Timeout      Duration          `yaml:"timeout,omitempty"`
+	Capture      string            `yaml:"capture,omitempty"`
 }
 
 // SecretSpec is what may be said of a secret; its value is not part of it.
@@ -133,8 +134,10 @@ type From struct {
 
 // ToolSpec is what a person says of a tool.
 type ToolSpec struct {
-	Connection string `yaml:"connection,omitempty"`
-	Effect     string `yaml:"effect" need:"true"`
+	Connection string            `yaml:"connection,omitempty"`
+	Effect     string            `yaml:"effect" need:"true"`
+	Subject    string            `yaml:"subject,omitempty"`
+	Objects    map[string]string `yaml:"objects,omitempty"`
 }
 
 // GrantSpec is an entitlement.
@@ -234,5 +237,9 @@ func secretSpec(s secrets.Spec) *SecretSpec {
 
 func (s *ConnectionSpec) connection(name string) connections.Connection {
 	return connections.Connection{Name: name, Kind: s.Kind, Dialect: s.Dialect, URL: s.URL, Command: s.Command, Env: s.Env, Owner: s.Owner, Secret: s.Secret,
-		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout)}
+		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout), Capture: s.Capture}
+}
+
+func (s *ToolSpec) references() connections.References {
+	return connections.References{Subject: s.Subject, Objects: s.Objects}
 }

@@ -75,15 +75,23 @@ func (st *state) upstreams(s *Service) {
 		st.specs[key{KindConnection, c.Name}] = connectionSpec(c)
 		for _, t := range s.o.Connections.Tools(c.Name) {
 			if !t.Builtin && t.Status != connections.StatusNew {
-				st.specs[key{KindTool, c.Name + "/" + t.Name}] = &ToolSpec{Connection: c.Name, Effect: t.Effect}
+				st.specs[key{KindTool, c.Name + "/" + t.Name}] = toolSpec(c, t)
 			}
 		}
 	}
 }
 
+func toolSpec(c connections.Connection, t connections.Tool) *ToolSpec {
+	return &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects}
+}
+
+// connectionSpec leaves the usual capture out.
 func connectionSpec(c connections.Connection) *ConnectionSpec {
+	if c.Capture == connections.CaptureRedacted {
+		c.Capture = ""
+	}
 	return &ConnectionSpec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout)}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout), Capture: c.Capture}
 }
 
 // settled returns a spec as the rooms will store it, so that it can be compared

@@ -218,6 +218,7 @@ spec:
   env: {LEDGER_SECRET: "secret://ledger-secret", MODE: prod}
   owner: sam
   timeout: 30s
+  capture: full
 ---
 kind: Secret
 name: ledger-secret
@@ -225,7 +226,7 @@ spec: {owner: sam, connection: ledger, from: {file: /run/ledger}}
 `},
 		{Name: "firm/access.yaml", Text: `kind: Tool
 name: ledger/list_invoices
-spec: {effect: read}
+spec: {effect: read, subject: customer.email, objects: {invoice: "lines.*.number"}}
 ---
 kind: Grant
 name: helper-reads

@@ -18,7 +18,7 @@ type dialect struct {
 	generating []string
 	models     string // the tool that lists models
 	match      func(path string) (tool, model, method string, ok bool)
-	answer     func() answerReader
+	answer     func(limit int) answerReader
 	error      func(status int, code, message string) []byte
 	errorEvent func(tool, code, message string) []byte
 	// prefix is what a connection's base URL leaves out of the paths that
@@ -40,7 +40,7 @@ var openaiDialect = &dialect{
 		e, model, method, ok := openai.Match(path)
 		return string(e), model, method, ok
 	},
-	answer: func() answerReader { return &openai.Answer{Limit: textLimit} },
+	answer: func(limit int) answerReader { return &openai.Answer{Limit: limit} },
 	error:  openai.Error,
 	errorEvent: func(tool, code, message string) []byte {
 		return openai.ErrorEvent(openai.Endpoint(tool), code, message)
@@ -61,7 +61,7 @@ var anthropicDialect = &dialect{
 		e, model, method, ok := anthropic.Match(path)
 		return string(e), model, method, ok
 	},
-	answer:     func() answerReader { return &anthropic.Answer{Limit: textLimit} },
+	answer:     func(limit int) answerReader { return &anthropic.Answer{Limit: limit} },
 	error:      anthropic.Error,
 	errorEvent: func(_, code, message string) []byte { return anthropic.ErrorEvent(code, message) },
 	// ANTHROPIC_BASE_URL leaves out /v1; who writes it means the same.

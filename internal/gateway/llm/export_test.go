@@ -1,6 +1,10 @@
 package llm
 
-import "encoding/json/jsontext"
+import (
+	"encoding/json/jsontext"
+
+	"github.com/countersign/countersign/internal/gateway"
+)
 
 // What the tests see of a scan.
 type Scanned struct {
@@ -25,7 +29,7 @@ func Scan(body []byte, dialectName, tool string) (Scanned, error) {
 	for _, p := range q.prompt {
 		s.Prompt = append(s.Prompt, p.name+"="+string(body[p.start:p.end]))
 	}
-	for _, p := range prompt(body, q.prompt) {
+	for _, p := range prompt(body, q.prompt, gateway.CaptureCap) {
 		s.Kept = append(s.Kept, string(p.Body))
 	}
 	return s, nil
@@ -38,7 +42,7 @@ var (
 
 func NewObserver(dialectName string) *observer {
 	if dialectName == anthropicDialect.name {
-		return newObserver(anthropicDialect, true)
+		return newObserver(anthropicDialect, true, gateway.CaptureCap)
 	}
-	return newObserver(openaiDialect, true)
+	return newObserver(openaiDialect, true, gateway.CaptureCap)
 }

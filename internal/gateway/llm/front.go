@@ -93,7 +93,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.name, x.path, _ = strings.Cut(rest, "/")
 	x.path = "/" + x.path
 	in := gateway.Incoming{
-		Front: "llm", Connection: x.name, Remote: r.RemoteAddr, Client: r.UserAgent(), Parse: x.parse,
+		Front: "llm", Connection: x.name, Remote: r.RemoteAddr, Client: r.UserAgent(), Subject: gateway.SubjectOf(r.Header), Parse: x.parse,
 	}
 	credential, err := gateway.Credential(r.Header)
 	if err != nil {
@@ -167,7 +167,7 @@ func (x *exchange) lookup(call *gateway.Call, up *gateway.Upstream, who identity
 	}
 	call.Args = withQuery(modelArgs(x.tool, plain), x.query)
 	call.Digest = digestOf(up.Method, up.Path, up.Query)
-	call.Observer = newObserver(x.dialect, false)
+	call.Observer = newObserver(x.dialect, false, gateway.CaptureLimit(call.Connection))
 	call.Rewrite = x.checkAnswer
 	if model == "" {
 		// The list shows nothing that the agent may not use, so who may use
@@ -237,18 +237,18 @@ func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
 	}
 	up.Body = body
 	call.Args = withQuery(q.args(x.tool), x.query)
-	call.Prompt = prompt(body, q.prompt)
-	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings))
+	call.Prompt = prompt(body, q.prompt, gateway.CaptureLimit(call.Connection))
+	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection))
 	call.Rewrite = x.checkAnswer
 	call.Request = up
 	return nil
 }
 
 // prompt returns the parts of body that the log keeps.
-func prompt(body []byte, spans []span) []audit.Payload {
+func prompt(body []byte, spans []span, limit int) []audit.Payload {
 	payloads := make([]audit.Payload, 0, len(spans))
 	for _, s := range spans {
-		payloads = append(payloads, audit.Payload{Name: s.name, Size: int64(s.end - s.start), Body: newest(body, s)})
+		payloads = append(payloads, audit.Payload{Name: s.name, Size: int64(s.end - s.start), Body: newest(body, s, limit)})
 	}
 	return payloads
 }
@@ -256,8 +256,7 @@ func prompt(body []byte, spans []span) []audit.Payload {
 // newest returns what the log keeps of a value. Clients send the whole
 // conversation again with each request, so of a long one its last messages are
 // kept: what is new. The digest in the event is that of the whole request.
-func newest(body []byte, s span) []byte {
-	const limit = gateway.CaptureCap
+func newest(body []byte, s span, limit int) []byte {
 	whole := body[s.start:s.end:s.end]
 	if len(whole) <= limit || len(s.parts) == 0 {
 		return whole[:min(len(whole), limit+gateway.CaptureMargin)]

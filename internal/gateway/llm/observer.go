@@ -12,7 +12,6 @@ import (
 )
 
 const (
-	textLimit = gateway.CaptureCap + gateway.CaptureMargin
 	tailLimit = 8 << 10
 	lineLimit = 256 << 10 // a longer line of an event stream is not read
 )
@@ -22,6 +21,7 @@ const (
 type observer struct {
 	reader answerReader
 	capt   bool // keep the answer's text
+	limit  int  // bytes of it
 	status int
 	stream bool
 	plain  bool // not compressed
@@ -33,8 +33,9 @@ type observer struct {
 	size int64
 }
 
-func newObserver(d *dialect, capture bool) *observer {
-	return &observer{reader: d.answer(), capt: capture}
+func newObserver(d *dialect, capture bool, limit int) *observer {
+	limit += gateway.CaptureMargin
+	return &observer{reader: d.answer(limit), capt: capture, limit: limit}
 }
 
 // Begin notes what kind of answer it is.
@@ -90,7 +91,7 @@ func (o *observer) read(line []byte) {
 }
 
 func (o *observer) document(b []byte) {
-	if room := textLimit - len(o.head); room > 0 {
+	if room := o.limit - len(o.head); room > 0 {
 		n := min(room, len(b))
 		o.head = append(o.head, b[:n]...)
 		b = b[n:]

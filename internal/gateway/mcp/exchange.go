@@ -331,7 +331,7 @@ func (x *exchange) Begin(_ int, h http.Header) { x.content = media(h.Get("Conten
 // Chunk implements gateway.Observer.
 func (x *exchange) Chunk(b []byte) {
 	x.size += int64(len(b))
-	if room := gateway.CaptureCap + gateway.CaptureMargin - len(x.kept); room > 0 {
+	if room := gateway.CaptureLimit(x.conn) + gateway.CaptureMargin - len(x.kept); room > 0 {
 		x.kept = append(x.kept, b[:min(room, len(b))]...)
 	}
 }

@@ -190,7 +190,7 @@ func (x *exchange) nowhere(why error) {
 
 // incoming checks what can be checked before anyone knows who calls.
 func (f *Front) incoming(r *http.Request, name string, parse func(context.Context, identity.Caller) (*gateway.Call, error)) (gateway.Incoming, *gateway.Refusal) {
-	in := gateway.Incoming{Front: "mcp", Connection: name, Remote: r.RemoteAddr, Client: r.UserAgent(), Parse: parse}
+	in := gateway.Incoming{Front: "mcp", Connection: name, Remote: r.RemoteAddr, Client: r.UserAgent(), Subject: gateway.SubjectOf(r.Header), Parse: parse}
 	if !f.originAllowed(r.Header) {
 		return in, f.o.Line.Unauthenticated(in, ErrOrigin)
 	}
