@@ -72,6 +72,7 @@ var fields = []field{
 		return ev.Decision.Grants
 	}},
 	{"label", "label", true, func(ev *audit.Event) []string { return ev.Labels }},
+	{"touches", "objects", true, func(ev *audit.Event) []string { return ev.Objects }},
 }
 
 func fieldNamed(name string) *field {
@@ -111,7 +112,7 @@ func eventText(r *audit.Record) string {
 	for _, a := range ev.OnBehalfOf {
 		w.add(a.Name)
 	}
-	for _, f := range fields[len(fields)-4:] { // model, policy, grant, label
+	for _, f := range fields[len(fields)-5:] { // model, policy, grant, label, touches
 		w.add(f.value(ev))
 	}
 	if ev.Decision != nil {

@@ -45,7 +45,7 @@ type term struct {
 // Syntax describes the query language, for people.
 const Syntax = `field:value  field:a,b  field:"with space"  field:begin*  -field:value  word  "some words"  begin*  -word  since:2h  until:2026-01-31
 words are looked for in events and payloads; begin* in events alone, because of payloads the index knows whole words only
-fields: type decision status agent owner team stage connection tool effect run call actor object credential remote model policy grant label`
+fields: type decision status agent owner team stage connection tool effect run call actor object credential remote model policy grant label touches`
 
 // Parse reads a query. Durations in since and until (90s, 15m, 2h, 7d, 2w)
 // count back from now; dates are 2006-01-02 or RFC 3339, in UTC if they do not

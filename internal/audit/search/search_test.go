@@ -84,7 +84,7 @@ func (f *fixture) fill(t *testing.T) {
 	f.add(t, "allow", 2, audit.Event{Type: audit.CallRefused, Agent: "support-assistant", Connection: "helpdesk", Tool: "get_ticket", Run: "run_b",
 		Decision: &audit.Decision{Effect: "allow", Grants: []string{"g1"}}}, audit.Payload{Name: "arguments", Body: []byte(`{"text":"Überweisung\nan Müller GmbH, 1.250,00 EUR \u0073ofort"}`)})
 	f.add(t, "user", 3, audit.Event{Type: "agent.created", Actor: audit.Person("usr_1", "ada"), Object: "agent/invoice-checker", Reason: "the finance team's 100% share"})
-	f.add(t, "labels", 4, audit.Event{Type: audit.CallHeld, Labels: []string{"untrusted", "pii"}, Detail: []byte(`{"note":"under_score"}`)}, audit.Payload{Name: "raw", Body: []byte{0xff, 0, 'b', 'i', 'n'}})
+	f.add(t, "labels", 4, audit.Event{Type: audit.CallHeld, Objects: []string{"invoice/47_11", "order/A b"}, Labels: []string{"untrusted", "pii"}, Detail: []byte(`{"note":"under_score"}`)}, audit.Payload{Name: "raw", Body: []byte{0xff, 0, 'b', 'i', 'n'}})
 	f.caughtUp(t)
 }
 
@@ -135,6 +135,15 @@ func TestFind(t *testing.T) {
 			"agent:support":              "",
 			"team:finance type:call.*":   "deny",
 			"policy:limits":              "deny",
+			"touches:invoice/47_11":      "labels",
+			"touches:invoice/47":         "",
+			"touches:invoice/47x11":      "",
+			"touches:invoice/*":          "labels",
+			"touches:47_11":              "",
+			`touches:"order/A b",x/y`:    "labels",
+			`touches:"order/a b"`:        "",
+			"-touches:invoice/47_11":     "deny allow user",
+			"touches:///":                "",
 			"policy:office*":             "deny",
 			"policy:lim*hours":           "",
 			"-policy:lim*hours":          "deny allow user labels",

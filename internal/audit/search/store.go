@@ -216,10 +216,36 @@ func (c *conditions) filter(f filter) {
 		}
 	}
 	cond := "(" + strings.Join(any, " OR ") + ")"
+	if f.field.name == "touches" && !f.not {
+		cond = "(" + cond + c.worded(f.values) + ")"
+	}
 	if f.not {
 		cond = "NOT " + cond
 	}
 	c.sql = append(c.sql, cond)
+}
+
+// worded narrows a condition to events with the words of one of the values,
+// which an index finds: objects are many, and their column is walked. Values
+// without words, or with wildcards, narrow nothing.
+func (c *conditions) worded(values []string) string {
+	var any []string
+	for _, v := range values {
+		w := words(v)
+		if len(w) == 0 || strings.Contains(v, "*") {
+			return ""
+		}
+		any = append(any, c.worder(w))
+	}
+	return " AND (" + strings.Join(any, " OR ") + ")"
+}
+
+// worder selects events in which the words follow each other.
+func (c *conditions) worder(w []string) string {
+	if c.pg {
+		return "words @@ " + c.arg(tsquery(w, false)) + "::text::tsquery"
+	}
+	return "doc IN (SELECT rowid FROM search_text WHERE search_text MATCH " + c.arg(`"`+strings.Join(w, " ")+`"`) + ")"
 }
 
 func (c *conditions) term(t term) {
