@@ -36,7 +36,8 @@ audit, rest, job, audit/tlog < audit/seal
 
 # the rooms
 audit, storage, rest, job, fault, id < findings
-findings < identity
+audit, storage, rest, job, fault, id < locks
+findings, locks < identity
 identity < connections, secrets, policy, tokens
 inspection < policy
 connections, secrets, policy, tokens < manifest
@@ -56,8 +57,8 @@ server, cli < cmd/countersign
 // (prefix -> the packages that may import it; a trailing /... covers a subtree).
 var only = map[string][]string{
 	"net/http": {"rest", "gateway/...", "server", "client", "example/...", "secrets/provider/...", "cli",
-		"audit/search", "audit/seal", "findings", "identity", "policy", "connections", "secrets", "manifest", "tokens/..."},
-	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "job", "manifest", "tokens"},
+		"audit/search", "audit/seal", "findings", "locks", "identity", "policy", "connections", "secrets", "manifest", "tokens/..."},
+	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "locks", "job", "manifest", "tokens"},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/tink-crypto":          {"secrets"},
 	"gocloud.dev":                     {"secrets"},

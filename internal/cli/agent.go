@@ -24,7 +24,7 @@ func agentColour(ag client.Agent) string {
 	switch ag.Status {
 	case "active":
 		return green
-	case "suspended":
+	case "suspended", "locked":
 		return yellow
 	}
 	return red

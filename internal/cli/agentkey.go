@@ -63,7 +63,7 @@ func statusColour(status string) string {
 	switch status {
 	case "active", "pinned", "ok", "allow", "succeeded", "closed":
 		return green
-	case "rotating", "drifted", "new", "warn", "hold", "suspended":
+	case "rotating", "drifted", "new", "warn", "hold", "suspended", "locked":
 		return yellow
 	case "revoked", "fail", "deny", "failed", "broken", "unknown":
 		return red

@@ -118,9 +118,10 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 		&cobra.Group{ID: "govern", Title: "Govern"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"start":  {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand()},
-		"see":    {a.logCommand(), a.findingCommand()},
-		"govern": {a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand()},
+		"start": {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand()},
+		"see":   {a.logCommand(), a.findingCommand()},
+		"govern": {a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand(),
+			a.lockCommand(), a.stopCommand(), a.resumeCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

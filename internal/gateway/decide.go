@@ -50,10 +50,14 @@ func (u *Upstream) digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// decide asks whether the tool is the one a person accepted, then policy, and
-// then whether the caller's token covers what policy would let pass: nobody is
+// decide asks whether a lock stops the call, whether the tool is the one a
+// person accepted, then policy, and then whether the caller's token covers what policy would let pass: nobody is
 // sent for a wider token that would not help.
 func (g *Gateway) decide(call *Call) verdict {
+	if err := g.locked(call); err != nil {
+		r := Refuse(err)
+		return verdict{effect: policy.Deny, code: r.Code, reason: r.Reason, record: audit.Decision{Effect: policy.Deny.String(), Reason: r.Reason}}
+	}
 	if v, refused := pinned(call); refused {
 		return v
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/secrets"
 )
 
@@ -38,11 +39,16 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 			a.fail(err)
 		}
 	}()
+	// From here on a lock finds the call here and cuts it; one that came into
+	// force since it was decided is seen now.
+	if err := g.locked(call); err != nil {
+		return nil, g.refuse(call, receipt, err, false)
+	}
 	resp, err := g.send(ctx, receipt, call)
 	if err != nil {
 		return nil, a.broken(err, sent(err))
 	}
-	a.status = resp.StatusCode
+	a.answered(resp.StatusCode)
 	if err := unacceptable(resp); err != nil {
 		resp.Body.Close()
 		return nil, g.refuse(call, receipt, err, true)
@@ -55,7 +61,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 			return nil, a.rewriteFailed(err)
 		}
 	}
-	a.open(resp)
+	if err := a.open(resp); err != nil {
+		return nil, err
+	}
 	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run}, nil
 }
 
@@ -170,8 +178,8 @@ func (a *answerBody) broken(err error, reached bool) *Refusal {
 		err = ErrCancelled.With(err)
 	case errors.Is(context.Cause(a.ctx), ErrIdle):
 		err = ErrIdle
-	case errors.Is(context.Cause(a.ctx), ErrStopped):
-		err = ErrStopped
+	case stopped(context.Cause(a.ctx)):
+		err = context.Cause(a.ctx)
 	case known:
 	case isNet && timeout.Timeout():
 		err = ErrTimeout.With(err)
@@ -181,6 +189,11 @@ func (a *answerBody) broken(err error, reached bool) *Refusal {
 		err = ErrUpstream.With(err)
 	}
 	return a.g.refuse(a.call, a.receipt, err, reached)
+}
+
+// stopped reports whether a call ended because we cut it.
+func stopped(err error) bool {
+	return errors.Is(err, ErrStopped) || errors.Is(err, ErrBlind) || errors.Is(err, locks.ErrLocked)
 }
 
 func (a *answerBody) rewriteFailed(err error) *Refusal {

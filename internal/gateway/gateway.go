@@ -9,6 +9,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/secrets"
 )
@@ -37,6 +38,9 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 // with a receipt, its outcome recorded. The error is always a *Refusal.
 func (g *Gateway) Reach(ctx context.Context, by audit.Actor, reason string, call *Call) (*Answer, error) {
 	g.prepare(call)
+	if err := g.locked(call); err != nil {
+		return nil, Refuse(err)
+	}
 	receipt, err := g.recordReach(ctx, by, reason, call)
 	if err != nil {
 		return nil, err
@@ -70,6 +74,11 @@ type Injector interface {
 	Rejected(u secrets.Use)
 }
 
+// Locks says whether a lock stops a call; locks.Service does.
+type Locks interface {
+	Check(sub locks.Subject) error
+}
+
 // Options are what a gateway is made of. Authenticator, Decider, Ledger,
 // Injector and Redactor must be set.
 type Options struct {
@@ -78,6 +87,7 @@ type Options struct {
 	Ledger        Ledger
 	Injector      Injector
 	Redactor      audit.Redactor // applied before a capture is cut, so that no half secret survives the cut
+	Locks         Locks          // nil locks nothing
 	Now           func() time.Time
 	Logger        *slog.Logger
 
@@ -86,6 +96,10 @@ type Options struct {
 	HeaderTimeout time.Duration
 	// IdleTimeout is how long an answer may be silent; 0 means 5 minutes.
 	IdleTimeout time.Duration
+	// BlindFor is how long this replica may be unable to see identities and
+	// locks before it cuts the calls in flight; 0 means 10 seconds. New ones it
+	// refuses at once.
+	BlindFor time.Duration
 	// RunGap is the pause after which an agent's next call begins a new derived
 	// run; 0 means 15 minutes.
 	RunGap time.Duration
@@ -114,10 +128,11 @@ func New(o Options) *Gateway {
 	}
 	o.HeaderTimeout = orDefault(o.HeaderTimeout, 10*time.Minute)
 	o.IdleTimeout = orDefault(o.IdleTimeout, 5*time.Minute)
+	o.BlindFor = orDefault(o.BlindFor, 10*time.Second)
 	o.RunGap = orDefault(o.RunGap, 15*time.Minute)
 	return &Gateway{
 		o: o, transports: newTransports(o.HeaderTimeout), runs: newRuns(o.RunGap),
-		refused: newCoalescer(o.Now, o.Ledger.Later), standing: newStanding(),
+		refused: newCoalescer(o.Now, o.Ledger.Later), standing: newStanding(o.BlindFor),
 	}
 }
 

@@ -43,21 +43,49 @@ type answerBody struct {
 
 // watch starts the limit on silence.
 func (a *answerBody) watch() {
-	if a.idle > 0 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.idle > 0 && !a.ended {
 		a.timer = time.AfterFunc(a.idle, func() { a.cancel(ErrIdle) })
 	}
 }
 
-// open attaches the upstream's response.
-func (a *answerBody) open(resp *http.Response) {
+// answered notes that the upstream has begun to answer.
+func (a *answerBody) answered(status int) {
+	a.mu.Lock()
+	a.status = status
+	a.mu.Unlock()
+}
+
+// stop cuts the call, for why: nothing more passes, whoever reads it, and its
+// outcome is told now.
+// It reports whether that ended it.
+func (a *answerBody) stop(why error) bool {
+	a.cancel(why)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.ended {
+		return false
+	}
+	a.settle(a.g.refuse(a.call, a.receipt, why, true))
+	return true
+}
+
+// open attaches the upstream's response, unless the call was cut meanwhile.
+func (a *answerBody) open(resp *http.Response) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		resp.Body.Close()
+		return a.end
+	}
 	a.body, a.length, a.status = resp.Body, resp.ContentLength, resp.StatusCode
 	a.digest = sha256.New()
 	if o := a.call.Observer; o != nil {
 		a.observing = true
 		o.Begin(resp.StatusCode, resp.Header)
 	}
+	return nil
 }
 
 // Read passes on what the upstream sends. An error other than io.EOF is a
@@ -202,8 +230,8 @@ func classify(o *audit.Outcome, seen Seen, err error) {
 	switch {
 	case errors.Is(err, ErrCancelled):
 		o.Status = audit.Cancelled
-	case errors.Is(err, ErrStopped):
-		o.Status, o.Error = audit.Cancelled, ErrStopped.Message
+	case stopped(err):
+		o.Status, o.Error = audit.Cancelled, err.Error()
 	case isAnswer(err):
 		o.Status, o.Error = audit.Failed, clip(oneLine(err.Error()), 300)
 	case err != nil:

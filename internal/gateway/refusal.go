@@ -13,6 +13,7 @@ const (
 	CodePending  = "approval_pending"
 	CodeDrifted  = "tool_changed"
 	CodeUnpinned = "tool_not_accepted"
+	CodeLocked   = "locked"
 )
 
 // Refusal is why a call got no answer from its upstream. Serve and Reach
@@ -47,7 +48,7 @@ func (r *Refusal) Held() bool { return r.Code == CodePending }
 // to its form or to a failure.
 func (r *Refusal) Denied() bool {
 	switch r.Code {
-	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned:
+	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked:
 		return true
 	}
 	return false
@@ -88,6 +89,7 @@ var (
 	ErrRejected  = fault.New(fault.Upstream, "upstream_credential", "the upstream refused Countersign's own credential; ask the connection's owner")
 	ErrAnswer    = fault.New(fault.Upstream, "upstream_answer", "the upstream's answer could not be understood")
 	ErrCancelled = fault.New(fault.Unavailable, "cancelled", "the call was cancelled")
+	ErrBlind     = fault.New(fault.Unavailable, "cut_blind", "the call was cut: for too long nobody could tell whether its caller may still call; try again")
 	ErrStopped   = fault.New(fault.Denied, "stopped", "the call was cut: its agent, owner or credential may not call any more")
 	ErrLedger    = fault.New(fault.Unavailable, "log_unavailable", "the log cannot be written, so nothing is forwarded; try again")
 	ErrSecret    = fault.New(fault.Unavailable, "secret_unavailable", "the upstream's credential cannot be used; ask the connection's owner")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/locks"
 )
 
 // The stages of an agent.
@@ -102,4 +103,19 @@ type Caller struct {
 	Doors   []string
 	Scope   *Scope
 	Lineage []string
+}
+
+// Subject returns the caller as locks see it: whoever is in its principal
+// chain can be locked too.
+func (c Caller) Subject() locks.Subject {
+	s := locks.Subject{Agents: []string{c.Agent.Name}, Owners: []string{c.Agent.Owner}, Team: c.Agent.Team, Credential: c.Credential.ID, Lineage: c.Lineage, Run: c.Run}
+	for _, a := range c.OnBehalfOf {
+		switch a.Kind {
+		case audit.KindAgent:
+			s.Agents = append(s.Agents, a.Name)
+		case audit.KindUser:
+			s.Owners = append(s.Owners, a.Name)
+		}
+	}
+	return s
 }

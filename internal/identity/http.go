@@ -2,12 +2,14 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/rest"
 )
 
@@ -72,7 +74,7 @@ type deletion struct {
 // agentRow is an agent as the API shows it.
 type agentRow struct {
 	Agent
-	Status string   `json:"status" enum:"active,suspended,no_owner" doc:"whether it may make calls, and if not, why"`
+	Status string   `json:"status" enum:"active,suspended,no_owner,locked" doc:"whether it may make calls, and if not, why"`
 	Keys   []keyRow `json:"keys" doc:"keys that are valid now"`
 }
 
@@ -134,6 +136,8 @@ func (s *Service) agentRows(ctx context.Context, name string) ([]agentRow, error
 			r.Status = "suspended"
 		case !active[a.Owner]:
 			r.Status = "no_owner"
+		case errors.Is(s.locks.Check(Caller{Agent: a}.Subject()), locks.ErrLocked):
+			r.Status = "locked"
 		}
 		rows = append(rows, r)
 	}

@@ -55,3 +55,10 @@ func (s *Service) Owns(ctx context.Context, user, kind, name string) (bool, erro
 	a, err := readAgent(ctx, s.db, name)
 	return err == nil && a.Owner == user, err
 }
+
+// KnowsCredential reports whether there is, or was, a key or run token with an
+// identifier.
+func (s *Service) KnowsCredential(ctx context.Context, credential string) (bool, error) {
+	found, err := readNames(ctx, s.db, `SELECT id FROM agent_keys WHERE id = $1 UNION SELECT credential FROM agent_runs WHERE credential = $1`, credential)
+	return len(found) > 0, err
+}

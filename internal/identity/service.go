@@ -8,20 +8,33 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/storage"
 )
 
-// version is the name under which changes of this room are announced.
-const version = "identity"
+// Version is the name under which changes of this room are announced.
+const Version = "identity"
 
 // Options of a Service.
 type Options struct {
 	// Derive returns 32 secret bytes for a label, the same on every replica and
 	// after every restart. Required: run tokens are signed with it.
 	Derive func(label string) []byte
+	// Locks says whether a lock stops a caller. Nil locks nothing.
+	Locks  Locks
 	Now    func() time.Time // time.Now if nil
 	Logger *slog.Logger     // discards if nil
 }
+
+// Locks says whether a lock stops something; locks.Service does.
+type Locks interface {
+	Check(sub locks.Subject) error
+}
+
+// unlocked is nothing locked.
+type unlocked struct{}
+
+func (unlocked) Check(locks.Subject) error { return nil }
 
 // Service is the room's verbs and its view of the store.
 type Service struct {
@@ -30,6 +43,7 @@ type Service struct {
 	watch  *storage.Watcher
 	now    func() time.Time
 	logger *slog.Logger
+	locks  Locks
 	runs   *runSigner
 	hash   *hasher
 	limits *limits
@@ -58,16 +72,19 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, o Options) (*Se
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Locks == nil {
+		o.Locks = unlocked{}
+	}
 	runs, err := newRunSigner(o.Derive)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		db: db, log: log, watch: watch, now: o.Now, logger: o.Logger, runs: runs,
+		db: db, log: log, watch: watch, now: o.Now, logger: o.Logger, locks: o.Locks, runs: runs,
 		hash: newHasher(), limits: newLimits(), uses: newUses(),
 	}
 	s.view.Store(emptySnapshot())
-	watch.On(version, s.reload)
+	watch.On(Version, s.reload)
 	return s, nil
 }
 
@@ -104,7 +121,7 @@ func (s *Service) change(ctx context.Context, fn func(tx *audit.Tx) error) error
 }
 
 // bump announces that what replicas keep in memory changed.
-func bump(ctx context.Context, tx *audit.Tx) error { return storage.Bump(ctx, tx.Tx, version) }
+func bump(ctx context.Context, tx *audit.Tx) error { return storage.Bump(ctx, tx.Tx, Version) }
 
 // record records events and announces the change.
 func record(ctx context.Context, tx *audit.Tx, events ...audit.Event) error {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/countersign/countersign/internal/audit"
 )
 
 // remember is how long a dead credential is still recognised, so that its
@@ -79,7 +81,7 @@ func (s *Service) reload(ctx context.Context) error {
 // Authenticate finds out who presents credential. It works in memory and does
 // not touch the store. When it refuses a recognised agent the returned Caller
 // names it, for the log. Refusals: ErrCredential, ErrExpired, ErrRevoked,
-// ErrSuspended, ErrNoOwner, ErrStale; of access tokens also ErrPrincipal. Where an
+// ErrSuspended, ErrNoOwner, ErrStale, locks.ErrLocked, locks.ErrStale; of access tokens also ErrPrincipal. Where an
 // access token is good is for the caller of Authenticate to ask (Caller.At).
 func (s *Service) Authenticate(_ context.Context, credential string) (Caller, error) {
 	switch {
@@ -147,7 +149,13 @@ func (s *Service) admit(view *snapshot, c Caller, revoked bool) (Caller, error) 
 	case !ok || owner.Disabled:
 		return c, ErrNoOwner
 	}
-	return c, nil
+	sub := c.Subject()
+	for _, a := range c.OnBehalfOf {
+		if a.Kind == audit.KindAgent { // whoever owns an agent of the chain answers for it too
+			sub.Owners = append(sub.Owners, view.agents[a.Name].Owner)
+		}
+	}
+	return c, s.locks.Check(sub)
 }
 
 // Agent returns the agent called name. Like all readers of the snapshot it may

@@ -21,6 +21,7 @@ import (
 	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
+	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/rest"
@@ -41,6 +42,7 @@ type house struct {
 	scanner     *inspection.Scanner
 	keeper      secrets.Keeper
 	log         *audit.Log
+	locks       *locks.Service
 	search      *search.Service
 	seal        *seal.Service
 	findings    *findings.Service
@@ -153,7 +155,8 @@ func (h *house) buildSecrets(ctx context.Context, log *slog.Logger) error {
 func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	var err error
 	h.findings = findings.New(h.db, h.log, time.Now)
-	if h.identity, err = identity.New(h.db, h.log, h.watch, identity.Options{Derive: h.secrets.Derive, Logger: log}); err != nil {
+	h.locks = locks.New(h.db, h.log, h.watch, locks.Options{Known: h.known, Logger: log})
+	if h.identity, err = identity.New(h.db, h.log, h.watch, identity.Options{Derive: h.secrets.Derive, Locks: h.locks, Logger: log}); err != nil {
 		return err
 	}
 	if h.connections, err = connections.New(h.db, h.log, h.watch, h.findings, connections.Options{Redactor: h.scanner, Logger: log}); err != nil {
@@ -194,10 +197,15 @@ func (h *house) policyAgent(name string) (policy.Agent, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream,
 	})
 	h.onClose("gateway", h.gateway.Close)
+	h.locks.Enforce(h.gateway.Cut)
+	// After the rooms' own: the views are new when the gateway looks.
+	for _, version := range []string{identity.Version, locks.Version} {
+		h.watch.On(version, func(context.Context) error { h.gateway.Recheck(); return nil })
+	}
 	children := stdio.New(stdio.Options{Injector: h.secrets, Ledger: h.log, Redact: h.scanner.Redact, Logger: log})
 	h.onClose("MCP servers", func(context.Context) error { children.Close(); return nil })
 	h.gateway.Stdio(children)
@@ -218,6 +226,10 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("watcher", func(context.Context) error { h.watch.Stop(); return nil })
+	if err := h.locks.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("locks", h.locks.Stop)
 	if err := h.identity.Start(ctx); err != nil {
 		return err
 	}
@@ -280,7 +292,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
 		room.Routes(api)
 	}
 	h.api = mux

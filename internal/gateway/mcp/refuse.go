@@ -15,7 +15,8 @@ import (
 // the words that MCP has for it.
 func (x *exchange) refuse(r *gateway.Refusal) {
 	id := x.id()
-	if x.absent || (r.Denied() && x.hidden() && x.method != "tools/call") { // the same bytes as for one that is not there
+	locked := r.Code == gateway.CodeLocked && x.method == ""                           // the agent is, whatever it asks for
+	if x.absent || (r.Denied() && !locked && x.hidden() && x.method != "tools/call") { // the same bytes as for one that is not there
 		r = &gateway.Refusal{Kind: gateway.ErrConnection.Kind, Code: gateway.ErrConnection.Code, Reason: gateway.ErrConnection.Message, Event: r.Event}
 		x.json(http.StatusNotFound, failure(nil, r))
 		return
