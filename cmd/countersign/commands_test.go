@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -38,6 +39,81 @@ func part(ts *testscript.TestScript, neg bool, args []string) {
 	address, ok := strings.CutPrefix(strings.TrimSpace(line), "ready ")
 	if err != nil || !ok {
 		ts.Fatalf("%s did not start: %v %s\n%s", args[1], err, line, log)
+	}
+	ts.Setenv(args[0], address)
+}
+
+// enrolment is a program that waits for a person.
+type enrolment struct {
+	cmd  *exec.Cmd
+	out  *bytes.Buffer
+	done chan error
+}
+
+type enrolKey struct{}
+
+var enrolCode = regexp.MustCompile(`enrol approve ([A-Z]{4}-[A-Z]{4})`)
+
+func enrolling(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: enrolling VAR ARGUMENT...")
+	}
+	e := ts.Value(enrolKey{}).(*enrolment)
+	e.cmd, e.out, e.done = exec.Command("countersign", args[1:]...), &bytes.Buffer{}, make(chan error, 1)
+	e.cmd.Path, e.cmd.Dir, e.cmd.Stdout = findBinary(ts), ts.Getenv("WORK"), e.out
+	e.cmd.Env = append(environ(ts), "COUNTERSIGN_URL="+ts.Getenv("URL"), "COUNTERSIGN_DATA=nowhere")
+	stderr, err := e.cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(e.cmd.Start())
+	ts.Defer(func() { e.cmd.Process.Kill() })
+	in := bufio.NewReader(stderr)
+	for {
+		line, err := in.ReadString('\n')
+		if m := enrolCode.FindStringSubmatch(line); m != nil {
+			ts.Setenv(args[0], m[1])
+			go func() {
+				io.Copy(io.Discard, in)
+				e.done <- e.cmd.Wait()
+			}()
+			return
+		}
+		if err != nil {
+			ts.Fatalf("no code was shown: %v", err)
+		}
+	}
+}
+
+func enrolled(ts *testscript.TestScript, neg bool, _ []string) {
+	e := ts.Value(enrolKey{}).(*enrolment)
+	select {
+	case err := <-e.done:
+		if (err != nil) != neg {
+			ts.Fatalf("it ended: %v", err)
+		}
+	case <-time.After(2 * time.Minute):
+		ts.Fatalf("it still waits")
+	}
+	fmt.Fprint(ts.Stdout(), e.out)
+}
+
+func federate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: federate VAR CA SUBJECT")
+	}
+	cmd := exec.Command("issuer", args[1:]...)
+	cmd.Path = filepath.Join(filepath.Dir(findBinary(ts)), "issuer")
+	cmd.Dir, cmd.Env = ts.Getenv("WORK"), environ(ts)
+	stdout, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	address, ok := strings.CutPrefix(strings.TrimSpace(line), "ready ")
+	if err != nil || !ok {
+		ts.Fatalf("the issuer did not start: %v %s", err, line)
 	}
 	ts.Setenv(args[0], address)
 }

@@ -33,10 +33,18 @@ import (
 //	                           answer; with ! it must be refused. It is part of
 //	                           the MCP session $SESSION if there is one
 //
+//	federate VAR CA SUBJECT    start an OpenID issuer that signs tokens about
+//	                           SUBJECT; sets VAR to its URL and writes its
+//	                           authority's certificate to the file CA
+//
+//	enrolling VAR COMMAND...   start countersign run in the background, and set
+//	                           VAR to the enrolment code that it shows
+//	enrolled                   wait until it has ended well; its output is stdout
+//
 // and the program toolbox, an MCP server over stdio whose one tool has the
 // description that the file $TOOLBOX holds.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"countersign": func() { os.Exit(run()) }, "toolbox": toolbox})
+	testscript.Main(m, map[string]func(){"countersign": func() { os.Exit(run()) }, "toolbox": toolbox, "issuer": issuer})
 }
 
 func TestScripts(t *testing.T) {
@@ -67,9 +75,10 @@ func scripts(t *testing.T, store func(*testscript.Env) error) {
 				return err
 			}
 			env.Values[serverKey{}] = &running{}
+			env.Values[enrolKey{}] = &enrolment{}
 			return store(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "post": post},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "post": post, "federate": federate, "enrolling": enrolling, "enrolled": enrolled},
 	})
 }
 

@@ -17,7 +17,7 @@ func (a *app) agentCommand() *cobra.Command {
 	return group("agent", "Register agents and their keys; suspend and resume them",
 		a.agentList(), a.agentShow(), a.agentCreate(), a.agentUpdate(), a.agentOwner(), a.agentSuspend(), a.agentResume(),
 		a.remove("delete NAME", "Delete an agent and its credentials", "agent", "Its credentials die with it.", agentNames, (*client.Client).DeleteAgent),
-		a.keyCommand())
+		a.keyCommand(), a.trustCommand(), a.clientKeyCommand(), a.enrolCommand(), a.programCommand())
 }
 
 func agentColour(ag client.Agent) string {

@@ -141,18 +141,20 @@ type task struct {
 // perform runs an agent under a run of its own, exactly as countersign run
 // does, and returns the run. lines gets what the agent prints.
 func (s *showcase) perform(ctx context.Context, t task, lines func(string)) (string, error) {
-	run, err := s.c.StartRun(ctx, t.agent, 10*time.Minute)
+	f := runFlags{agent: t.agent, ttl: 10 * time.Minute, openai: "openai", anthropic: "anthropic"}
+	b, err := asPerson(ctx, s.c, f)
 	if err != nil {
 		return "", err
 	}
+	run := b.run
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if err := s.c.EndRun(end, run.Run); err != nil && ctx.Err() == nil {
+		if err := b.end(end); err != nil && ctx.Err() == nil {
 			s.warn("the run token of %s could not be revoked: %v", run.Run, err)
 		}
 	}()
-	env, err := runEnvironment(ctx, s.c, runFlags{openai: "openai", anthropic: "anthropic"}, run)
+	env, err := runEnvironment(s.c.URL(), f, b)
 	if err != nil {
 		return run.Run, err
 	}

@@ -18,6 +18,7 @@ import (
 
 type runFlags struct {
 	agent, openai, anthropic string
+	identity                 string
 	ttl                      time.Duration
 	quiet                    bool
 }
@@ -35,7 +36,12 @@ URLs that OpenAI, Anthropic and MCP clients read, so that unmodified programs ca
   COUNTERSIGN_MCP_URL, COUNTERSIGN_TOKEN   every MCP server the agent may use, at one URL
   COUNTERSIGN_RUN                          the run, for countersign log trace
 
-The token is revoked when the program ends. Your own token is not passed on.`,
+The token is revoked when the program ends. Your own token is not passed on.
+
+Who you are does not matter when the program can prove what it is (docs/identities.md): by a token in COUNTERSIGN_ID_TOKEN or the
+file COUNTERSIGN_ID_TOKEN_FILE, by GitHub Actions, by a projected Kubernetes token, by SPIFFE. With none of these, and nobody
+signed in, this machine makes a key of its own and prints a code; who answers for the agent approves it once:
+countersign agent enrol approve CODE.`,
 		Example: "  countersign run --agent support-assistant -- python assistant.py",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -44,31 +50,34 @@ The token is revoked when the program ends. Your own token is not passed on.`,
 	cmd.Flags().StringVar(&f.openai, "openai", "", "connection for OPENAI_BASE_URL")
 	cmd.Flags().StringVar(&f.anthropic, "anthropic", "", "connection for ANTHROPIC_BASE_URL")
 	cmd.Flags().DurationVar(&f.ttl, "ttl", time.Hour, "longest life of the credential (at most 12h)")
+	cmd.Flags().StringVar(&f.identity, "identity", "auto", "how to prove it: "+strings.Join(identities, ", "))
+	fixed(cmd, "identity", identities...)
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "do not print the run")
 	_ = cmd.MarkFlagRequired("agent")
 	_ = cmd.RegisterFlagCompletionFunc("agent", a.complete(agentNames))
-	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error { return a.run(ctx, c, f, args) })
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), f, args) }
 	return cmd
 }
 
-func (a *app) run(ctx context.Context, c *client.Client, f runFlags, args []string) error {
+func (a *app) run(ctx context.Context, f runFlags, args []string) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		return fmt.Errorf("cannot run %q: %w", args[0], err)
 	}
-	run, err := c.StartRun(ctx, f.agent, f.ttl)
+	c, b, err := a.begin(ctx, f)
 	if err != nil {
 		return err
 	}
+	run := b.run
 	defer func() {
 		// The program may have ended because ctx did; the token must go all the same.
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if err := c.EndRun(end, run.Run); err != nil {
+		if err := b.end(end); err != nil {
 			fmt.Fprintf(a.stderr, "the run token could not be revoked; it expires %s: %v\n", until(run.Expires), err)
 		}
 	}()
-	env, err := runEnvironment(ctx, c, f, run)
+	env, err := runEnvironment(c.URL(), f, b)
 	if err != nil {
 		return err
 	}
@@ -120,36 +129,35 @@ func supervise(ctx context.Context, cmd *exec.Cmd) error {
 // password, the key): provider keys that would go around the line.
 var hidden = []string{"OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}
 
-func runEnvironment(ctx context.Context, c *client.Client, f runFlags, run client.RunToken) ([]string, error) {
-	connections, err := c.Connections(ctx)
-	if err != nil {
-		return nil, err
-	}
+func runEnvironment(base string, f runFlags, b began) ([]string, error) {
+	run := b.run
 	var env []string
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(strings.ToUpper(name), "COUNTERSIGN_") && !contains(hidden, name) {
+		// With GitHub's request token the program could prove to be the job anywhere.
+		proof := b.by == byGitHub && strings.HasPrefix(name, "ACTIONS_ID_TOKEN_")
+		if !strings.HasPrefix(strings.ToUpper(name), "COUNTERSIGN_") && !contains(hidden, name) && !proof {
 			env = append(env, kv)
 		}
 	}
-	env = append(env, "COUNTERSIGN_TOKEN="+run.Token, "COUNTERSIGN_RUN="+run.Run, "COUNTERSIGN_MCP_URL="+c.URL()+"/mcp")
+	env = append(env, "COUNTERSIGN_TOKEN="+run.Token, "COUNTERSIGN_RUN="+run.Run, "COUNTERSIGN_MCP_URL="+base+"/mcp")
 	for _, d := range []struct{ dialect, wanted, base, key, suffix string }{
 		{"openai", f.openai, "OPENAI_BASE_URL", "OPENAI_API_KEY", "/v1"},
 		{"anthropic", f.anthropic, "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", ""},
 	} {
-		name, err := pick(connections, d.dialect, d.wanted)
+		name, err := pick(b.doors, d.dialect, d.wanted)
 		if err != nil {
 			return nil, err
 		}
 		if name != "" {
-			env = append(env, d.base+"="+c.URL()+"/llm/"+name+d.suffix, d.key+"="+run.Token)
+			env = append(env, d.base+"="+base+"/llm/"+name+d.suffix, d.key+"="+run.Token)
 		}
 	}
 	return env, nil
 }
 
 // pick returns the wanted connection, or the first of the dialect by name.
-func pick(connections []client.Connection, dialect, wanted string) (string, error) {
+func pick(connections []client.Door, dialect, wanted string) (string, error) {
 	for _, c := range connections {
 		if c.Dialect == dialect && (wanted == "" || c.Name == wanted) {
 			return c.Name, nil
