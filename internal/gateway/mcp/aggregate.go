@@ -57,7 +57,9 @@ func (f *Front) serveAll(w http.ResponseWriter, r *http.Request) {
 		err = a.post()
 	case http.MethodDelete:
 		err = a.end()
-	default: // a server need not offer the stream (2025-11-25, transports)
+	case http.MethodGet:
+		err = a.get()
+	default:
 		err = ErrMethod
 	}
 	if err != nil {
@@ -170,7 +172,7 @@ func (a *aggregate) result(members []byte) {
 
 func (a *aggregate) write(status int, body []byte) { a.x.json(status, body) }
 
-const ourCapabilities = `"capabilities":{"tools":{},"resources":{},"prompts":{},"completions":{}}`
+const ourCapabilities = `"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true},"completions":{}}`
 
 func (a *aggregate) serverInfo() []byte {
 	return fmt.Appendf(nil, `{"name":"countersign","title":"Countersign","version":%s}`, wire.Quote(a.f.o.Version))
@@ -198,20 +200,6 @@ func (a *aggregate) initialize() error {
 	}
 	a.w.Header().Set(wire.HeaderSession, a.f.sealFor(a.who, connections.Connection{}, "all", rand.Text()+"|"+string(caps)))
 	a.result(fmt.Appendf(nil, `"protocolVersion":%q,%s,"serverInfo":%s,%s`, version, ourCapabilities, a.serverInfo(), instructions))
-	return nil
-}
-
-// listen acknowledges a subscription to nothing and stays open until the client
-// leaves: the aggregated server declares no changes to listen to.
-func (a *aggregate) listen() error {
-	h := a.w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no")
-	ack := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{},"_meta":{"io.modelcontextprotocol/subscriptionId":%s}}}`, a.x.id())
-	_, _ = a.w.Write(wire.AppendEvent(nil, "", ack))
-	_ = http.NewResponseController(a.w).Flush()
-	<-a.r.Context().Done()
 	return nil
 }
 

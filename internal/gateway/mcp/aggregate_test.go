@@ -125,8 +125,20 @@ func TestTheAggregatedEndpointRefuses(t *testing.T) {
 			t.Errorf("%s: %d %s", name, r.status, r.body)
 		}
 	}
-	if r := h.do(http.MethodGet, key, "/mcp", ""); r.status != 405 {
-		t.Errorf("GET: %d", r.status)
+	if r := h.do(http.MethodGet, key, "/mcp", ""); r.status != 404 {
+		t.Errorf("GET without a session: %d", r.status)
+	}
+	if r := h.do(http.MethodGet, key, "/mcp", "", "Mcp-Session-Id", session, "Accept", "application/json"); r.status != 406 {
+		t.Errorf("GET of JSON: %d", r.status)
+	}
+	if r := h.do(http.MethodGet, other, "/mcp", "", "Mcp-Session-Id", session); r.status != 404 {
+		t.Errorf("GET of another's session: %d", r.status)
+	}
+	if r := h.do(http.MethodGet, key, "/mcp", "", "Mcp-Protocol-Version", "2026-07-28"); r.status != 405 {
+		t.Errorf("GET of the newer era: %d", r.status)
+	}
+	if r := h.do(http.MethodPut, key, "/mcp", ""); r.status != 405 {
+		t.Errorf("PUT: %d", r.status)
 	}
 	if r := h.do(http.MethodDelete, key, "/mcp", "", "Mcp-Session-Id", session); r.status != 204 {
 		t.Errorf("DELETE: %d %s", r.status, r.body)
@@ -137,5 +149,5 @@ func TestTheAggregatedEndpointRefuses(t *testing.T) {
 	if got := first.received()[before:]; len(got) != 0 {
 		t.Errorf("reached the upstream: %q", got)
 	}
-	h.events(audit.CallRefused, 5)
+	h.events(audit.CallRefused, 9)
 }

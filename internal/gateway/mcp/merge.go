@@ -203,6 +203,8 @@ func (x *exchange) backward(b []byte) []byte {
 		case !id.Present():
 			return b
 		case x.modern: // it declared nothing that would let a server ask
+			name, _ := wire.Text(b, method)
+			x.decline(id.Of(b), name)
 			return nil
 		}
 		token := x.f.sealFor(x.who, connections.Connection{Name: x.asks}, "question", x.conn.Name+"|"+string(id.Of(b)))

@@ -29,6 +29,7 @@ type peers struct {
 	eras      map[string]eraKnown          // connections that speak one era alone
 	resources map[string]map[string]string // agent, URI or template: connection
 	flying    map[flightKey]string         // requests under way: connection
+	streams   map[string]int               // of the aggregated endpoint, by agent
 }
 
 type peerKey struct{ agent, session, conn string }
@@ -46,7 +47,7 @@ type peerSlot struct {
 const several = "\x00"
 
 func newPeers(f *Front) *peers {
-	return &peers{f: f, open: map[peerKey]*peerSlot{}, eras: map[string]eraKnown{}, resources: map[string]map[string]string{}, flying: map[flightKey]string{}}
+	return &peers{f: f, open: map[peerKey]*peerSlot{}, eras: map[string]eraKnown{}, resources: map[string]map[string]string{}, flying: map[flightKey]string{}, streams: map[string]int{}}
 }
 
 func (p *peers) close() {
