@@ -40,6 +40,7 @@ type Config struct {
 	// only.
 	Witnesses []Witness `yaml:"witnesses"`
 	Log       Log       `yaml:"log"`
+	Tools     Tools     `yaml:"tools"`
 	Limits    Limits    `yaml:"limits"`
 	OAuth     OAuth     `yaml:"oauth"`
 }
@@ -64,6 +65,14 @@ type Witness struct {
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error. Default info.
 	Format string `yaml:"format"` // text, json. Default text on a terminal, else json.
+}
+
+// Tools says how upstreams' tools are watched.
+type Tools struct {
+	// Recheck is how often each MCP server's tool definitions are compared with
+	// what a person accepted, whether or not an agent asks. Default 15m, at
+	// least 1s.
+	Recheck time.Duration `yaml:"recheck"`
 }
 
 // Limits bound what a client may ask of the server.
@@ -176,6 +185,7 @@ func (c *Config) Fill() {
 	or(&c.Listen, "127.0.0.1:7470")
 	or(&c.URL, "http://"+c.Listen)
 	or(&c.Log.Level, "info")
+	or(&c.Tools.Recheck, 15*time.Minute)
 	or(&c.Limits.ModelBody, 32<<20)
 	or(&c.Limits.ToolBody, 4<<20)
 	or(&c.Limits.ReadTimeout, time.Minute)
@@ -198,6 +208,9 @@ func (c *Config) Validate() error {
 		if _, _, err := net.SplitHostPort(a.addr); a.addr != "" && err != nil {
 			errs = append(errs, fmt.Errorf("%s: %q is no HOST:PORT, such as 127.0.0.1:7470", a.key, a.addr))
 		}
+	}
+	if c.Tools.Recheck < time.Second {
+		errs = append(errs, fmt.Errorf("tools.recheck: %s is too often; use at least 1s (the default is 15m)", c.Tools.Recheck))
 	}
 	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		errs = append(errs, fmt.Errorf("url: %q is no http(s) URL", c.URL))

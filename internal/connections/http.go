@@ -131,16 +131,20 @@ func first(reasons ...string) string {
 	return ""
 }
 
-func (s *Service) httpList(context.Context, rest.Caller, *struct{}) (*[]Row, error) {
+func (s *Service) httpList(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]Row, error) {
+	used, err := s.LastUses(ctx)
+	if err != nil {
+		return nil, err
+	}
 	rows := []Row{}
 	for _, c := range s.Connections() {
-		rows = append(rows, s.row(c))
+		rows = append(rows, s.row(c, used[c.Name]))
 	}
 	return &rows, nil
 }
 
-func (s *Service) row(c Connection) Row {
-	r := Row{ID: c.ID, Name: c.Name, Kind: c.Kind, Dialect: c.Dialect, Target: c.URL, Owner: c.Owner, Secret: c.Secret, LastUsed: s.lastUse(c.Name)}
+func (s *Service) row(c Connection, used time.Time) Row {
+	r := Row{ID: c.ID, Name: c.Name, Kind: c.Kind, Dialect: c.Dialect, Target: c.URL, Owner: c.Owner, Secret: c.Secret, LastUsed: used}
 	if len(c.Command) > 0 {
 		r.Target = c.Command[0]
 	}
@@ -155,12 +159,16 @@ func (s *Service) row(c Connection) Row {
 	return r
 }
 
-func (s *Service) httpGet(_ context.Context, _ rest.Caller, r *byName) (*Detail, error) {
+func (s *Service) httpGet(ctx context.Context, _ rest.Caller, r *byName) (*Detail, error) {
 	c, ok := s.Connection(r.Name)
 	if !ok {
 		return nil, ErrNotFound.Say("there is no connection %q", clip(r.Name))
 	}
-	d := Detail{ID: c.ID, Name: c.Name, Created: c.Created, Updated: c.Updated, Discovered: c.Discovered, LastUsed: s.lastUse(c.Name), Spec: c.spec(), Tools: []ToolRow{}}
+	used, err := s.LastUses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := Detail{ID: c.ID, Name: c.Name, Created: c.Created, Updated: c.Updated, Discovered: c.Discovered, LastUsed: used[c.Name], Spec: c.spec(), Tools: []ToolRow{}}
 	for _, t := range s.Tools(c.Name) {
 		d.Tools = append(d.Tools, toolRowOf(t))
 	}

@@ -43,11 +43,8 @@ type Options struct {
 	// Redactor replaces secrets in what upstreams say about themselves before
 	// it is stored, and tells whether a connection holds one in plain. Required.
 	Redactor audit.Redactor
-	// LastUse returns when a connection was last called, the zero time if that
-	// is not known. May be nil.
-	LastUse func(connection string) time.Time
-	Now     func() time.Time // time.Now if nil
-	Logger  *slog.Logger     // discards if nil
+	Now      func() time.Time // time.Now if nil
+	Logger   *slog.Logger     // discards if nil
 }
 
 // Service is the room's verbs and its view of the store. It is safe for
@@ -58,7 +55,6 @@ type Service struct {
 	watch    *storage.Watcher
 	findings *findings.Service
 	redactor audit.Redactor
-	lastUse  func(string) time.Time
 	now      func() time.Time
 	logger   *slog.Logger
 	discover atomic.Pointer[Discoverer]
@@ -66,6 +62,9 @@ type Service struct {
 	before   []identity.BeforeDelete
 	seen     sync.Map // connection and tool -> digested, to compare unchanged lists cheaply
 	noted    throttle
+	uses     uses
+	cancel   context.CancelFunc // of what Start began
+	done     chan struct{}
 }
 
 // New returns a Service and registers its view with watch. Until watch has
@@ -74,16 +73,13 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, f *findings.Ser
 	if o.Redactor == nil {
 		return nil, errors.New("connections: Options.Redactor is required")
 	}
-	if o.LastUse == nil {
-		o.LastUse = func(string) time.Time { return time.Time{} }
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{db: db, log: log, watch: watch, findings: f, redactor: o.Redactor, lastUse: o.LastUse, now: o.Now, logger: o.Logger}
+	s := &Service{db: db, log: log, watch: watch, findings: f, redactor: o.Redactor, now: o.Now, logger: o.Logger}
 	s.current.Store(build(nil, nil))
 	watch.On(Watched, s.reload)
 	return s, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json/v2"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/countersign/countersign/internal/storage"
@@ -163,4 +165,36 @@ func putReferences(ctx context.Context, tx *storage.Tx, t Tool) error {
 		return err
 	}
 	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2 WHERE connection = $3 AND name = $4`, t.References.Subject, string(objects), t.Connection, t.Name)
+}
+
+func lastUses(ctx context.Context, db *storage.DB) (map[string]time.Time, error) {
+	rows, err := db.Query(ctx, `SELECT connection, last_used FROM connection_uses`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[string]time.Time{}
+	for rows.Next() {
+		var name string
+		var at int64
+		if err := rows.Scan(&name, &at); err != nil {
+			return nil, err
+		}
+		out[name] = storage.Time(at)
+	}
+	return out, rows.Err()
+}
+
+// putUses stores last uses in microseconds, never an earlier one over a later.
+func putUses(ctx context.Context, db *storage.DB, last map[string]int64) error {
+	return db.Tx(ctx, func(tx *storage.Tx) error {
+		for _, name := range slices.Sorted(maps.Keys(last)) { // in one order, so that replicas do not lock each other out
+			_, err := tx.Exec(ctx, `INSERT INTO connection_uses (connection, last_used) SELECT name, $1 FROM connections WHERE name = $2
+				ON CONFLICT (connection) DO UPDATE SET last_used = excluded.last_used WHERE connection_uses.last_used < excluded.last_used`, last[name], name)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -30,6 +30,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	ctx, cancel := context.WithCancelCause(client)
 	a := &answerBody{g: g, receipt: receipt, call: call, client: client, ctx: ctx, cancel: cancel, began: time.Now(), length: -1, idle: g.idle(call)}
 	g.standing.add(a)
+	if g.o.Used != nil && call.credential != "" { // not a call of our own
+		g.o.Used(call.Connection.Name, call.Started)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			g.o.Logger.Error("panic while forwarding", "call", call.ID, "panic", p, "stack", string(debug.Stack()))

@@ -88,8 +88,11 @@ type Options struct {
 	Injector      Injector
 	Redactor      audit.Redactor // applied before a capture is cut, so that no half secret survives the cut
 	Locks         Locks          // nil locks nothing
-	Now           func() time.Time
-	Logger        *slog.Logger
+	// Used, if set, is told of every agent's call that goes out, by its
+	// connection. It must not block.
+	Used   func(connection string, at time.Time)
+	Now    func() time.Time
+	Logger *slog.Logger
 
 	// HeaderTimeout is how long an upstream may take to begin its answer when
 	// its connection does not say; 0 means 10 minutes.

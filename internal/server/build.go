@@ -21,6 +21,7 @@ import (
 	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
+	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/policy"
@@ -198,7 +199,7 @@ func (h *house) policyAgent(name string) (policy.Agent, bool) {
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
 		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Logger: log,
-		IdleTimeout: h.cfg.Limits.IdleStream,
+		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)
 	h.locks.Enforce(h.gateway.Cut)
@@ -238,6 +239,15 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("tokens", h.tokens.Stop)
+	for _, b := range []struct {
+		name string
+		job.Service
+	}{{"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
+		if err := b.Start(ctx); err != nil {
+			return err
+		}
+		h.onClose(b.name, b.Stop)
+	}
 	s, err := search.New(h.db, h.log, search.Options{Logger: log, Owns: h.owns})
 	if err != nil {
 		return err
