@@ -31,6 +31,7 @@ storage < storage/storagetest
 # the ledger: knows nobody
 id, fault, storage, job < audit
 audit, rest, job < audit/search
+audit, rest, job < audit/export
 audit, audit/tlog, rest, job < audit/seal
 audit, rest, job, audit/tlog < audit/seal
 
@@ -49,7 +50,7 @@ gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors
 client, audit/tlog, config, example < cli
-config, manifest, audit/search, audit/seal, gateway/llm, gateway/mcp, example < server
+config, manifest, audit/search, audit/seal, audit/export, gateway/llm, gateway/mcp, example < server
 server, cli < cmd/countersign
 `
 
@@ -57,7 +58,7 @@ server, cli < cmd/countersign
 // (prefix -> the packages that may import it; a trailing /... covers a subtree).
 var only = map[string][]string{
 	"net/http": {"rest", "gateway/...", "server", "client", "example/...", "secrets/provider/...", "cli",
-		"audit/search", "audit/seal", "findings", "locks", "identity", "policy", "connections", "secrets", "manifest", "tokens/..."},
+		"audit/search", "audit/seal", "audit/export", "findings", "locks", "identity", "policy", "connections", "secrets", "manifest", "tokens/..."},
 	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "locks", "job", "manifest", "tokens"},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/tink-crypto":          {"secrets"},
@@ -68,6 +69,8 @@ var only = map[string][]string{
 	"github.com/modelcontextprotocol": {"example/..."},
 	"github.com/openai/openai-go":     {"example/..."},
 	"github.com/anthropics":           {"example/..."},
+	"go.opentelemetry.io":             {"audit/export"},
+	"google.golang.org":               {"audit/export"},
 	"github.com/spf13/cobra":          {"cli"},
 	"charm.land":                      {"cli"},
 	"encoding/json":                   {}, // the v1 package: see DESIGN "one parser"; v2 and jsontext are matched exactly below

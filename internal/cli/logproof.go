@@ -63,36 +63,6 @@ func (a *app) prove(ctx context.Context, c *client.Client, event string) (proof 
 	return proof, err
 }
 
-func (a *app) logExport() *cobra.Command {
-	var out string
-	var first int64
-	cmd := &cobra.Command{Use: "export", Short: "Write the sealed log to a file that anyone can verify offline", Args: operands(),
-		Long:    "Writes JSON Lines: every event's exact bytes and its place, under a signed checkpoint. countersign log verify FILE checks all of it.",
-		Example: "  countersign log export --out log.jsonl"}
-	cmd.Flags().StringVar(&out, "out", "", "file to write (default standard output)")
-	cmd.Flags().Int64Var(&first, "first", 0, "begin with this index")
-	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-		if out == "" {
-			return c.ExportLog(ctx, first, a.stdout)
-		}
-		f, err := os.OpenFile(out, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
-		}
-		if err := a.waiting("exporting", func() error { return c.ExportLog(ctx, first, f) }); err != nil {
-			f.Close()
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return err
-		}
-		return a.did(struct {
-			ID string `json:"id"`
-		}{out}, "the log is in %s; verify it with: countersign log verify %s", out, out)
-	})
-	return cmd
-}
-
 func (a *app) logKey() *cobra.Command {
 	show := &cobra.Command{Use: "show", Short: "Show the log's public keys", Args: operands(),
 		Long: "An auditor notes the first key where they find it without us: every later key follows from it by a signed statement."}

@@ -39,6 +39,7 @@ type Config struct {
 	// Witnesses cosign the log's checkpoints (C2SP tlog-witness). In the file
 	// only.
 	Witnesses []Witness `yaml:"witnesses"`
+	Export    Export    `yaml:"export"`
 	Log       Log       `yaml:"log"`
 	Tools     Tools     `yaml:"tools"`
 	Limits    Limits    `yaml:"limits"`
@@ -155,6 +156,12 @@ func set(field reflect.Value, text string) error {
 	switch field.Interface().(type) {
 	case string:
 		field.SetString(text)
+	case Headers:
+		h, err := parseHeaders(text)
+		if err != nil {
+			return err
+		}
+		field.Set(reflect.ValueOf(h))
 	case time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {
@@ -224,5 +231,5 @@ func (c *Config) Validate() error {
 	if c.Limits.ModelBody < 0 || c.Limits.ToolBody < 0 || c.Limits.HeaderBytes < 0 || c.Limits.ReadTimeout < 0 || c.Limits.IdleStream < 0 || c.Limits.ShutdownWait < 0 {
 		errs = append(errs, errors.New("limits: a limit cannot be negative"))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Export.validate()...)...)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/export"
 	"github.com/countersign/countersign/internal/audit/seal"
 	"github.com/countersign/countersign/internal/audit/search"
 	"github.com/countersign/countersign/internal/config"
@@ -46,6 +47,7 @@ type house struct {
 	locks       *locks.Service
 	search      *search.Service
 	seal        *seal.Service
+	export      *export.Service
 	findings    *findings.Service
 	secrets     *secrets.Service
 	identity    *identity.Service
@@ -257,7 +259,10 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	}
 	h.search = s
 	h.onClose("search", s.Stop)
-	return h.startSealing(ctx, log)
+	if err := h.startSealing(ctx, log); err != nil {
+		return err
+	}
+	return h.startExport(ctx, log)
 }
 
 // startSealing builds the Merkle tree over the log from here on. The newest
@@ -302,7 +307,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.export, h.manifest, h} {
 		room.Routes(api)
 	}
 	h.api = mux
