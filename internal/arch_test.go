@@ -39,12 +39,12 @@ audit, rest, job, audit/tlog < audit/seal
 audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
 findings, locks < identity
-identity < connections, secrets, policy, tokens
+identity < connections, secrets, policy, tokens, approvals
 inspection < policy
 connections, secrets, policy, tokens < manifest
 
 # the line
-identity, policy, secrets, connections, inspection, findings, audit < gateway
+identity, policy, secrets, connections, approvals, inspection, findings, audit < gateway
 gateway < gateway/mcp
 gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
@@ -58,8 +58,8 @@ server, cli < cmd/countersign
 // (prefix -> the packages that may import it; a trailing /... covers a subtree).
 var only = map[string][]string{
 	"net/http": {"rest", "gateway/...", "server", "client", "example/...", "secrets/provider/...", "cli",
-		"audit/search", "audit/seal", "audit/export", "findings", "locks", "identity", "policy", "connections", "secrets", "manifest", "tokens/..."},
-	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "locks", "job", "manifest", "tokens"},
+		"audit/search", "audit/seal", "audit/export", "findings", "locks", "identity", "policy", "connections", "secrets", "manifest", "approvals", "tokens/..."},
+	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "locks", "job", "manifest", "approvals", "tokens"},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/tink-crypto":          {"secrets"},
 	"gocloud.dev":                     {"secrets"},

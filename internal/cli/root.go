@@ -115,11 +115,13 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 	root.AddGroup(
 		&cobra.Group{ID: "start", Title: "Start"},
 		&cobra.Group{ID: "see", Title: "See"},
+		&cobra.Group{ID: "decide", Title: "Decide"},
 		&cobra.Group{ID: "govern", Title: "Govern"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"start": {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand()},
-		"see":   {a.logCommand(), a.findingCommand()},
+		"start":  {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand()},
+		"see":    {a.logCommand(), a.findingCommand()},
+		"decide": {a.approvalsCommand(), a.approveCommand(), a.denyCommand()},
 		"govern": {a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand(),
 			a.lockCommand(), a.stopCommand(), a.resumeCommand()},
 	} {

@@ -1,21 +1,85 @@
 package gateway
 
 import (
+	"context"
+	"encoding/json/jsontext"
+	"errors"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
 )
 
-// approve lets people answer a held call. In this version nobody can: a held
-// call is refused as pending and recorded with the groups whose approval it
-// lacks, so that it fails closed and nothing is lost. When people can answer,
-// a call that they approved starts again at authenticate; nothing else changes
-// here.
-func (g *Gateway) approve(v verdict) verdict {
+// Approvals asks people about held calls; approvals.Service is one.
+type Approvals interface {
+	Hold(ctx context.Context, h approvals.Held) (approvals.Answer, error)
+	Wait(ctx context.Context, id string, most time.Duration, while ...approvals.State) (approvals.Request, error)
+	Link(id string) string
+}
+
+// Resumed is a call that the server makes because people approved it.
+type Resumed struct {
+	identity.Resumed
+	Approval string // apr_…
+}
+
+// callReplayed is recorded when a call gets the answer that the same call got
+// when it was made.
+const callReplayed audit.Type = "call.replayed"
+
+// pendingRetry is when an agent that was told "pending" had better ask again.
+const pendingRetry = 15 * time.Second
+
+// approve lets people answer a held call. The first call makes a request and
+// is refused as pending; so is an identical one until people decided. Then the
+// first to come is allowed, once, with everything looked at again: it began
+// again at authenticate like any other call. The right to make the call is used
+// up, durably, before it goes on.
+func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdict) verdict {
+	resumed := in.Resume != nil
+	if v.effect == policy.Deny || (v.effect == policy.Allow && (!resumed || call.Tool.Builtin)) {
+		return v
+	}
+	if g.o.Approvals == nil {
+		return pending(v)
+	}
+	held := g.held(in, call, v)
+	// Whoever leaves now must not leave us in doubt about what was used up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
+	defer cancel()
+	answer, err := g.o.Approvals.Hold(ctx, held)
+	if err != nil {
+		return g.notHeld(call, v, err)
+	}
+	v.approval = &answer.Request
+	switch {
+	case answer.Permit != nil:
+		r := answer.Permit.Request()
+		call.permit = answer.Permit
+		v.effect = policy.Allow
+		v.record.Effect = policy.Allow.String()
+		v.record.Reason = "approved by " + strings.Join(r.Approvers(), " and ") + " (" + r.ID + "); " + v.record.Reason
+	case answer.Kept != nil:
+		v.kept = answer.Kept
+		v.record.Reason = "made before under " + answer.Request.ID + "; its answer is repeated"
+	default:
+		return settledOr(pending(v), &answer.Request)
+	}
+	return v
+}
+
+// pending refuses a held call until people have decided.
+func pending(v verdict) verdict {
 	if v.effect != policy.Hold {
 		return v
 	}
-	v.code = CodePending
+	v.code, v.retry = CodePending, pendingRetry
 	if groups := approvers(v.holds); groups != "" {
 		v.reason = "this call needs the approval of " + groups + "; it was recorded and not made"
 	} else {
@@ -25,6 +89,114 @@ func (g *Gateway) approve(v verdict) verdict {
 		v.record.Reason = v.reason
 	}
 	return v
+}
+
+// settledOr says what became of a request, where it is not waiting any more.
+func settledOr(v verdict, r *approvals.Request) verdict {
+	switch r.State {
+	case approvals.Pending, approvals.Approved:
+		return v
+	case approvals.Executing:
+		v.reason, v.retry = "this call was approved and is being made now", time.Second
+		return v
+	case approvals.Denied:
+		v.code, v.reason = CodeRefused, r.Why
+	case approvals.Expired:
+		v.code, v.reason = CodeLapsed, r.Why+"; the call was not made. Making it again asks again"
+	case approvals.Executed:
+		v.code, v.reason = CodeOutcome, r.Why+" ("+r.ExecCall+"); its answer is not kept. Look at what it did before asking for it again"
+	default:
+		v.code, v.reason = CodeVoid, r.Why+"; the call was not made. Making it again asks again"
+	}
+	v.effect, v.retry, v.advice = policy.Deny, 0, nil
+	v.record.Effect, v.record.Reason = policy.Deny.String(), v.reason
+	return v
+}
+
+// notHeld refuses a call about which nobody can be asked.
+func (g *Gateway) notHeld(call *Call, v verdict, err error) verdict {
+	public := fault.Public(err)
+	if public.Kind == fault.Internal {
+		g.o.Logger.Error("people could not be asked about a held call", "call", call.ID, "error", err)
+	}
+	v.effect, v.code, v.reason, v.kind, v.advice = policy.Deny, public.Code, public.Message, public.Kind, nil
+	switch {
+	case errors.Is(err, approvals.ErrImpossible):
+		v.code = CodeImpossible
+	case public.Kind == fault.Limited:
+		v.retry = time.Minute
+	case public.Kind == fault.Unavailable, public.Kind == fault.Conflict:
+		v.kind, v.retry = fault.Unavailable, retryLedger
+	}
+	v.record.Effect, v.record.Reason = policy.Deny.String(), v.reason
+	return v
+}
+
+func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
+	h := approvals.Held{
+		Binding: binding(call, v.record.Version), Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
+		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
+		Args:   call.Args, Server: in.Server,
+	}
+	if in.Wire != nil {
+		h.Wire = in.Wire()
+	}
+	if in.Resume != nil {
+		h.Only = in.Resume.Approval
+	}
+	return h
+}
+
+// binding is what an approval of the call is for.
+func binding(call *Call, version string) approvals.Binding {
+	content := [][]byte{call.Request.Body}
+	if call.Bound != nil {
+		content = [][]byte{call.Bound}
+	}
+	for _, name := range []string{"Anthropic-Beta", "Anthropic-Version", "Openai-Beta", "Openai-Organization", "Openai-Project"} {
+		for _, value := range call.Request.Header[name] {
+			content = append(content, []byte(name+": "+value))
+		}
+	}
+	return approvals.Binding{
+		Agent: call.Who.Agent.Name, AgentID: call.Who.Agent.ID, Chain: call.Who.OnBehalfOf, Connection: call.Connection.Name, Target: Target(call.Connection),
+		Tool: call.Tool.Name, Definition: call.Tool.Digest, Policy: version, Method: call.Request.Method, Path: call.Request.Path, Query: call.Request.Query,
+		Content: approvals.Digest(content...),
+	}
+}
+
+// Target returns the digest of how a connection is reached: an approval is not
+// for another server under the same name.
+func Target(c connections.Connection) string {
+	parts := [][]byte{[]byte(c.ID), []byte(c.Kind), []byte(c.Dialect), []byte(c.URL), []byte(c.Secret), []byte(c.Auth)}
+	for _, a := range c.Command {
+		parts = append(parts, []byte(a))
+	}
+	for _, k := range sortedKeys(c.Env) {
+		parts = append(parts, []byte(k+"="+c.Env[k]))
+	}
+	return approvals.Digest(parts...)
+}
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func needs(holds []policy.Needed) []approvals.Need {
+	out := make([]approvals.Need, len(holds))
+	for i, h := range holds {
+		n := approvals.Need{Policy: h.Policy, Quorum: h.Quorum, DecideWithin: h.DecideWithin, ExecuteWithin: h.ExecuteWithin, Advice: h.Advice}
+		for _, group := range h.Groups {
+			n.Groups = append(n.Groups, approvals.Group{Name: group})
+		}
+		out[i] = n
+	}
+	return out
 }
 
 func approvers(holds []policy.Needed) string {
@@ -39,4 +211,48 @@ func approvers(holds []policy.Needed) string {
 		}
 	}
 	return strings.Join(names, " and ")
+}
+
+// approvalDetail links an event of the call to the request it attached to.
+func approvalDetail(call *Call, v verdict) jsontext.Value {
+	if v.approval == nil || v.approval.ID == "" {
+		return nil
+	}
+	d := struct {
+		Approval  string   `json:"approval"`
+		Approvers []string `json:"approvers,omitzero"`
+		Made      string   `json:"made_as,omitzero"`
+	}{Approval: v.approval.ID}
+	if call.permit != nil {
+		d.Approvers = call.permit.Request().Approvers()
+	}
+	if v.kept != nil {
+		d.Made = v.kept.Call
+	}
+	return detail(d)
+}
+
+func (g *Gateway) waiting(r *approvals.Request) *Waiting {
+	if r == nil || r.ID == "" || r.DecideBy.IsZero() {
+		return nil
+	}
+	return &Waiting{ID: r.ID, URL: g.o.Approvals.Link(r.ID), State: r.State, DecideBy: r.DecideBy}
+}
+
+// Await waits for people's decision about a held call, at most for most. It
+// returns whether the call had better be made again now.
+func (g *Gateway) Await(ctx context.Context, w *Waiting, most time.Duration) bool {
+	if g.o.Approvals == nil || w == nil {
+		return false
+	}
+	// A call that is just being made for an identical one is worth waiting for.
+	r, err := g.o.Approvals.Wait(ctx, w.ID, most, approvals.Pending, approvals.Executing)
+	return err == nil && r.State != approvals.Pending && r.State != approvals.Executing
+}
+
+func kindOr(k fault.Kind) fault.Kind {
+	if k == fault.Internal {
+		return deniedKind
+	}
+	return k
 }

@@ -50,6 +50,13 @@ func Credential(h http.Header) (string, error) {
 // authenticate finds out who calls. What fails here is recorded in the
 // background and coalesced, so that a flood cannot fill the log or slow it.
 func (g *Gateway) authenticate(ctx context.Context, in Incoming) (identity.Caller, error) {
+	if in.Resume != nil {
+		who, err := g.o.Authenticator.Readmit(ctx, in.Resume.Resumed)
+		if err != nil {
+			return identity.Caller{}, g.unknown(in, who, err)
+		}
+		return who, nil
+	}
 	if in.Credential == "" {
 		return identity.Caller{}, g.unknown(in, identity.Caller{}, ErrCredential)
 	}
@@ -94,7 +101,7 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 	}
 	if err == nil {
 		call.about(said)
-		call.Who, call.remote, call.credential = who, in.Remote, in.Credential
+		call.Who, call.remote, call.credential, call.resume = who, in.Remote, in.Credential, in.Resume
 		g.prepare(call)
 		call.Run = g.runs.of(who, call.Started).id
 		return call, nil

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/identity"
@@ -26,6 +27,15 @@ type Incoming struct {
 	// is known. An error refuses the request: a *Refusal or a fault. With an
 	// error it may also return what it understood, for the log.
 	Parse func(ctx context.Context, who identity.Caller) (*Call, error)
+	// Resume says that this is the call that people approved under this
+	// request: it is made in the name of those it was held for, whose client
+	// may be gone, and goes the whole way again.
+	Resume *Resumed
+	// Wire, if not nil, returns the request so that it can be made again without
+	// its client (no credential in it). Serve asks only for a held call.
+	Wire func() *approvals.Wire
+	// Server asks for a held call to be made by the server when it is approved.
+	Server bool
 }
 
 // Call is one request by an agent to a tool. The front fills it in Parse;
@@ -35,9 +45,12 @@ type Call struct {
 	Tool       connections.Tool
 	Args       jsontext.Value // what policy reads: a JSON object, strictly parsed from the bytes in Request
 	Request    *Upstream
-	Digest     string          // hex SHA-256 of the exact bytes decided on; by Serve, of Request's query and body, if empty
-	Prompt     []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
-	Observer   Observer        // may be nil
+	Digest     string // hex SHA-256 of the exact bytes decided on; by Serve, of Request's query and body, if empty
+	// Bound is what an approval is for, where that is not exactly Request.Body:
+	// the envelope around an MCP message differs from one sending to the next.
+	Bound    []byte
+	Prompt   []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
+	Observer Observer        // may be nil
 	// Rewrite, if set, may change the upstream's answer (header and body)
 	// before it is observed, measured and passed on: lists are filtered here. It
 	// runs for every status. If it replaces the body it answers for closing the
@@ -60,6 +73,8 @@ type Call struct {
 	objects []string // what it touches
 
 	credential string // as presented, to look again whether it is good
+	resume     *Resumed
+	permit     *approvals.Permit // of an approved call
 }
 
 // Upstream is a call's request as it goes out. Its path is relative to the
@@ -89,6 +104,11 @@ type Answer struct {
 	Call  string // call_…
 	Event string // evt_… of the intent
 	Run   string // run_…
+	// Told is to be called when the client has got all of the answer; never if
+	// it has not. It is not nil for an approved call: what was not told is kept
+	// for an identical call.
+	Told func()
+	Kept bool // the answer to the same call when it was made before
 }
 
 // Observer sees a call's answer as it passes. One is made by the front for

@@ -6,8 +6,10 @@ import (
 	"io"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
@@ -23,6 +25,11 @@ type verdict struct {
 	advice []string
 	holds  []policy.Needed
 	needs  string // the scope that would be enough, if that is what is wrong
+
+	kind     fault.Kind         // of the refusal, if other than denied
+	retry    time.Duration      // when trying again makes sense
+	approval *approvals.Request // the request that the call attached to
+	kept     *approvals.Kept    // the answer to the call when it was made before
 }
 
 // prepare fills in what Serve promises about a call.

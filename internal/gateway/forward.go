@@ -27,8 +27,11 @@ const (
 // is recorded exactly once, whatever happens from here on.
 func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *Call) (answer *Answer, err error) {
 	g.flight.enter()
+	if call.permit != nil { // approved once: its end must be seen, whether or not the client stays
+		client = context.WithoutCancel(client)
+	}
 	ctx, cancel := context.WithCancelCause(client)
-	a := &answerBody{g: g, receipt: receipt, call: call, client: client, ctx: ctx, cancel: cancel, began: time.Now(), length: -1, idle: g.idle(call)}
+	a := &answerBody{closed: make(chan struct{}), g: g, receipt: receipt, call: call, client: client, ctx: ctx, cancel: cancel, began: time.Now(), length: -1, idle: g.idle(call)}
 	g.standing.add(a)
 	if g.o.Used != nil && call.credential != "" { // not a call of our own
 		g.o.Used(call.Connection.Name, call.Started)
@@ -67,7 +70,11 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	if err := a.open(resp); err != nil {
 		return nil, err
 	}
-	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run}, nil
+	answer = &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run}
+	if p := call.permit; p != nil {
+		answer.Told = func() { p.Told(client) }
+	}
+	return answer, nil
 }
 
 func (g *Gateway) idle(call *Call) time.Duration {
@@ -86,6 +93,7 @@ func (a *answerBody) fail(err error) {
 	a.settle(err)
 	a.mu.Unlock()
 	a.cancel(err)
+	a.leave()
 }
 
 // send makes the request and its one attempt.

@@ -25,10 +25,10 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 		return nil, err
 	}
 	verdict := g.decide(call)                        // pin, grants, policy: allow, deny or hold
-	verdict = g.approve(verdict)                     // no-op unless held
+	verdict = g.approve(ctx, in, call, verdict)      // no-op unless held; a resumed call starts again at authenticate
 	receipt, err := g.record(ctx, in, call, verdict) // durable or the request ends here; a denial yields no receipt
 	if err != nil {
-		return nil, err
+		return g.unmade(ctx, call, verdict, err)
 	}
 	return g.forward(ctx, receipt, call) // the secret is injected here; the outcome is recorded when the answer ends
 }
@@ -51,6 +51,7 @@ func (g *Gateway) Reach(ctx context.Context, by audit.Actor, reason string, call
 // Authenticator resolves credentials; identity.Service is one.
 type Authenticator interface {
 	Authenticate(ctx context.Context, credential string) (identity.Caller, error)
+	Readmit(ctx context.Context, r identity.Resumed) (identity.Caller, error)
 	Used(c identity.Caller, at time.Time)
 }
 
@@ -88,6 +89,7 @@ type Options struct {
 	Injector      Injector
 	Redactor      audit.Redactor // applied before a capture is cut, so that no half secret survives the cut
 	Locks         Locks          // nil locks nothing
+	Approvals     Approvals      // asks people about held calls; nil refuses them as pending
 	// Used, if set, is told of every agent's call that goes out, by its
 	// connection. It must not block.
 	Used   func(connection string, at time.Time)

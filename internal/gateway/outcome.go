@@ -27,6 +27,8 @@ type answerBody struct {
 	cancel  context.CancelCauseFunc
 	began   time.Time
 	idle    time.Duration // 0: without limit
+	closed  chan struct{} // closed when the front is done with the answer
+	left    sync.Once
 
 	mu        sync.Mutex
 	body      io.ReadCloser // nil until the upstream has answered
@@ -37,7 +39,10 @@ type answerBody struct {
 	bytes     int64
 	first     time.Duration
 	timer     *time.Timer
+	header    http.Header
+	kept      []byte // of an approved call, what passed
 	ended     bool
+	outliving bool
 	end       error // what Read returns once ended
 }
 
@@ -79,7 +84,7 @@ func (a *answerBody) open(resp *http.Response) error {
 		resp.Body.Close()
 		return a.end
 	}
-	a.body, a.length, a.status = resp.Body, resp.ContentLength, resp.StatusCode
+	a.body, a.length, a.status, a.header = resp.Body, resp.ContentLength, resp.StatusCode, resp.Header.Clone()
 	a.digest = sha256.New()
 	if o := a.call.Observer; o != nil {
 		a.observing = true
@@ -119,6 +124,7 @@ func (a *answerBody) Read(p []byte) (int, error) {
 		}
 		a.bytes += int64(n)
 		a.digest.Write(p[:n])
+		a.keep(p[:n])
 		if !a.show(p[:n]) {
 			n, err = 0, a.g.refuse(a.call, a.receipt, ErrPanic, true)
 			a.settle(err)
@@ -153,8 +159,13 @@ func (a *answerBody) show(b []byte) (ok bool) {
 	return true
 }
 
-// Close ends the answer. Before its end that cancels the upstream.
+// Close ends the answer. Before its end that cancels the upstream, except of
+// an approved call, which is read to its end for whoever asks again.
 func (a *answerBody) Close() error {
+	if a.outlives() {
+		return nil
+	}
+	defer a.leave()
 	a.mu.Lock()
 	if !a.ended {
 		var err error
@@ -203,6 +214,7 @@ func (a *answerBody) tell(o audit.Outcome, err error) {
 	ev := callEvent(a.call)
 	ev.Type, ev.Outcome = audit.CallOutcome, &o
 	a.g.o.Ledger.Outcome(a.receipt, ev, seen.Payloads...)
+	a.settlePermit(o.Status, err)
 }
 
 // seen asks the observer. An observer that panics costs what it saw, not the

@@ -23,6 +23,7 @@ func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict
 	ev := callEvent(call)
 	ev.Remote, ev.Client = host(in.Remote), clip(in.Client, 200)
 	ev.Decision = &v.record
+	ev.Detail = approvalDetail(call, v)
 	payloads := g.intentPayloads(call)
 	// A client that leaves now must not leave us in doubt whether the intent
 	// was written, so the write does not end with the request.
@@ -37,7 +38,10 @@ func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict
 		return receipt, nil
 	}
 	ev.Type = audit.CallDenied
-	if v.effect == policy.Hold {
+	switch {
+	case v.kept != nil:
+		ev.Type = callReplayed
+	case v.effect == policy.Hold:
 		ev.Type = audit.CallHeld
 	}
 	ref, err := g.o.Ledger.Append(ctx, ev, payloads...)
@@ -45,8 +49,8 @@ func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict
 		return audit.Receipt{}, g.unrecorded(call, err)
 	}
 	return audit.Receipt{}, &Refusal{
-		Kind: deniedKind, Code: v.code, Reason: v.reason, Advice: v.advice,
-		Call: call.ID, Event: ref.ID, Run: call.Run, Scope: v.needs,
+		Kind: kindOr(v.kind), Code: v.code, Reason: v.reason, Advice: v.advice,
+		Call: call.ID, Event: ref.ID, Run: call.Run, RetryAfter: v.retry, Approval: g.waiting(v.approval), Scope: v.needs,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/fault"
 )
 
@@ -14,6 +15,12 @@ const (
 	CodeDrifted  = "tool_changed"
 	CodeUnpinned = "tool_not_accepted"
 	CodeLocked   = "locked"
+
+	CodeRefused    = "approval_denied"     // a person said no
+	CodeLapsed     = "approval_expired"    // nobody decided, or the call was not made, in time
+	CodeVoid       = "approval_void"       // something that was approved has changed
+	CodeImpossible = "approval_impossible" // nobody could approve
+	CodeOutcome    = "approval_executed"   // it was made; its answer is not kept
 )
 
 // Refusal is why a call got no answer from its upstream. Serve and Reach
@@ -31,8 +38,18 @@ type Refusal struct {
 	RetryAfter time.Duration // when trying again makes sense; 0 if unknown
 	// Sent reports that the request may have reached the upstream.
 	Sent bool
+	// Approval is the request that the call attached to; nil if there is none.
+	Approval *Waiting
 
 	cause error
+}
+
+// Waiting says what a held call waits for.
+type Waiting struct {
+	ID       string // apr_…
+	URL      string // where a person reads about it
+	State    approvals.State
+	DecideBy time.Time
 }
 
 // Error returns the reason.
@@ -48,7 +65,7 @@ func (r *Refusal) Held() bool { return r.Code == CodePending }
 // to its form or to a failure.
 func (r *Refusal) Denied() bool {
 	switch r.Code {
-	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked:
+	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome:
 		return true
 	}
 	return false

@@ -132,7 +132,11 @@ func (s *standing) count(l locks.Lock) int {
 
 // allowed says why a call in flight may not go on.
 func (a *answerBody) allowed() error {
-	if a.call.credential != "" { // not Countersign's own
+	if a.call.resume != nil {
+		if _, err := a.g.o.Authenticator.Readmit(context.Background(), a.call.resume.Resumed); err != nil {
+			return err
+		}
+	} else if a.call.credential != "" { // not Countersign's own
 		if _, err := a.g.o.Authenticator.Authenticate(context.Background(), a.call.credential); err != nil {
 			return err
 		}

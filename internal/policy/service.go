@@ -196,6 +196,15 @@ func (s *Service) Decide(req Request) Decision {
 	return e.decide(&req)
 }
 
+// Version returns the version of the policies and grants in force, as
+// decisions name it; "" until they are loaded.
+func (s *Service) Version() string {
+	if e := s.engine.Load(); e != nil {
+		return e.version
+	}
+	return ""
+}
+
 // Visible reports whether a list shown to a should contain the tool: some
 // permit's or grant's scope matches, whatever its conditions, and no plain
 // forbid without conditions does.

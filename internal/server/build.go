@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/export"
 	"github.com/countersign/countersign/internal/audit/seal"
@@ -55,6 +56,7 @@ type house struct {
 	oauth       *oauth.Front
 	connections *connections.Service
 	policy      *policy.Service
+	approvals   *approvals.Service
 	manifest    *manifest.Service
 	gateway     *gateway.Gateway
 	llm         *llm.Front
@@ -95,6 +97,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		fn   func(context.Context, *slog.Logger) error
 	}{
 		{"store", h.buildStore}, {"log", h.buildLog}, {"secrets", h.buildSecrets}, {"rooms", h.buildRooms},
+		{"approvals", h.buildApprovals},
 		{"line", h.buildLine}, {"background work", h.start}, {"API", h.buildAPI},
 	} {
 		if err := step.fn(ctx, log.With("part", step.name)); err != nil {
@@ -200,7 +203,7 @@ func (h *house) policyAgent(name string) (policy.Agent, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Approvals: h.approvals, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)
@@ -241,6 +244,9 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("tokens", h.tokens.Stop)
+	if err := h.startApprovals(ctx); err != nil {
+		return err
+	}
 	for _, b := range []struct {
 		name string
 		job.Service
@@ -307,7 +313,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.connections, h.policy, h.secrets, h.findings, h.search, h.seal, h.export, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.connections, h.policy, h.secrets, h.approvals, h.findings, h.search, h.seal, h.export, h.manifest, h} {
 		room.Routes(api)
 	}
 	h.api = mux

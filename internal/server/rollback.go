@@ -29,6 +29,14 @@ func (s standing) Authenticate(ctx context.Context, credential string) (identity
 	return s.Service.Authenticate(ctx, credential)
 }
 
+// Readmit is identity's, unless the log is rolled back.
+func (s standing) Readmit(ctx context.Context, r identity.Resumed) (identity.Caller, error) {
+	if err := s.rolledBack(); err != nil {
+		return identity.Caller{}, err
+	}
+	return s.Service.Readmit(ctx, r)
+}
+
 // rolledBack returns errRolledBack while a person has yet to decide. Before
 // sealing is built, at the start, nobody is let in.
 func (h *house) rolledBack() error {

@@ -153,11 +153,20 @@ func (x *exchange) pass(a *gateway.Answer) {
 		}
 		switch {
 		case err == io.EOF:
+			x.told(a, control)
 			return
 		case err != nil:
 			x.breakOff(stream, gateway.Refuse(err))
 			return
 		}
+	}
+}
+
+// told says that the client has got all of an approved call's answer, as far
+// as that can be known: it was written, and the client is still there.
+func (x *exchange) told(a *gateway.Answer, control *http.ResponseController) {
+	if a.Told != nil && control.Flush() == nil && x.r.Context().Err() == nil {
+		a.Told()
 	}
 }
 
@@ -190,6 +199,9 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 	if r.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((r.RetryAfter+time.Second-1)/time.Second)))
 	}
+	if r.Approval != nil {
+		h.Set("X-Countersign-Approval", r.Approval.ID)
+	}
 	if r.Call != "" {
 		h.Set("X-Countersign-Call", r.Call)
 	}
@@ -212,6 +224,8 @@ func message(r *gateway.Refusal) string {
 		b.WriteString(". " + a)
 	}
 	switch {
+	case r.Held() && r.Approval != nil:
+		b.WriteString(". Repeat the identical request to learn what people decided: " + r.Approval.URL + " (" + gateway.CodePending + ", " + r.Approval.ID + ", " + r.Event + ")")
 	case r.Held():
 		b.WriteString(" (" + gateway.CodePending + ", " + r.Event + ")")
 	case r.Event != "":

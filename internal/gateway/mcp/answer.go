@@ -145,6 +145,10 @@ func (x *exchange) note(b []byte, result, failure wire.Span) {
 // answer writes the upstream's answer to the agent.
 func (x *exchange) answer(a *gateway.Answer) {
 	defer a.Body.Close()
+	if a.Kept {
+		x.replay(a)
+		return
+	}
 	stream := media(a.Header.Get("Content-Type")) == "text/event-stream"
 	buf := make([]byte, 32<<10)
 	n, err := 0, error(nil)
@@ -177,6 +181,10 @@ func (x *exchange) answer(a *gateway.Answer) {
 	}
 	if err != io.EOF {
 		x.broke(gateway.Refuse(err), stream)
+		return
+	}
+	if a.Told != nil && control.Flush() == nil && x.r.Context().Err() == nil {
+		a.Told()
 	}
 }
 

@@ -83,7 +83,7 @@ func (x *exchange) post() (*gateway.Call, error) {
 	}
 	tool, args, err := x.resolve()
 	call := &gateway.Call{
-		Connection: x.conn, Tool: tool, Args: args, Rewrite: x.rewrite, Observer: x,
+		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x,
 		Request: &gateway.Upstream{Method: http.MethodPost, Header: header, Body: x.msg.Raw, Idle: idleAnswer},
 	}
 	if err != nil {

@@ -154,7 +154,7 @@ func (x *exchange) parseBehind(_ context.Context, who identity.Caller) (*gateway
 		name = x.msg.URI
 	}
 	call := &gateway.Call{
-		Connection: x.conn, Tool: tool, Args: args, Rewrite: x.rewrite, Observer: x, Implied: x.implied(tool),
+		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x, Implied: x.implied(tool),
 		Request: &gateway.Upstream{Method: http.MethodPost, Header: x.peer.header(x.method, name), Body: x.translated(), Idle: idleAnswer},
 	}
 	for h, values := range x.r.Header {

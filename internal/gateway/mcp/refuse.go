@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -100,6 +101,10 @@ func where(r *gateway.Refusal) []byte {
 			out = append(append(out, `,"`+m.name+`":`...), wire.Quote(m.value)...)
 		}
 	}
+	if r.Approval != nil {
+		out = append(append(out, `,"approval":`...), wire.Quote(r.Approval.ID)...)
+		out = append(append(out, `,"url":`...), wire.Quote(r.Approval.URL)...)
+	}
 	if r.RetryAfter > 0 {
 		out = append(out, `,"retry_after":`+strconv.Itoa(int(r.RetryAfter/time.Second))...)
 	}
@@ -117,6 +122,10 @@ func (x *exchange) refusedResult(r *gateway.Refusal) []byte {
 	failed := true
 	if r.Held() {
 		text = "Pending: " + sentence(r) + ". The call was not made. Recorded as " + r.Event + "."
+		if r.Approval != nil {
+			text = fmt.Sprintf("Pending: %s. The call was not made yet. Approval %s (%s), to be decided until %s. Repeat the identical call in %d seconds to learn what people decided; it is made then if they approved.",
+				sentence(r), r.Approval.ID, r.Approval.URL, r.Approval.DecideBy.UTC().Format(time.RFC3339), int(r.RetryAfter/time.Second))
+		}
 		// Clients refuse a result without structured content from a tool that
 		// promises some, unless it is an error.
 		t, _ := x.f.o.Registry.Tool(x.conn.Name, x.msg.Name)

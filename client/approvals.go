@@ -1,0 +1,214 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Approval is a held call that waits, or waited, for people.
+type Approval struct {
+	ID         string    `json:"id"`
+	State      string    `json:"state"` // pending, approved, executing, executed, denied, expired, void
+	Summary    string    `json:"summary"`
+	Agent      string    `json:"agent"`
+	Connection string    `json:"connection"`
+	Tool       string    `json:"tool"`
+	Effect     string    `json:"effect"`
+	Groups     []string  `json:"groups"` // who may decide now
+	Mine       bool      `json:"mine"`   // whether the caller may
+	Created    time.Time `json:"created"`
+	DecideBy   time.Time `json:"decide_by"`
+	ExecuteBy  time.Time `json:"execute_by,omitzero"`
+	Why        string    `json:"why,omitempty"`
+	Outcome    string    `json:"outcome,omitempty"`
+	Override   bool      `json:"override,omitempty"`
+}
+
+// ApprovalDetail is a request with everything about it.
+type ApprovalDetail struct {
+	Approval
+	Digest    string            `json:"digest"`
+	Binding   map[string]any    `json:"binding"`
+	Call      string            `json:"call"`
+	Run       string            `json:"run"`
+	Event     string            `json:"event"`
+	Reason    string            `json:"reason"`
+	Needs     []ApprovalNeed    `json:"needs"`
+	Decisions []ApprovalVote    `json:"decisions"`
+	Excluded  []string          `json:"excluded,omitempty"`
+	Executed  string            `json:"executed_as,omitempty"`
+	Server    bool              `json:"server"`
+	View      *ApprovalView     `json:"view,omitempty"`
+	Comments  []ApprovalComment `json:"comments,omitempty"`
+}
+
+// ApprovalNeed is what one policy demands.
+type ApprovalNeed struct {
+	Policy       string   `json:"policy"`
+	Groups       []string `json:"groups"`
+	Quorum       int      `json:"quorum"`
+	Advice       string   `json:"advice,omitempty"`
+	ExcludeOwner bool     `json:"exclude_owner,omitempty"`
+	Tiers        []string `json:"tiers,omitempty"`
+}
+
+// ApprovalVote is one person's decision and what the server signed about it.
+type ApprovalVote struct {
+	Person    string    `json:"person"`
+	PersonID  string    `json:"person_id"`
+	Verdict   string    `json:"verdict"`
+	Reason    string    `json:"reason"`
+	At        time.Time `json:"at"`
+	For       string    `json:"stands_in_for,omitempty"`
+	Channel   string    `json:"channel"`
+	Statement string    `json:"statement"`
+	Signature string    `json:"signature"`
+}
+
+// ApprovalView is what people see of a held call.
+type ApprovalView struct {
+	Summary   string             `json:"summary"`
+	Arguments []ApprovalArgument `json:"arguments"`
+	Redacted  []string           `json:"redacted,omitempty"`
+	Cut       int64              `json:"cut,omitempty"`
+	Missing   string             `json:"missing,omitempty"`
+	Purpose   string             `json:"purpose,omitempty"`
+	Owner     string             `json:"owner,omitempty"`
+	Process   string             `json:"business_process,omitempty"`
+	Before    []ApprovalStep     `json:"before,omitempty"`
+	Last      []ApprovalCompared `json:"last_approved,omitempty"`
+}
+
+// ApprovalArgument is one argument, by its path. Odd says what is unusual
+// about its characters.
+type ApprovalArgument struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	Odd   string `json:"odd,omitempty"`
+}
+
+// ApprovalStep is what the run did before.
+type ApprovalStep struct {
+	Call    string    `json:"call"`
+	Tool    string    `json:"tool"`
+	What    string    `json:"what"`
+	At      time.Time `json:"at"`
+	Labels  []string  `json:"labels,omitempty"`
+	Effect  string    `json:"effect,omitempty"`
+	Outcome string    `json:"outcome,omitempty"`
+}
+
+// ApprovalCompared says how the call differs from an earlier approved one.
+type ApprovalCompared struct {
+	ID        string    `json:"id"`
+	At        time.Time `json:"at"`
+	Approvers []string  `json:"approvers"`
+	Differs   []string  `json:"differs"`
+}
+
+// ApprovalComment is a remark.
+type ApprovalComment struct {
+	Person string    `json:"person"`
+	Text   string    `json:"text"`
+	At     time.Time `json:"at"`
+	Asked  string    `json:"asked,omitempty"`
+}
+
+// Delegation lets one person decide in another's place for a time.
+type Delegation struct {
+	ID     string    `json:"id"`
+	Giver  string    `json:"giver"`
+	Taker  string    `json:"taker"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason"`
+	By     string    `json:"by"`
+}
+
+// ApprovalQuery narrows a list. Empty fields select everything.
+type ApprovalQuery struct {
+	State, Agent string
+	Before       string // the id of the last request of the page before
+	Limit        int    // 0: 100, at most 1000
+	Wait         int    // seconds to wait for a change before answering, at most 50
+}
+
+// Approvals lists requests, the newest first.
+func (c *Client) Approvals(ctx context.Context, q ApprovalQuery) ([]Approval, error) {
+	query := url.Values{}
+	for name, value := range map[string]string{"state": q.State, "agent": q.Agent, "before": q.Before} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	for name, value := range map[string]int{"limit": q.Limit, "wait": q.Wait} {
+		if value > 0 {
+			query.Set(name, strconv.Itoa(value))
+		}
+	}
+	return get[[]Approval](ctx, c, v1+"/approvals", query)
+}
+
+// Approval returns a request. With wait it waits so many seconds, at most 50,
+// until it is settled.
+func (c *Client) Approval(ctx context.Context, id string, wait int) (ApprovalDetail, error) {
+	query := url.Values{}
+	if wait > 0 {
+		query.Set("wait", strconv.Itoa(wait))
+	}
+	return get[ApprovalDetail](ctx, c, v1+"/approvals"+segment(id), query)
+}
+
+// Decide approves or denies a request.
+func (c *Client) Decide(ctx context.Context, id, verdict string) (ApprovalDetail, error) {
+	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/decision", map[string]string{"verdict": verdict})
+}
+
+// BreakGlass approves a request in an emergency.
+func (c *Client) BreakGlass(ctx context.Context, id string) (ApprovalDetail, error) {
+	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/override", struct{}{})
+}
+
+// WithdrawApproval ends a request that nobody shall decide about any more.
+func (c *Client) WithdrawApproval(ctx context.Context, id string) (ApprovalDetail, error) {
+	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/withdraw", struct{}{})
+}
+
+// CommentApproval adds a remark; ask puts it to the agent's owner.
+func (c *Client) CommentApproval(ctx context.Context, id, text string, ask bool) error {
+	return c.do(ctx, http.MethodPost, v1+"/approvals"+segment(id)+"/comments", nil, map[string]any{"text": text, "ask": ask}, nil)
+}
+
+// ApprovalKey returns the public key of decisions' signatures (base64 Ed25519).
+func (c *Client) ApprovalKey(ctx context.Context) (string, error) {
+	k, err := get[struct {
+		Key string `json:"key"`
+	}](ctx, c, v1+"/approvals/key", nil)
+	return k.Key, err
+}
+
+// Delegations lists delegations in force or to come.
+func (c *Client) Delegations(ctx context.Context) ([]Delegation, error) {
+	return get[[]Delegation](ctx, c, v1+"/approvals/delegations", nil)
+}
+
+// Delegate lets taker decide in giver's place (empty: the caller's) from since
+// (zero: now) until until.
+func (c *Client) Delegate(ctx context.Context, giver, taker string, since, until time.Time) (Delegation, error) {
+	in := map[string]any{"taker": taker, "until": until}
+	if giver != "" {
+		in["giver"] = giver
+	}
+	if !since.IsZero() {
+		in["since"] = since
+	}
+	return send[Delegation](ctx, c, http.MethodPost, v1+"/approvals/delegations", in)
+}
+
+// EndDelegation ends a delegation before its time.
+func (c *Client) EndDelegation(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodPost, v1+"/approvals/delegations"+segment(id)+"/end", nil, struct{}{}, nil)
+}

@@ -1,0 +1,275 @@
+package approvals
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/rest"
+)
+
+// Row is a request in a listing.
+type Row struct {
+	ID         string    `json:"id"`
+	State      State     `json:"state" enum:"pending,approved,executing,executed,denied,expired,void"`
+	Summary    string    `json:"summary" doc:"what the call is about, in plain words"`
+	Agent      string    `json:"agent"`
+	Connection string    `json:"connection"`
+	Tool       string    `json:"tool"`
+	Effect     string    `json:"effect"`
+	Groups     []string  `json:"groups" doc:"who may decide now"`
+	Mine       bool      `json:"mine" doc:"whether the caller may decide"`
+	Created    time.Time `json:"created"`
+	DecideBy   time.Time `json:"decide_by"`
+	ExecuteBy  time.Time `json:"execute_by,omitzero"`
+	Why        string    `json:"why,omitempty" doc:"why it is in its state"`
+	Outcome    string    `json:"outcome,omitempty" doc:"of an executed one: how the call ended"`
+	Override   bool      `json:"override,omitempty" doc:"the glass was broken"`
+}
+
+// Detail is a request with everything about it.
+type Detail struct {
+	Row
+	Digest    string        `json:"digest"`
+	Binding   Binding       `json:"binding"`
+	Call      string        `json:"call"`
+	Run       string        `json:"run"`
+	Event     string        `json:"event"`
+	Reason    string        `json:"reason" doc:"why it is held"`
+	Needs     []NeedView    `json:"needs"`
+	Decisions []VoteView    `json:"decisions"`
+	Excluded  []string      `json:"excluded,omitempty" doc:"who may not decide, being part of it"`
+	Executed  string        `json:"executed_as,omitempty" doc:"the call that used the approval"`
+	Server    bool          `json:"server" doc:"the server makes the call when it is approved"`
+	View      *View         `json:"view,omitempty" doc:"what people see of the call"`
+	Comments  []CommentView `json:"comments,omitempty"`
+}
+
+// NeedView is one policy's demand.
+type NeedView struct {
+	Policy       string   `json:"policy"`
+	Groups       []string `json:"groups"`
+	Quorum       int      `json:"quorum"`
+	Advice       string   `json:"advice,omitempty"`
+	ExcludeOwner bool     `json:"exclude_owner,omitempty"`
+	Tiers        []string `json:"tiers,omitempty" doc:"who may decide too, and after how long"`
+}
+
+// VoteView is one person's decision, with what the server signed.
+type VoteView struct {
+	Person    string    `json:"person"`
+	PersonID  string    `json:"person_id"`
+	Verdict   Verdict   `json:"verdict"`
+	Reason    string    `json:"reason"`
+	At        time.Time `json:"at"`
+	For       string    `json:"stands_in_for,omitempty"`
+	Channel   string    `json:"channel"`
+	Statement string    `json:"statement" doc:"what is signed"`
+	Signature string    `json:"signature" doc:"base64 Ed25519 over 'countersign approval decision v1', a line feed and the statement"`
+}
+
+// CommentView is a remark about a request.
+type CommentView struct {
+	Person string    `json:"person"`
+	Text   string    `json:"text"`
+	At     time.Time `json:"at"`
+	Asked  string    `json:"asked,omitempty" doc:"the owner who was asked"`
+}
+
+type listRequest struct {
+	State  State  `query:"state" enum:"pending,approved,executing,executed,denied,expired,void" doc:"all if empty"`
+	Agent  string `query:"agent"`
+	Before string `query:"before" maxLength:"64" doc:"the id of the last request of the page before"`
+	Limit  int    `query:"limit" minimum:"0" maximum:"1000" doc:"100 if empty"`
+	Wait   int    `query:"wait" minimum:"0" maximum:"50" doc:"wait at most so many seconds for any request to change before answering"`
+}
+
+type byID struct {
+	ID   string `path:"id" maxLength:"64"`
+	Wait int    `query:"wait" minimum:"0" maximum:"50" doc:"wait at most so many seconds for a decision before answering"`
+}
+
+type decideRequest struct {
+	ID   string `path:"id" maxLength:"64"`
+	Body struct {
+		Verdict Verdict `json:"verdict" enum:"approve,deny"`
+		Reason  string  `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+	}
+}
+
+type reasonRequest struct {
+	ID   string `path:"id" maxLength:"64"`
+	Body struct {
+		Reason string `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+	}
+}
+
+type commentRequest struct {
+	ID   string `path:"id" maxLength:"64"`
+	Body struct {
+		Text string `json:"text" maxLength:"1000"`
+		Ask  bool   `json:"ask,omitempty" doc:"ask the agent's owner"`
+	}
+}
+
+// DelegationView is a delegation.
+type DelegationView struct {
+	ID     string    `json:"id"`
+	Giver  string    `json:"giver"`
+	Taker  string    `json:"taker"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason"`
+	By     string    `json:"by"`
+}
+
+type delegateRequest struct {
+	Body struct {
+		Giver  string    `json:"giver,omitempty" doc:"whose place is taken; the caller if empty"`
+		Taker  string    `json:"taker"`
+		Since  time.Time `json:"since,omitzero" doc:"now if empty"`
+		Until  time.Time `json:"until"`
+		Reason string    `json:"reason,omitempty"`
+	}
+}
+
+// KeyView is the key that signs decisions.
+type KeyView struct {
+	Algorithm string `json:"algorithm"`
+	Key       string `json:"key" doc:"base64"`
+}
+
+// Routes declares the room's operations. Who may decide about a request is no
+// matter of a person's role but of the groups that the request needs.
+func (s *Service) Routes(api *rest.API) {
+	op := func(method, path, summary string) rest.Op {
+		need := rest.Read
+		if method != http.MethodGet {
+			need = rest.Decide
+		}
+		return rest.Op{Method: method, Path: "/api/v1/approvals" + path, Summary: summary, Tag: "approvals", Need: need}
+	}
+	rest.Handle(api, op(http.MethodGet, "", "List requests for approval, newest first"), s.httpList)
+	rest.Handle(api, op(http.MethodGet, "/key", "Show the key that signs decisions"), s.httpKey)
+	rest.Handle(api, op(http.MethodGet, "/delegations", "List delegations in force or to come"), s.httpDelegations)
+	rest.Handle(api, op(http.MethodPost, "/delegations", "Let someone decide in another's place"), s.httpDelegate)
+	rest.Handle(api, op(http.MethodPost, "/delegations/{id}/end", "End a delegation"), s.httpEndDelegation)
+	rest.Handle(api, op(http.MethodGet, "/{id}", "Show a request"), s.httpGet)
+	rest.Handle(api, op(http.MethodPost, "/{id}/decision", "Approve or deny a request"), s.httpDecide)
+	rest.Handle(api, op(http.MethodPost, "/{id}/override", "Break the glass: approve in an emergency"), s.httpOverride)
+	rest.Handle(api, op(http.MethodPost, "/{id}/withdraw", "Withdraw a request"), s.httpWithdraw)
+	rest.Handle(api, op(http.MethodPost, "/{id}/comments", "Remark on a request, or ask the agent's owner"), s.httpComment)
+}
+
+func byOf(c rest.Caller) By {
+	return By{Person: Person{ID: c.ID, Name: c.Name}, Credential: c.Credential, Channel: "api"}
+}
+
+func reasonOf(c rest.Caller, said string) string {
+	if said == "" {
+		return c.Reason
+	}
+	return said
+}
+
+func (s *Service) httpList(ctx context.Context, c rest.Caller, r *listRequest) (*[]Row, error) {
+	if r.Wait > 0 {
+		timer := time.NewTimer(time.Duration(r.Wait) * time.Second)
+		defer timer.Stop()
+		select {
+		case <-s.hub.any():
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	found, err := s.List(ctx, Query{State: r.State, Agent: r.Agent, Before: r.Before, Limit: r.Limit})
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.rows(ctx, c, found)
+	return &rows, err
+}
+
+func (s *Service) httpGet(ctx context.Context, c rest.Caller, r *byID) (*Detail, error) {
+	if r.Wait > 0 {
+		if _, err := s.Wait(ctx, r.ID, time.Duration(r.Wait)*time.Second, Pending, Approved, Executing); err != nil {
+			return nil, err
+		}
+	}
+	return s.detail(ctx, c, r.ID)
+}
+
+func (s *Service) httpDecide(ctx context.Context, c rest.Caller, r *decideRequest) (*Detail, error) {
+	if _, err := s.Decide(ctx, byOf(c), r.ID, r.Body.Verdict, reasonOf(c, r.Body.Reason)); err != nil {
+		return nil, err
+	}
+	return s.detail(ctx, c, r.ID)
+}
+
+func (s *Service) httpOverride(ctx context.Context, c rest.Caller, r *reasonRequest) (*Detail, error) {
+	if _, err := s.Override(ctx, byOf(c), r.ID, reasonOf(c, r.Body.Reason)); err != nil {
+		return nil, err
+	}
+	return s.detail(ctx, c, r.ID)
+}
+
+// httpWithdraw is for the agent's owner and for who may change things.
+func (s *Service) httpWithdraw(ctx context.Context, c rest.Caller, r *reasonRequest) (*Detail, error) {
+	reason := reasonOf(c, r.Body.Reason)
+	if err := checkReason(reason); err != nil {
+		return nil, err
+	}
+	found, err := s.Get(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if a, ok := s.identity.Agent(found.Binding.Agent); !c.May(rest.Write) && (!ok || a.Owner != c.Name) {
+		return nil, ErrNotEntitled.Say("only the agent's owner, or who may change things, can withdraw a request")
+	}
+	if _, err := s.Withdraw(ctx, audit.Person(c.ID, c.Name), r.ID, reason); err != nil {
+		return nil, err
+	}
+	return s.detail(ctx, c, r.ID)
+}
+
+func (s *Service) httpComment(ctx context.Context, c rest.Caller, r *commentRequest) (*rest.None, error) {
+	return nil, s.Comment(ctx, byOf(c), r.ID, r.Body.Text, r.Body.Ask)
+}
+
+func (s *Service) httpKey(context.Context, rest.Caller, *struct{}) (*KeyView, error) {
+	return &KeyView{Algorithm: "Ed25519", Key: s.Key()}, nil
+}
+
+func (s *Service) httpDelegations(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]DelegationView, error) {
+	all, err := s.Delegations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]DelegationView, len(all))
+	for i, d := range all {
+		out[i] = delegationView(d)
+	}
+	return &out, nil
+}
+
+func delegationView(d Delegation) DelegationView {
+	return DelegationView{ID: d.ID, Giver: d.Giver.Name, Taker: d.Taker.Name, Since: d.Since, Until: d.Until, Reason: d.Reason, By: d.CreatedBy}
+}
+
+func (s *Service) httpDelegate(ctx context.Context, c rest.Caller, r *delegateRequest) (*DelegationView, error) {
+	giver := r.Body.Giver
+	if giver == "" {
+		giver = c.Name
+	}
+	d, err := s.Delegate(ctx, audit.Person(c.ID, c.Name), reasonOf(c, r.Body.Reason), giver, r.Body.Taker, r.Body.Since, r.Body.Until)
+	if err != nil {
+		return nil, err
+	}
+	v := delegationView(d)
+	return &v, nil
+}
+
+func (s *Service) httpEndDelegation(ctx context.Context, c rest.Caller, r *reasonRequest) (*rest.None, error) {
+	return nil, s.EndDelegation(ctx, audit.Person(c.ID, c.Name), reasonOf(c, r.Body.Reason), r.ID)
+}
