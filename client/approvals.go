@@ -162,8 +162,8 @@ func (c *Client) Approval(ctx context.Context, id string, wait int) (ApprovalDet
 	return get[ApprovalDetail](ctx, c, v1+"/approvals"+segment(id), query)
 }
 
-// Decide approves or denies a request.
-func (c *Client) Decide(ctx context.Context, id, verdict string) (ApprovalDetail, error) {
+// DecideApproval approves or denies a request.
+func (c *Client) DecideApproval(ctx context.Context, id, verdict string) (ApprovalDetail, error) {
 	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/decision", map[string]string{"verdict": verdict})
 }
 

@@ -249,7 +249,7 @@ func (a *app) decideCommand(verb, short, done string) *cobra.Command {
 	cmd := &cobra.Command{Use: verb + " ID --reason TEXT", Short: short, Args: operands("ID"), ValidArgsFunction: a.completeFirst(approvalIDs),
 		Example: "  countersign " + verb + " apr_… --reason 'checked against the order'"}
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
-		r, err := c.Decide(ctx, args[0], verb)
+		r, err := c.DecideApproval(ctx, args[0], verb)
 		if err != nil {
 			return err
 		}
