@@ -33,6 +33,7 @@ type plant struct {
 	key       string
 	number    atomic.Int64
 	answered  atomic.Int64
+	changed   sync.Map // names of users whose making was acknowledged
 	kept      []byte // a proof from before
 	head      []byte // a checkpoint from before
 	vkey      string
@@ -250,6 +251,7 @@ func (p *plant) whole() {
 		p.t.Errorf("the log does not continue the checkpoint from before: %+v, %+v, %v", was, is, err)
 	}
 	found := p.indexed()
+	p.changes()
 	p.process.stop(p.t)
 	b := verdict(p.t, p.data, p.dsn, &p.up.witness)
 	if found != len(b.intents) {
@@ -299,6 +301,16 @@ func (p *plant) load(n int) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	url := p.url
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			p.change(url)
+		}
+	})
 	for range n {
 		wg.Go(func() {
 			for {
@@ -314,6 +326,61 @@ func (p *plant) load(n int) (stop func()) {
 		})
 	}
 	return func() { close(done); wg.Wait() }
+}
+
+// change makes a user, and remembers one that was acknowledged.
+func (p *plant) change(url string) {
+	name := fmt.Sprintf("user-%d", p.number.Add(1))
+	req, _ := http.NewRequestWithContext(p.t.Context(), "PUT", url+"/api/v1/users/"+name, strings.NewReader(`{"role":"owner"}`))
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Countersign-Reason", "test")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return
+	}
+	resp.Body.Close()
+	if resp.StatusCode < 300 {
+		p.changed.Store(name, true)
+	}
+	time.Sleep(10 * time.Millisecond) // people are slower
+}
+
+// changes checks that no acknowledged change is lost, and that each has its
+// event.
+func (p *plant) changes() {
+	p.t.Helper()
+	var users []struct {
+		Name string `json:"name"`
+	}
+	b, _, err := p.get("/api/v1/users")
+	if err := errors.Join(err, json.Unmarshal(b, &users)); err != nil {
+		p.t.Fatal(err)
+	}
+	have, n := map[string]bool{}, 0
+	for _, u := range users {
+		have[u.Name] = true
+		if strings.HasPrefix(u.Name, "user-") {
+			n++
+		}
+	}
+	p.changed.Range(func(name, _ any) bool {
+		if !have[name.(string)] {
+			p.t.Errorf("%v was made, acknowledged, and is gone", name)
+		}
+		return true
+	})
+	events, cursor := 0, ""
+	for {
+		page := p.search("q=object:user/user-*%20type:user.created&limit=1000&cursor=" + cursor)
+		events, cursor = events+len(page.Events), page.Next
+		if cursor == "" {
+			break
+		}
+	}
+	if events != n {
+		p.t.Errorf("%d users were made, %d events say so", n, events)
+	}
 }
 
 // copyTree copies a directory of small files: a backup.

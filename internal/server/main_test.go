@@ -27,6 +27,7 @@ const serveEnv = "COUNTERSIGN_TEST_SERVE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(serveEnv) != "" {
+		dieAt()
 		os.Exit(serveProcess())
 	}
 	if part := os.Getenv(partEnv); part != "" {
@@ -62,6 +63,16 @@ type process struct {
 // token is the administrator's, kept from the first start.
 func start(t testing.TB, data, store, token string, env ...string) *process {
 	t.Helper()
+	p, err := launch(t, data, store, token, env...)
+	if err != nil {
+		t.Fatalf("the server did not start: %v\n%s", err, p.stderr)
+	}
+	return p
+}
+
+// launch is start for servers that may not get as far; then they have ended.
+func launch(t testing.TB, data, store, token string, env ...string) (*process, error) {
+	t.Helper()
 	p := &process{token: token, stderr: &bytes.Buffer{}}
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(append(os.Environ(), serveEnv+"=1", "COUNTERSIGN_DATA="+data, "COUNTERSIGN_STORE="+store, "COUNTERSIGN_LISTEN=127.0.0.1:0", "COUNTERSIGN_URL="), env...)
@@ -76,7 +87,7 @@ func start(t testing.TB, data, store, token string, env ...string) *process {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		p.cmd.Wait()
-		t.Fatalf("the server did not start: %v\n%s", err, p.stderr)
+		return p, err
 	}
 	fields := strings.Fields(line)
 	p.url = fields[1]
@@ -84,7 +95,7 @@ func start(t testing.TB, data, store, token string, env ...string) *process {
 		p.token = fields[2]
 	}
 	t.Cleanup(func() { p.kill() })
-	return p
+	return p, nil
 }
 
 // kill ends the process with SIGKILL and waits until it is gone.
