@@ -33,7 +33,8 @@ test-short: ## run the tests that need Go alone (SQLite)
 test-race: ## run every test on both engines under the race detector
 	$(PG) go test -race ./...
 
-test-faults: ## the long fault tests: hundreds of kills on each engine
+test-faults: ## the long fault tests: hundreds of kills on each engine, disks and networks that fail
+	scripts/fault-tools.sh
 	COUNTERSIGN_FAULTS=long $(PG) go test -count=1 -timeout 60m -run 'Kill|Fault|Crash' ./...
 
 bench: ## measure, print ratios, write bench/results/*.json

@@ -1,11 +1,12 @@
 module github.com/countersign/countersign
 
-go 1.27
+go 1.27.0
 
 toolchain go1.27.2
 
 require (
 	charm.land/fang/v2 v2.0.1
+	filippo.io/torchwood v0.10.0
 	github.com/anthropics/anthropic-sdk-go v1.84.0
 	github.com/cedar-policy/cedar-go v1.9.0
 	github.com/danielgtaylor/huma/v2 v2.37.2

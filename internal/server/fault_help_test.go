@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json/v2"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ func long() bool { return os.Getenv("COUNTERSIGN_FAULTS") == "long" }
 // must outlive every fault: its key, its agent and what was proven.
 type plant struct {
 	*process
-	t         *testing.T
+	t         *testing.T // the subtest
+	life      *testing.T // the test, for which servers live
 	data, dsn string
 	env       []string
 	up        *stage
@@ -34,8 +36,8 @@ type plant struct {
 	number    atomic.Int64
 	answered  atomic.Int64
 	changed   sync.Map // names of users whose making was acknowledged
-	kept      []byte // a proof from before
-	head      []byte // a checkpoint from before
+	kept      []byte   // a proof from before
+	head      []byte   // a checkpoint from before
 	vkey      string
 }
 
@@ -81,7 +83,7 @@ func (s *stage) received() int {
 // first call.
 func newPlant(t *testing.T, data, dsn string, env ...string) *plant {
 	t.Helper()
-	p := &plant{t: t, data: data, dsn: dsn, env: env, up: &stage{witness: witness{seen: map[string]int{}}}}
+	p := &plant{t: t, life: t, data: data, dsn: dsn, env: env, up: &stage{witness: witness{seen: map[string]int{}}}}
 	upstream := httptest.NewServer(p.up)
 	t.Cleanup(upstream.Close)
 	p.process = start(t, data, dsn, "", env...)
@@ -95,12 +97,14 @@ func newPlant(t *testing.T, data, dsn string, env ...string) *plant {
 // again starts the server after it has ended.
 func (p *plant) again(env ...string) {
 	p.t.Helper()
-	p.process = start(p.t, p.data, p.dsn, p.token, append(p.env, env...)...)
+	p.process = start(p.life, p.data, p.dsn, p.token, append(p.env, env...)...)
 }
 
 // call makes one call and returns its status, 0 if it broke off.
 func (p *plant) call() (int, string) {
-	status, body := try(p.t.Context(), p.url, p.key, p.number.Add(1))
+	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	defer cancel()
+	status, body := try(ctx, p.url, p.key, p.number.Add(1))
 	if status == http.StatusOK {
 		p.answered.Add(1)
 	}
@@ -319,9 +323,11 @@ func (p *plant) load(n int) (stop func()) {
 					return
 				default:
 				}
-				if status, _ := try(p.t.Context(), url, p.key, p.number.Add(1)); status == http.StatusOK {
+				ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+				if status, _ := try(ctx, url, p.key, p.number.Add(1)); status == http.StatusOK {
 					p.answered.Add(1)
 				}
+				cancel()
 			}
 		})
 	}
@@ -331,7 +337,9 @@ func (p *plant) load(n int) (stop func()) {
 // change makes a user, and remembers one that was acknowledged.
 func (p *plant) change(url string) {
 	name := fmt.Sprintf("user-%d", p.number.Add(1))
-	req, _ := http.NewRequestWithContext(p.t.Context(), "PUT", url+"/api/v1/users/"+name, strings.NewReader(`{"role":"owner"}`))
+	ctx, cancel := context.WithTimeout(p.t.Context(), 15*time.Second)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "PUT", url+"/api/v1/users/"+name, strings.NewReader(`{"role":"owner"}`))
 	req.Header.Set("Authorization", "Bearer "+p.token)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Countersign-Reason", "test")

@@ -98,7 +98,7 @@ func (p *plant) dies(at deadPlace, wire *tap, n int) bool {
 	default:
 		p.process.stop(p.t)
 		var err error
-		if p.process, err = launch(p.t, p.data, p.dsn, p.token, pointEnv+"="+at.sqlite+":"+strconv.Itoa(n)+":"+at.when); err != nil {
+		if p.process, err = launch(p.life, p.data, p.dsn, p.token, pointEnv+"="+at.sqlite+":"+strconv.Itoa(n)+":"+at.when); err != nil {
 			return p.wasKilled(at) // sealing and indexing begin before the doors open
 		}
 		victim = p.process

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -94,6 +95,7 @@ func openPostgres(ctx context.Context, dsn string) (*DB, error) {
 		cfg.MaxConns = 24
 	}
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	cfg.ConnConfig.DialFunc = dialer().DialContext
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, ErrUnavailable.With(err)
@@ -104,6 +106,12 @@ func openPostgres(ctx context.Context, dsn string) (*DB, error) {
 	}
 	std := stdlib.OpenDBFromPool(pool)
 	return &DB{dialect: Postgres, read: std, write: std, pool: pool}, nil
+}
+
+// dialer finds out in about half a minute, not a quarter of an hour, that the
+// other end is gone without a word.
+func dialer() *net.Dialer {
+	return &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}, Control: giveUpEarly}
 }
 
 func openSQLite(path string) (*DB, error) {
@@ -223,7 +231,10 @@ func (tx *Tx) QueryRow(ctx context.Context, q string, args ...any) *sql.Row {
 // Writes returns how many statements Exec has run.
 func (tx *Tx) Writes() int { return tx.writes }
 
-const txAttempts = 8
+const (
+	txAttempts = 8
+	txTimeout  = time.Minute // of one attempt on PostgreSQL: a connection may be dead in silence
+)
 
 // Tx runs fn in a write transaction and commits if it returns nil. fn may run
 // more than once (serialization failures, deadlocks, a busy file), so it must
@@ -245,6 +256,11 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 }
 
 func (db *DB) once(ctx context.Context, fn func(*Tx) error) error {
+	if db.dialect == Postgres {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, txTimeout)
+		defer cancel()
+	}
 	tx, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
 		return ErrUnavailable.With(err)

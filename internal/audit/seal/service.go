@@ -186,7 +186,7 @@ func (s *Service) run(ctx context.Context) {
 		}
 		changed := s.log.Changed()
 		began := time.Now()
-		n, err := s.Step(ctx)
+		n, err := s.stepWithin(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -209,6 +209,16 @@ func (s *Service) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// stepTimeout bounds one step, which takes a second at most: a connection that
+// died in silence must not hold up the sealing.
+const stepTimeout = 15 * time.Second
+
+func (s *Service) stepWithin(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return s.Step(ctx)
 }
 
 // batch returns how many records are sealed in one transaction.

@@ -75,6 +75,28 @@ var fields = []field{
 	{"touches", "objects", true, func(ev *audit.Event) []string { return ev.Objects }},
 }
 
+// worded are the fields whose values are among the words of an event (see
+// eventText) and that have no index of their own.
+var worded = map[string]bool{"owner": true, "team": true, "connection": true, "tool": true, "call": true, "actor": true, "object": true, "model": true,
+	"policy": true, "grant": true, "label": true}
+
+// words returns the words of each value of a filter, if an event that it
+// selects must have those of one of them in a row; else nil.
+func (f filter) words() [][]string {
+	if f.not || !worded[f.field.name] {
+		return nil
+	}
+	var all [][]string
+	for _, v := range f.values {
+		w := words(v)
+		if strings.Contains(v, "*") || len(w) == 0 {
+			return nil
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
 func fieldNamed(name string) *field {
 	i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
 	if i < 0 {

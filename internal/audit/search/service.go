@@ -223,7 +223,7 @@ func (s *Service) run(ctx context.Context, done chan struct{}) {
 	defer close(done)
 	for ctx.Err() == nil {
 		changed := s.log.Changed()
-		n, err := s.step(ctx)
+		n, err := s.stepWithin(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -252,6 +252,16 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
+}
+
+// stepTimeout bounds one step: a connection that died in silence must not hold
+// up the index.
+const stepTimeout = time.Minute
+
+func (s *Service) stepWithin(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return s.step(ctx)
 }
 
 // step indexes some events and returns how many.

@@ -179,15 +179,35 @@ func (c *conditions) where() string {
 func (c *conditions) query(q Query) {
 	if !q.since.IsZero() {
 		c.add("at >= %s", storage.Micros(q.since))
+		c.add("id >= %s", idAt(q.since.Add(-idSlack)))
 	}
 	if !q.until.IsZero() {
 		c.add("at < %s", storage.Micros(q.until))
+		c.add("id < %s", idAt(q.until.Add(idSlack)))
 	}
 	for _, f := range q.filters {
 		c.filter(f)
 	}
+	if !c.pg {
+		return // words are looked up first, see findLite
+	}
+	for _, f := range q.filters {
+		c.filterWords(f)
+	}
 	for _, t := range q.terms {
 		c.term(t)
+	}
+}
+
+// filterWords says of a field's value what the words of the event say, too: the
+// index of words finds it among millions when the field has no index.
+func (c *conditions) filterWords(f filter) {
+	var any []string
+	for _, words := range f.words() {
+		any = append(any, "words @@ "+c.arg(tsquery(words, false))+"::text::tsquery")
+	}
+	if len(any) > 0 {
+		c.sql = append(c.sql, "("+strings.Join(any, " OR ")+")")
 	}
 }
 
@@ -253,23 +273,11 @@ func (c *conditions) term(t term) {
 	if t.not {
 		not = "NOT "
 	}
-	if c.pg {
-		cond := "words @@ " + c.arg(tsquery(t.words, t.prefix)) + "::text::tsquery"
-		if !t.prefix {
-			cond += " OR blind @@ " + c.arg(tsquery(c.blind.all(t.words), false)) + "::text::tsquery"
-		}
-		c.sql = append(c.sql, not+"("+cond+")")
-		return
-	}
-	match := `"` + strings.Join(t.words, " ") + `"`
-	if t.prefix {
-		match += " *"
-	}
-	rows := "SELECT rowid FROM search_text WHERE search_text MATCH " + c.arg(match)
+	cond := "words @@ " + c.arg(tsquery(t.words, t.prefix)) + "::text::tsquery"
 	if !t.prefix {
-		rows += " UNION ALL SELECT rowid FROM search_blind WHERE search_blind MATCH " + c.arg(`"`+strings.Join(c.blind.all(t.words), " ")+`"`)
+		cond += " OR blind @@ " + c.arg(tsquery(c.blind.all(t.words), false)) + "::text::tsquery"
 	}
-	c.sql = append(c.sql, not+"doc IN ("+rows+")")
+	c.sql = append(c.sql, not+"("+cond+")")
 }
 
 // tsquery writes words that follow each other. They are letters and digits.
@@ -279,38 +287,4 @@ func tsquery(words []string, prefix bool) string {
 		q += ":*"
 	}
 	return q
-}
-
-// find returns identifiers of events that the conditions select.
-func (s store) find(ctx context.Context, q Query, p Page) ([]string, error) {
-	c := conditions{pg: s.db.Dialect() == storage.Postgres, blind: s.blind}
-	c.query(q)
-	order := "DESC"
-	if p.Oldest {
-		order = "ASC"
-	}
-	if p.After != "" {
-		if p.Oldest {
-			c.add("id > %s", p.After)
-		} else {
-			c.add("id < %s", p.After)
-		}
-	}
-	rows, err := s.db.Query(ctx, `SELECT id FROM search_events`+c.where()+` ORDER BY id `+order+` LIMIT `+c.arg(p.Limit), c.args...)
-	if err != nil {
-		return nil, storage.ErrUnavailable.With(err)
-	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
-		var event string
-		if err := rows.Scan(&event); err != nil {
-			return nil, storage.ErrUnavailable.With(err)
-		}
-		ids = append(ids, event)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, storage.ErrUnavailable.With(err)
-	}
-	return ids, nil
 }
