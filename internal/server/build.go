@@ -217,7 +217,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway.Stdio(children)
 	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.mcp = mcp.New(mcp.Options{
-		Line: h.gateway, Registry: h.connections, Key: h.secrets.Derive("mcp/session/v1"), MaxBody: h.cfg.Limits.ToolBody, Version: h.version, Logger: log,
+		Line: h.gateway, Registry: h.connections, Key: h.secrets.Derive("mcp/session/v1"), MaxBody: h.cfg.Limits.ToolBody, ReadTimeout: h.cfg.Limits.ReadTimeout, Version: h.version, Logger: log,
 		Challenge: h.challenge,
 	})
 	h.onClose("MCP front", func(context.Context) error { h.mcp.Close(); return nil })

@@ -66,7 +66,8 @@ const (
 	// maxAnswer is the largest JSON answer that is read as a whole, and the
 	// largest single event of a stream.
 	maxAnswer = 16 << 20
-	// bodyTime is how long a client may take to send its body.
+	// bodyTime is how long a client may take to send its body, unless Options
+	// say else.
 	bodyTime = 30 * time.Second
 	// writeTime is how long a client may take to accept a piece of an answer.
 	writeTime = time.Minute
@@ -81,9 +82,12 @@ type Options struct {
 	Key      []byte   // 32 bytes that seal session ids; the same on every replica, derived from the master key
 	Origins  []string // origins ("https://host") of web pages that may call, beside those on this machine
 	MaxBody  int64    // 0 means MaxBody
-	Version  string   // of Countersign, told to peers
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// ReadTimeout is how long a request's body may take to arrive; 0 means 30
+	// seconds.
+	ReadTimeout time.Duration
+	Version     string // of Countersign, told to peers
+	Now         func() time.Time
+	Logger      *slog.Logger
 	// Challenge returns the WWW-Authenticate header of a refusal at a path; nil
 	// names the scheme alone.
 	Challenge func(path, scope string, presented bool) string
@@ -112,6 +116,9 @@ func New(o Options) *Front {
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = MaxBody
+	}
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = bodyTime
 	}
 	if o.Version == "" {
 		o.Version = "0"
@@ -229,12 +236,14 @@ func (f *Front) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, tooLarge(f.o.MaxBody)
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // not supported by test recorders; the server's own limit stays
+	_ = control.SetReadDeadline(time.Now().Add(f.o.ReadTimeout)) // not supported by test recorders; the server's own limit stays
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
-	_ = control.SetReadDeadline(time.Time{})
 	if err == nil {
+		_ = control.SetReadDeadline(time.Time{})
 		return b, nil
 	}
+	// The deadline stays: net/http drains what is left of a body before it sends
+	// the refusal, and who never sends it would hold the connection for good.
 	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, tooLarge(e.Limit)
 	}

@@ -43,6 +43,7 @@ type house struct {
 	url   string
 	out   *lines
 	tune  func(*stdio.Options)
+	read  time.Duration // the limit on a body's arrival
 }
 
 var admin = audit.Person("usr_test", "pat")
@@ -75,12 +76,22 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
+// readWithin builds a house whose clients must send their bodies that fast.
+func readWithin(t *testing.T, d time.Duration) *house {
+	return assemble(t, &house{read: d}, filepath.Join(t.TempDir(), "cs.db"))
+}
+
 func build(t *testing.T) *house { return buildOn(t, filepath.Join(t.TempDir(), "cs.db"), nil) }
 
 func buildOn(t *testing.T, dsn string, tune func(*stdio.Options)) *house {
 	t.Helper()
+	return assemble(t, &house{tune: tune}, dsn)
+}
+
+func assemble(t *testing.T, h *house, dsn string) *house {
+	t.Helper()
 	ctx := context.Background()
-	h := &house{t: t, out: &lines{}, tune: tune}
+	h.t, h.out = t, &lines{}
 	logger := slog.New(slog.NewTextHandler(h.out, nil))
 	db, err := storage.Open(ctx, dsn)
 	h.must(err)
@@ -119,7 +130,7 @@ func (h *house) line(logger *slog.Logger, scanner *inspection.Scanner) {
 	}
 	children := stdio.New(o)
 	g.Stdio(children)
-	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger})
+	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger, ReadTimeout: h.read})
 	h.conns.SetDiscoverer(h.front)
 	server := httptest.NewServer(h.front)
 	h.url = server.URL
