@@ -15,4 +15,5 @@ run "append: beside a bare group-committed insert" ./internal/audit Append 20000
 run "sealing" ./internal/audit/seal . 1x
 run "search" ./internal/audit/search . 1x
 run "stop: from the request to the last stream cut, three replicas on PostgreSQL" ./internal/server 'Stop' 200x
-run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm 'Line|IdleStreams' 1x
+run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm Line 1x
+run "idle streams: resident memory of the server alone" ./internal/server IdleStreams 1x
