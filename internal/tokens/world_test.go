@@ -370,3 +370,11 @@ func (w *world) nowhere(values ...string) {
 		rows.Close()
 	}
 }
+
+// mustJSON returns a whole key pair as a JWK, as nobody should send it.
+func mustJSON(t testing.TB, p pair) []byte {
+	t.Helper()
+	b, err := jose.JSONWebKey{Key: p.private, KeyID: "x"}.MarshalJSON()
+	must(t, err)
+	return b
+}
