@@ -371,6 +371,24 @@ func (c *Client) StartRunWithKey(ctx context.Context, k AgentKey, ttl time.Durat
 	return c.startRun(ctx, q, ttl)
 }
 
+// AccessToken gets a token of the key's agent for minutes, good at resources
+// (URLs such as https://host/mcp/ledger) alone. An empty scope is all of it.
+func (c *Client) AccessToken(ctx context.Context, k AgentKey, scope string, resources ...string) (string, error) {
+	q, err := k.assertion()
+	if err != nil {
+		return "", err
+	}
+	q.Set("grant_type", "client_credentials")
+	q["resource"] = resources
+	if scope != "" {
+		q.Set("scope", scope)
+	}
+	var a struct {
+		Token string `json:"access_token"`
+	}
+	return a.Token, c.oauth(ctx, "/oauth2/token", q, &a)
+}
+
 // EnrolmentCodes is what a machine gets that asks to be let in.
 type EnrolmentCodes struct {
 	Device   string `json:"device_code"`

@@ -10,6 +10,7 @@ run() { # TITLE PACKAGE PATTERN BENCHTIME
 }
 run "decisions: flat in the number of policies" ./internal/policy 'Decide|Arguments|Visible' 2000x
 run "authentication: no store on the way" ./internal/identity Authenticate 1s
+run "access tokens: checked in memory, seen before and for the first time; and issued" ./internal/tokens Verify 1s
 run "inspection: bytes per second" ./internal/inspection . 1s
 run "append: beside a bare group-committed insert" ./internal/audit Append 20000x
 run "sealing" ./internal/audit/seal . 1x

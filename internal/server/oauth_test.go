@@ -27,6 +27,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 
+	"github.com/countersign/countersign/client"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
@@ -272,5 +273,76 @@ func newLines(r io.Reader) func() (string, error) {
 	return func() (string, error) {
 		line, err := in.ReadString('\n')
 		return strings.TrimSpace(line), err
+	}
+}
+
+// A stream that an access token began is cut within a second of its agent's key
+// being revoked, on a server that is told of it over the API.
+func TestStreamOfARevokedTokenIsCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process")
+	}
+	released := make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		close(released)
+	}))
+	defer upstream.Close()
+	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
+	p.company(t)
+	p.model(t, "up", "openai", upstream.URL, "sk-upstream-0123456789")
+	key, err := client.NewAgentKey(p.url, "worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := key.JWK.Public().MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	registered, err := client.New(p.url, p.token).AddClientKey(t.Context(), "worker", client.ClientKeySpec{JWK: public})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := client.New(p.url, "").AccessToken(t.Context(), key, "read write irreversible", p.url+"/llm/up")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(path string) *http.Response {
+		req, _ := http.NewRequest("POST", p.url+path, strings.NewReader(`{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}`))
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	if resp := ask("/llm/other/v1/chat/completions"); resp.StatusCode != 401 {
+		t.Errorf("at another connection: %s", resp.Status)
+	}
+	resp := ask("/llm/up/v1/chat/completions")
+	first := make([]byte, 16)
+	if _, err := io.ReadFull(resp.Body, first); err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp.Status, err)
+	}
+	began := time.Now()
+	if err := client.New(p.url, p.token).WithReason("test").RevokeClientKey(t.Context(), "worker", registered.ID); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(resp.Body); err == nil && !strings.Contains(string(rest), "error") {
+		t.Errorf("the stream ended as if it were whole: %q", rest)
+	}
+	select {
+	case <-released:
+		t.Logf("cut %s after the revocation began", time.Since(began))
+	case <-time.After(30 * time.Second):
+		t.Fatal("the upstream still sends")
+	}
+	if resp := ask("/llm/up/v1/chat/completions"); resp.StatusCode != 401 {
+		t.Errorf("afterwards: %s", resp.Status)
 	}
 }
