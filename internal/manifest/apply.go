@@ -22,7 +22,7 @@ func (e *refusedChange) Unwrap() error { return e.cause }
 
 // firstKinds and secondKinds are the two halves of an apply with new connections.
 var (
-	firstKinds  = []string{KindUser, KindTeam, KindGroup, KindAgent, KindConnection, KindSecret}
+	firstKinds  = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindSecret}
 	secondKinds = []string{KindTool, KindGrant, KindPolicy}
 )
 
@@ -122,6 +122,8 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 		return o.Identity.PutGroupTx(ctx, tx, r.by, r.reason, spec.group(c.Name))
 	case *AgentSpec:
 		return o.Identity.PutAgentTx(ctx, tx, r.by, r.reason, spec.agent(c.Name))
+	case *TrustSpec:
+		return o.Tokens.PutRuleTx(ctx, tx, r.by, r.reason, spec.rule(c.Name))
 	case *ConnectionSpec:
 		return o.Connections.RegisterTx(ctx, tx, r.by, r.reason, spec.connection(c.Name))
 	case *SecretSpec:
@@ -157,6 +159,8 @@ func (r *run) delete(ctx context.Context, tx *audit.Tx, c Change) (err error) {
 		return o.Identity.DeleteGroupTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindAgent:
 		return o.Identity.DeleteAgentTx(ctx, tx, r.by, r.reason, c.Name)
+	case KindTrust:
+		return o.Tokens.DeleteRuleTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindConnection:
 		_, err = o.Connections.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindSecret:

@@ -11,7 +11,7 @@ import (
 
 // exportFiles says which file holds a kind.
 var exportFiles = map[string]string{
-	KindUser: "users.yaml", KindTeam: "teams.yaml", KindGroup: "groups.yaml", KindAgent: "agents.yaml", KindConnection: "connections.yaml",
+	KindUser: "users.yaml", KindTeam: "teams.yaml", KindGroup: "groups.yaml", KindAgent: "agents.yaml", KindTrust: "trust.yaml", KindConnection: "connections.yaml",
 	KindSecret: "secrets.yaml", KindTool: "tools.yaml", KindGrant: "grants.yaml",
 }
 

@@ -166,6 +166,8 @@ func (s *Service) references(p *plan, c Change) {
 		need("owner", KindUser, spec.Owner)
 		need("backup", KindUser, spec.Backup)
 		need("team", KindTeam, spec.Team)
+	case *TrustSpec:
+		need("agent", KindAgent, spec.Agent)
 	case *ConnectionSpec:
 		need("owner", KindUser, spec.Owner)
 		for _, name := range c.res.Spec.(*ConnectionSpec).connection(c.Name).SecretNames() {

@@ -18,6 +18,7 @@ const (
 	KindTeam       = "Team"
 	KindGroup      = "Group"
 	KindAgent      = "Agent"
+	KindTrust      = "Trust"
 	KindConnection = "Connection"
 	KindSecret     = "Secret"
 	KindTool       = "Tool"
@@ -26,7 +27,7 @@ const (
 )
 
 // Kinds lists all kinds in that order.
-var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindConnection, KindSecret, KindTool, KindGrant, KindPolicy}
+var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindSecret, KindTool, KindGrant, KindPolicy}
 
 func order(kind string) int { return slices.Index(Kinds, kind) }
 
@@ -39,6 +40,7 @@ var nameForms = map[string]*regexp.Regexp{
 	KindTeam:       plainName,
 	KindGroup:      plainName,
 	KindAgent:      plainName,
+	KindTrust:      plainName,
 	KindConnection: regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`),
 	KindSecret:     plainName,
 	KindTool:       regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}/.{1,128}$`),
@@ -164,6 +166,8 @@ func newSpec(kind string) any {
 		return &GroupSpec{}
 	case KindAgent:
 		return &AgentSpec{}
+	case KindTrust:
+		return &TrustSpec{}
 	case KindConnection:
 		return &ConnectionSpec{}
 	case KindSecret:

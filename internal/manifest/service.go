@@ -16,6 +16,7 @@ import (
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage"
+	"github.com/countersign/countersign/internal/tokens"
 )
 
 // Options are the rooms that resources belong to. All but Now and Logger are
@@ -27,6 +28,7 @@ type Options struct {
 	Connections *connections.Service
 	Secrets     *secrets.Service
 	Policy      *policy.Service
+	Tokens      *tokens.Service
 	Now         func() time.Time
 	Logger      *slog.Logger
 }
@@ -36,7 +38,7 @@ type Service struct{ o Options }
 
 // New returns a Service.
 func New(o Options) (*Service, error) {
-	if o.Log == nil || o.Watch == nil || o.Identity == nil || o.Connections == nil || o.Secrets == nil || o.Policy == nil {
+	if o.Log == nil || o.Watch == nil || o.Identity == nil || o.Connections == nil || o.Secrets == nil || o.Policy == nil || o.Tokens == nil {
 		return nil, errors.New("manifest: every room is required")
 	}
 	if o.Now == nil {

@@ -28,6 +28,9 @@ func (s *Service) read(ctx context.Context) (*state, error) {
 	st := &state{specs: map[key]any{}, created: map[string]time.Time{}, conns: map[string]connections.Connection{}}
 	st.people(s)
 	st.upstreams(s)
+	if err := st.trust(ctx, s); err != nil {
+		return nil, err
+	}
 	secretList, err := s.o.Secrets.List(ctx)
 	if err != nil {
 		return nil, err
@@ -102,6 +105,12 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 		return &TeamSpec{Description: spec.Description, Members: slices.Compact(slices.Sorted(slices.Values(spec.Members)))}, nil
 	case *GroupSpec:
 		return &GroupSpec{Description: spec.Description, Members: slices.Compact(slices.Sorted(slices.Values(spec.Members)))}, nil
+	case *TrustSpec:
+		t, err := settledTrust(r.Name, spec)
+		if err != nil {
+			return nil, err
+		}
+		return t, nil
 	case *ConnectionSpec:
 		c, err := s.o.Connections.Check(spec.connection(r.Name))
 		if err != nil {

@@ -18,11 +18,14 @@ import (
 	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage"
+	"github.com/countersign/countersign/internal/tokens"
+	"github.com/countersign/countersign/internal/tokens/remote"
 )
 
 var ctx = context.Background()
@@ -134,7 +137,9 @@ func build(t *testing.T, db *storage.DB) *world {
 	}
 	w.connections.OnDelete(w.secrets.KeepConnections)
 	w.connections.OnDelete(w.policy.BeforeDelete)
-	w.Service, err = manifest.New(manifest.Options{Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Now: clock})
+	issuer, err := tokens.New(db, w.log, w.watch, w.people, tokens.Options{Derive: w.secrets.Derive, Fetcher: remote.New(gateway.Allowed)})
+	must(err)
+	w.Service, err = manifest.New(manifest.Options{Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
 	must(err)
 	must(w.watch.Poll(ctx))
 	_, err = w.people.PutUser(ctx, audit.System, "", identity.User{Name: "root", Role: identity.Admin})
