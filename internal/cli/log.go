@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) logCommand() *cobra.Command {
-	return group("log", "Watch, search, trace and verify what happened", a.logTail(), a.logSearch(), a.logShow(), a.logTrace(),
+	return group("log", "Watch, search, trace and verify what happened", a.logTail(), a.logSearch(), a.logSearches(), a.logShow(), a.logTrace(),
 		a.logVerify(), a.logProve(), a.logExport(), a.logKey(), a.logStatus(), a.logAcceptRollback(), a.logRebuild(),
 		a.logErase(), a.logHold(), a.logRetention())
 }
@@ -23,7 +23,8 @@ func (a *app) logCommand() *cobra.Command {
 // querySyntax is shown with every command that takes a query.
 const querySyntax = `A query is made of fields (decision:deny, tool:ledger/*, agent:invoice-checker, run:…, type:…, status:failed), times (since:2h,
 until:2027-01-31) and words or "several words" of events and payloads; -field:value and -word exclude (begin
-such a query with -- so that it is not read as a flag). All must hold.
+such a query with -- so that it is not read as a flag). All must hold. @NAME stands for a saved search, @PERSON/NAME for one
+that another person shares.
 Fields: type decision status agent owner team stage connection tool effect run call actor object credential remote model policy
 grant label.`
 
@@ -33,7 +34,11 @@ func (a *app) logTail() *cobra.Command {
 		Example: "  countersign log tail\n  countersign log tail decision:deny"}
 	cmd.Flags().IntVarP(&last, "last", "n", 10, "begin with so many events of the past")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
-		err := c.Tail(ctx, strings.Join(args, " "), last, func(ev client.Event) error {
+		query, err := c.ExpandQuery(ctx, args)
+		if err != nil {
+			return err
+		}
+		err = c.Tail(ctx, query, last, func(ev client.Event) error {
 			if a.output == "json" {
 				return a.printLine(ev)
 			}
@@ -60,16 +65,26 @@ func (a *app) printLine(v any) error {
 
 func (a *app) logSearch() *cobra.Command {
 	var limit int
-	var oldest bool
+	var oldest, shared bool
+	var name string
 	cmd := &cobra.Command{Use: "search [QUERY...]", Short: "Search the log", Args: operands("[QUERY...]"), Long: "Finds events, the newest first.\n\n" + querySyntax,
 		Example: "  countersign log search decision:deny since:1d\n  countersign log search 'tool:ledger/* \"iban changed\"'"}
 	cmd.Flags().IntVarP(&limit, "limit", "n", 50, "at most so many")
 	cmd.Flags().BoolVar(&oldest, "oldest", false, "the oldest first")
+	cmd.Flags().StringVar(&name, "save", "", "keep the search under this name, for log search @NAME")
+	cmd.Flags().BoolVar(&shared, "shared", false, "with --save: let others use it")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		query, err := c.ExpandQuery(ctx, args)
+		if err != nil {
+			return err
+		}
+		if err := a.save(ctx, c, name, query, shared); err != nil {
+			return err
+		}
 		var found []client.Event
 		var last client.Page
-		err := a.waiting("searching", func() (err error) {
-			found, last, err = searchAll(ctx, c, strings.Join(args, " "), limit, oldest)
+		err = a.waiting("searching", func() (err error) {
+			found, last, err = searchAll(ctx, c, query, limit, oldest)
 			return err
 		})
 		if err != nil {

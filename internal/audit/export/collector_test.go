@@ -265,7 +265,7 @@ func TestPartialSuccessIsCountedAndTold(t *testing.T) {
 	})
 }
 
-// What a process had sent when it was killed is sent again, and recognised.
+// One replica sends; when it stops, another goes on where it was.
 func TestTwoReplicasOneSends(t *testing.T) {
 	dsn := storagetest.Postgres(t)
 	rc := receive(t)
@@ -361,4 +361,46 @@ func TestANewDestinationIsRecorded(t *testing.T) {
 			return strings.Contains(fmt.Sprint(rc.records), "DE89") && strings.Contains(fmt.Sprint(rc.spans), "DE89")
 		})
 	})
+}
+
+// A target that throws everything away has refused it, and one that asks for
+// patience is left alone for as long.
+func TestEverythingThrownAwayIsARefusalAndRetryAfterIsKept(t *testing.T) {
+	h, rc := open(t, storagetest.Open(t, storagetest.SQLite(t))), receive(t)
+	rc.set(func(w http.ResponseWriter, _ *http.Request, ids []string) bool {
+		b, _ := proto.Marshal(&collogs.ExportLogsServiceResponse{PartialSuccess: &collogs.ExportLogsPartialSuccess{RejectedLogRecords: int64(len(ids)), ErrorMessage: "no room"}})
+		w.Header().Set("Content-Type", "application/x-protobuf")
+		w.Write(b)
+		return true
+	})
+	h.fill(3)
+	h.follow(collector(rc))
+	until(t, "blocked", func() bool {
+		st := h.status("collector")
+		return st.State == export.Blocked && strings.Contains(st.Error, "no room")
+	})
+	if st := h.status("collector"); st.Sent != 0 || st.Behind == 0 {
+		t.Errorf("%+v", st)
+	}
+	var asked []time.Time
+	rc.set(func(w http.ResponseWriter, _ *http.Request, _ []string) bool {
+		rc.mu.Lock()
+		defer rc.mu.Unlock()
+		asked = append(asked, time.Now())
+		if len(asked) > 1 {
+			return false
+		}
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	if err := h.s.Resume(t.Context(), ada, "collector", "x"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "everything arrives", func() bool { return contains(rc.events(), h.all()) })
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	if d := asked[1].Sub(asked[0]); d < 990*time.Millisecond {
+		t.Errorf("asked again after %s", d)
+	}
 }

@@ -111,6 +111,7 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify", Summary: "Verify the log's chains and commitments", Tag: tag, Need: rest.Inspect}, s.serveVerify)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rebuild", Summary: "Build the search index again", Tag: tag, Need: rest.Write}, s.serveRebuild)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/erase", Summary: "Erase the payloads of a subject, an agent or a run", Tag: tag, Need: rest.Govern}, s.serveErase)
+	s.savedRoutes(api, path+"/searches", tag)
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/holds", Summary: "List legal holds", Tag: tag}, s.serveHolds)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/holds", Summary: "Place a legal hold", Tag: tag, Need: rest.Hold, Status: http.StatusCreated}, s.serveHold)
 	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/holds/{id}", Summary: "Release a legal hold", Tag: tag, Need: rest.Hold}, s.serveRelease)
@@ -418,4 +419,44 @@ func (t *tail) send(r *audit.Record) error {
 		return err
 	}
 	return t.rc.Flush()
+}
+
+type savedListing struct {
+	Searches []Saved `json:"searches"`
+}
+
+type saveRequest struct {
+	Name string `path:"name" maxLength:"64"`
+	Body struct {
+		Query  string `json:"query" maxLength:"4096" doc:"as for events"`
+		Shared bool   `json:"shared,omitempty" doc:"others may use it"`
+		Reason string `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+	}
+}
+
+type savedRequest struct {
+	Name string `path:"name" maxLength:"64"`
+}
+
+// savedRoutes declares what concerns saved searches. Everybody who sees the
+// log keeps their own.
+func (s *Service) savedRoutes(api *rest.API, path, tag string) {
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List your saved searches and those that others share", Tag: tag},
+		func(ctx context.Context, c rest.Caller, _ *struct{}) (*savedListing, error) {
+			all, err := s.SavedBy(ctx, c.Name)
+			return &savedListing{all}, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: path + "/{name}", Summary: "Save a search under a name", Tag: tag, Need: rest.Read},
+		func(ctx context.Context, c rest.Caller, r *saveRequest) (*Saved, error) {
+			reason := c.Reason
+			if r.Body.Reason != "" {
+				reason = r.Body.Reason
+			}
+			v, err := s.Save(ctx, audit.Person(c.ID, c.Name), reason, Saved{Name: r.Name, Query: r.Body.Query, Shared: r.Body.Shared})
+			return &v, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{name}", Summary: "Forget a saved search of yours", Tag: tag, Need: rest.Read},
+		func(ctx context.Context, c rest.Caller, r *savedRequest) (*rest.None, error) {
+			return nil, s.DeleteSaved(ctx, audit.Person(c.ID, c.Name), c.Reason, r.Name)
+		})
 }
