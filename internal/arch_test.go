@@ -40,6 +40,7 @@ audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
+identity < leaks
 inspection < policy
 connections, secrets, policy, tokens < manifest
 
@@ -50,7 +51,7 @@ gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors
 client, audit/tlog, config, example < cli
-config, manifest, audit/search, audit/seal, audit/export, gateway/llm, gateway/mcp, example < server
+config, manifest, audit/search, audit/seal, audit/export, gateway/llm, gateway/mcp, example, leaks < server
 server, cli < cmd/countersign
 `
 
@@ -58,8 +59,8 @@ server, cli < cmd/countersign
 // (prefix -> the packages that may import it; a trailing /... covers a subtree).
 var only = map[string][]string{
 	"net/http": {"rest", "gateway/...", "server", "client", "example/...", "secrets/provider/...", "cli",
-		"audit/search", "audit/seal", "audit/export", "findings", "locks", "identity", "policy", "connections", "secrets", "manifest", "approvals", "tokens/..."},
-	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "locks", "job", "manifest", "approvals", "tokens"},
+		"audit/search", "audit/seal", "audit/export", "findings", "leaks", "locks", "identity", "policy", "connections", "secrets", "manifest", "approvals", "tokens/..."},
+	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "findings", "leaks", "locks", "job", "manifest", "approvals", "tokens"},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/tink-crypto":          {"secrets"},
 	"gocloud.dev":                     {"secrets"},

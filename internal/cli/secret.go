@@ -18,7 +18,8 @@ import (
 
 func (a *app) secretCommand() *cobra.Command {
 	return group("secret", "Keep upstream credentials that agents never see", a.secretList(), a.secretPut(), a.secretVersions(), a.secretRollback(),
-		a.remove("delete NAME", "Delete a secret", "secret", "Calls that need it fail from now on.", secretNames, (*client.Client).DeleteSecret))
+		a.remove("delete NAME", "Delete a secret", "secret", "Calls that need it fail from now on.", secretNames, (*client.Client).DeleteSecret),
+		a.secretReport(), a.canaryCommand())
 }
 
 func (a *app) secretList() *cobra.Command {

@@ -44,6 +44,15 @@ type Config struct {
 	Tools     Tools     `yaml:"tools"`
 	Limits    Limits    `yaml:"limits"`
 	OAuth     OAuth     `yaml:"oauth"`
+	Leaks     Leaks     `yaml:"leaks"`
+}
+
+// Leaks says whose reports of leaked credentials are taken without a user.
+type Leaks struct {
+	// GitHubKeys is where GitHub publishes the keys that sign its secret scanning
+	// alerts: https://api.github.com/meta/public_keys/secret_scanning. Default:
+	// empty, alerts are refused.
+	GitHubKeys string `yaml:"github_keys"`
 }
 
 // OAuth says which programs people may sign in with.

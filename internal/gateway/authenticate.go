@@ -82,6 +82,9 @@ func (g *Gateway) unknown(in Incoming, who identity.Caller, err error) *Refusal 
 	if r.Kind == fault.Internal {
 		g.o.Logger.Error("cannot authenticate", "front", in.Front, "error", err)
 	}
+	if g.o.Trap != nil && in.Credential != "" && r.Code == ErrCredential.Code {
+		g.o.Trap(in.Credential, host(in.Remote), in.Client, in.Front+"/"+in.Connection)
+	}
 	ev := audit.Event{Type: audit.AuthRefused, Actor: audit.Actor{Kind: audit.KindAgent}}
 	describe(&ev, in, who)
 	g.refused.add(ev, r.Code)

@@ -92,7 +92,10 @@ type Options struct {
 	Approvals     Approvals      // asks people about held calls; nil refuses them as pending
 	// Used, if set, is told of every agent's call that goes out, by its
 	// connection. It must not block.
-	Used   func(connection string, at time.Time)
+	Used func(connection string, at time.Time)
+	// Trap is shown every credential that is unknown, with who presented it and
+	// where: it may be a canary. It must not block, nor keep the credential. May be nil.
+	Trap   func(credential, remote, client, door string)
 	Now    func() time.Time
 	Logger *slog.Logger
 

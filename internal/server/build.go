@@ -24,6 +24,7 @@ import (
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/job"
+	"github.com/countersign/countersign/internal/leaks"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/policy"
@@ -46,6 +47,8 @@ type house struct {
 	keeper      secrets.Keeper
 	log         *audit.Log
 	locks       *locks.Service
+	leaks       *leaks.Service
+	digests     *leaks.Digests
 	search      *search.Service
 	seal        *seal.Service
 	export      *export.Service
@@ -149,7 +152,7 @@ func (h *house) notice(ctx context.Context, tx *audit.Tx, a audit.Alert) error {
 // buildSecrets opens what seals, and teaches the scanner every secret we hold
 // before anything else can be written.
 func (h *house) buildSecrets(ctx context.Context, log *slog.Logger) error {
-	s, err := secrets.New(h.db, h.log, h.watch, h.keeper, secrets.Options{Matcher: h.scanner.Known(), Logger: log})
+	s, err := secrets.New(h.db, h.log, h.watch, h.keeper, secrets.Options{Matcher: h.teach(), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -175,6 +178,7 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	if err := h.buildTokens(log); err != nil {
 		return err
 	}
+	h.buildLeaks(log)
 	h.identity.OnDelete(h.connections.KeepOwners)
 	h.identity.OnDelete(h.secrets.KeepOwners)
 	h.connections.OnDelete(h.secrets.KeepConnections)
@@ -203,7 +207,7 @@ func (h *house) policyAgent(name string) (policy.Agent, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Approvals: h.approvals, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)
@@ -236,6 +240,10 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("locks", h.locks.Stop)
+	if err := h.leaks.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("leaks", h.leaks.Stop)
 	if err := h.identity.Start(ctx); err != nil {
 		return err
 	}
@@ -313,9 +321,9 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.connections, h.policy, h.secrets, h.approvals, h.findings, h.search, h.seal, h.export, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.leaks, h.connections, h.policy, h.secrets, h.approvals, h.findings, h.search, h.seal, h.export, h.manifest, h} {
 		room.Routes(api)
 	}
-	h.api = mux
+	h.api = h.trap(mux)
 	return nil
 }

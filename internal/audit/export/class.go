@@ -68,6 +68,7 @@ var kinds = map[audit.Type]kind{
 
 	"grant.given": {accountChange, 7}, "grant.revoked": {accountChange, 8}, "grant.changed": {accountChange, other},
 
+	"leak.reported": {detectionFinding, 1}, "canary.used": {detectionFinding, 1},
 	"finding.opened": {detectionFinding, 1}, "finding.updated": {detectionFinding, 2}, "finding.closed": {detectionFinding, 3},
 }
 

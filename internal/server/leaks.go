@@ -1,0 +1,51 @@
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/leaks"
+	"github.com/countersign/countersign/internal/secrets"
+)
+
+// teach returns what learns every upstream secret: the redactor, and what
+// recognises reports of leaks.
+func (h *house) teach() secrets.Matcher {
+	h.digests = leaks.NewDigests()
+	return both{h.scanner.Known(), h.digests}
+}
+
+type both [2]secrets.Matcher
+
+func (b both) Add(name string, value []byte) {
+	for _, m := range b {
+		m.Add(name, value)
+	}
+}
+
+func (b both) Remove(name string) {
+	for _, m := range b {
+		m.Remove(name)
+	}
+}
+
+func (h *house) buildLeaks(log *slog.Logger) {
+	h.leaks = leaks.New(leaks.Options{
+		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Locks: h.locks, Findings: h.findings, Digests: h.digests,
+		Key: h.secrets.Derive("leaks/canary/v1"), GitHubKeys: h.cfg.Leaks.GitHubKeys, Logger: log,
+		Owner: func(name string) string { s, _ := h.secrets.Secret(name); return s.Owner },
+	})
+}
+
+// trap looks for canaries among what is presented to the API: an agent's key
+// has no business there.
+func (h *house) trap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && strings.HasPrefix(token, identity.KeyPrefix) {
+			h.leaks.Tripped(token, host(r.RemoteAddr), r.UserAgent(), "api "+r.Method+" "+r.URL.Path)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
