@@ -88,6 +88,9 @@ func (f filter) words() [][]string {
 	}
 	var all [][]string
 	for _, v := range f.values {
+		if f.field.name == "tool" {
+			v = strings.TrimSuffix(v, "/*") // all tools of a connection
+		}
 		w := words(v)
 		if strings.Contains(v, "*") || len(w) == 0 {
 			return nil

@@ -96,9 +96,9 @@ func (m match) sql(within string) (string, []any) {
 func phrase(words []string) string { return `"` + strings.Join(words, " ") + `"` }
 
 // matches returns what a query says about words: one question for all fields,
-// one for each term.
-func (s store) matches(q Query) []match {
-	var out []match
+// empty if there is none, and one for each term. The first only helps to find:
+// SQL holds the fields to their values.
+func (s store) matches(q Query) (of match, terms []match) {
 	var fields []string
 	for _, f := range q.filters {
 		var any []string
@@ -109,9 +109,7 @@ func (s store) matches(q Query) []match {
 			fields = append(fields, "("+strings.Join(any, " OR ")+")")
 		}
 	}
-	if len(fields) > 0 {
-		out = append(out, match{text: strings.Join(fields, " AND ")})
-	}
+	of.text = strings.Join(fields, " AND ")
 	for _, t := range q.terms {
 		m := match{text: phrase(t.words), not: t.not}
 		if t.prefix {
@@ -119,22 +117,22 @@ func (s store) matches(q Query) []match {
 		} else {
 			m.blind = phrase(s.blind.all(t.words))
 		}
-		out = append(out, m)
+		terms = append(terms, m)
 	}
-	return out
+	return of, terms
 }
 
 // few is how many documents are looked at one by one, whatever their order.
-const few = 5000
+const few = 2000
 
 // findLite is find on SQLite, whose planner knows nothing of how common a word
 // is. If some word is rare its documents are taken and sorted. If all are common
 // the newest events are gone through, in pieces, until there are enough: the
 // more common they are the sooner that is.
 func (s store) findLite(ctx context.Context, q Query, p Page, c conditions, order string) ([]string, error) {
-	ms := s.matches(q)
-	for _, m := range ms {
-		if m.not {
+	of, ms := s.matches(q)
+	for _, m := range append([]match{of}, ms...) {
+		if m.not || m.text == "" {
 			continue
 		}
 		sub, args := m.sql("")

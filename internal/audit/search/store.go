@@ -231,6 +231,8 @@ func (c *conditions) filter(f filter) {
 			any = append(any, fmt.Sprintf(`%s %s %s ESCAPE '\'`, f.field.column, like, c.arg("%\n"+escapeLike.Replace(v)+"\n%")))
 		case strings.Contains(v, "*"):
 			any = append(any, fmt.Sprintf(`%s %s %s ESCAPE '\'`, f.field.column, like, c.arg(escapeLike.Replace(v))))
+		case f.field.name == "status":
+			any = append(any, "(status = "+c.arg(v)+" AND status <> '')") // what its index holds
 		default:
 			any = append(any, f.field.column+" = "+c.arg(v))
 		}

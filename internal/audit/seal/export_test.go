@@ -1,0 +1,4 @@
+package seal
+
+// PickCosignature is pickCosignature, for fuzzing.
+var PickCosignature = pickCosignature
