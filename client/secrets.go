@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -97,4 +98,75 @@ func (c *Client) RollbackSecret(ctx context.Context, name string) (Secret, error
 // DeleteSecret deletes a secret.
 func (c *Client) DeleteSecret(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodDelete, v1+"/secrets"+segment(name), nil, nil, nil)
+}
+
+// Rotation is one replacement of a secret's value.
+type Rotation struct {
+	ID       string    `json:"id"`
+	Secret   string    `json:"secret"`
+	Step     string    `json:"step"`  // create, set, test, finish, done or failed
+	Cause    string    `json:"cause"` // schedule, demand or leak
+	Reason   string    `json:"reason,omitempty"`
+	By       Actor     `json:"by"`
+	Urgent   bool      `json:"urgent,omitempty"`
+	Ref      string    `json:"ref,omitempty"`
+	Version  int64     `json:"version,omitempty"`
+	Attempts int       `json:"attempts"`
+	NextTry  time.Time `json:"next_try,omitzero"`
+	Error    string    `json:"error,omitempty"`
+	Started  time.Time `json:"started"`
+	Updated  time.Time `json:"updated"`
+}
+
+// RotateSecret begins to rotate a secret. With leaked its former value is
+// retired at once.
+func (c *Client) RotateSecret(ctx context.Context, name string, leaked bool) (Rotation, error) {
+	return send[Rotation](ctx, c, http.MethodPost, v1+"/secrets"+segment(name)+"/rotate", map[string]bool{"leaked": leaked})
+}
+
+// Rotations lists the last rotations of a secret, newest first.
+func (c *Client) Rotations(ctx context.Context, name string) ([]Rotation, error) {
+	return get[[]Rotation](ctx, c, v1+"/secrets"+segment(name)+"/rotations", nil)
+}
+
+// Lease is a credential that was made for one agent and a time, and has not
+// been seen to be dead.
+type Lease struct {
+	ID         string    `json:"id"`
+	Secret     string    `json:"secret"`
+	Kind       string    `json:"kind"`
+	Agent      string    `json:"agent,omitempty"`
+	Connection string    `json:"connection"`
+	Owner      string    `json:"owner"`
+	Call       string    `json:"call"`
+	Name       string    `json:"name"`  // what the provider calls it
+	State      string    `json:"state"` // live, ending or zombie
+	Issued     time.Time `json:"issued"`
+	Expires    time.Time `json:"expires"`
+	Why        string    `json:"why,omitempty"`
+	Attempts   int       `json:"attempts,omitempty"`
+	Error      string    `json:"error,omitempty"`
+}
+
+// Leases lists leases, of one secret if it is named, oldest first.
+func (c *Client) Leases(ctx context.Context, secret string) ([]Lease, error) {
+	q := url.Values{}
+	if secret != "" {
+		q.Set("secret", secret)
+	}
+	return get[[]Lease](ctx, c, v1+"/leases", q)
+}
+
+// EndLease ends a lease before its time.
+func (c *Client) EndLease(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, v1+"/leases"+segment(id), nil, nil, nil)
+}
+
+// RevokeSecret ends all leases of a secret before their time and returns how
+// many there were.
+func (c *Client) RevokeSecret(ctx context.Context, name string) (int, error) {
+	out, err := send[struct {
+		Ended int `json:"ended"`
+	}](ctx, c, http.MethodPost, v1+"/secrets"+segment(name)+"/revoke", nil)
+	return out.Ended, err
 }

@@ -18,6 +18,7 @@ import (
 
 func (a *app) secretCommand() *cobra.Command {
 	return group("secret", "Keep upstream credentials that agents never see", a.secretList(), a.secretPut(), a.secretVersions(), a.secretRollback(),
+		a.secretRotate(), a.secretRotations(), a.secretLeases(), a.secretRevoke(),
 		a.remove("delete NAME", "Delete a secret", "secret", "Calls that need it fail from now on.", secretNames, (*client.Client).DeleteSecret),
 		a.secretReport(), a.canaryCommand())
 }
@@ -40,7 +41,7 @@ func (a *app) secretList() *cobra.Command {
 			column[client.Secret]{"AGE", func(s client.Secret) string { return ago(s.Rotated) }, nil},
 			column[client.Secret]{"ROTATED", func(s client.Secret) string { return ago(s.LastRotation) }, nil},
 			column[client.Secret]{"NEXT", func(s client.Secret) string { return until(s.NextRotation) }, nil},
-			column[client.Secret]{"LEASES", secretLeases, func(s client.Secret) string {
+			column[client.Secret]{"LEASES", leaseCount, func(s client.Secret) string {
 				if s.Zombies > 0 {
 					return red
 				}
@@ -59,7 +60,7 @@ func secretKind(s client.Secret) string {
 	return s.Kind
 }
 
-func secretLeases(s client.Secret) string {
+func leaseCount(s client.Secret) string {
 	switch {
 	case s.Zombies > 0:
 		return fmt.Sprintf("%d, %d not revoked", s.Leases, s.Zombies)

@@ -54,6 +54,10 @@ const (
 // holding it: "secret://ledger-db".
 const SecretScheme = "secret://"
 
+// SecretParts are what may follow the name of a secret that is a URL, after a
+// "#", for programs that want its parts: "secret://ledger-db#password".
+var SecretParts = []string{"username", "password", "host", "port", "database"}
+
 // Limits of a connection.
 const (
 	maxURL         = 2048
@@ -225,8 +229,11 @@ func checkEnv(c *Connection) error {
 		if len(value) > maxArg || strings.ContainsRune(value, 0) || !utf8.ValidString(value) {
 			return bad(field, "must be UTF-8 text of at most %d bytes without NUL", maxArg)
 		}
-		if name, ok := strings.CutPrefix(value, SecretScheme); ok && !secretForm.MatchString(name) {
-			return bad(field, "%q does not name a secret; write secret://name", clip(value))
+		if ref, ok := strings.CutPrefix(value, SecretScheme); ok {
+			name, part, parted := strings.Cut(ref, "#")
+			if !secretForm.MatchString(name) || parted && !slices.Contains(SecretParts, part) {
+				return bad(field, "%q does not name a secret; write secret://name, or secret://name#PART for a part of a URL (%s)", clip(value), strings.Join(SecretParts, ", "))
+			}
 		}
 	}
 	return nil
@@ -286,7 +293,8 @@ func (c Connection) SecretNames() []string {
 		set[c.Secret] = true
 	}
 	for _, v := range c.Env {
-		if name, ok := strings.CutPrefix(v, SecretScheme); ok {
+		if ref, ok := strings.CutPrefix(v, SecretScheme); ok {
+			name, _, _ := strings.Cut(ref, "#")
 			set[name] = true
 		}
 	}

@@ -216,6 +216,24 @@ func (c *cache) reject(secret string) {
 	}
 }
 
+// forget drops what was made of a secret and is the one meant.
+func (c *cache) forget(secret, detail, value string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, it := range c.items {
+		if key.secret != secret {
+			continue
+		}
+		select {
+		case <-it.done:
+			if it.made.Detail[detail] == value {
+				c.drop(key, "it was ended")
+			}
+		default:
+		}
+	}
+}
+
 // keep drops what belongs to secrets that are not there any more, or are
 // another: stamps says what they are now.
 func (c *cache) keep(stamps map[string]string) {
@@ -247,7 +265,7 @@ func (c *cache) learn(secret string, m Minted) {
 		end = now
 	}
 	c.known[name] = end.Add(rememberFor)
-	c.matcher.Add(name, m.Value.Expose())
+	learn(c.matcher, name, m.Value)
 }
 
 // close ends everything and waits for what is being made.

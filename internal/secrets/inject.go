@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ type Use struct {
 	Secret     string // name
 	Connection string // name
 	Agent      string // name of who calls; empty: Countersign itself
+	Part       string // of a value that is a URL: username, password, host, port or database; empty: all of it
 	Host       string // HOST or HOST:PORT it will be sent to; empty for a child process
 }
 
@@ -76,7 +78,39 @@ func (s *Service) give(ctx context.Context, r audit.Receipt, u Use) (issued, err
 		return issued{}, err
 	}
 	s.used(sec.ID)
-	return s.issue(ctx, sec, u)
+	got, err := s.issue(ctx, sec, u)
+	if err != nil || u.Part == "" {
+		return got, err
+	}
+	whole := got.value
+	defer whole.Wipe()
+	got.value, err = s.part(sec, whole, u.Part)
+	return got, err
+}
+
+// part returns a part of a value that is a URL.
+func (s *Service) part(sec Secret, v Value, part string) (Value, error) {
+	u, err := url.Parse(string(v.Expose()))
+	if err != nil || u.Host == "" {
+		return Value{}, ErrInvalid.Say("the secret %s is no URL, so it has no %.20s", sec.Name, part)
+	}
+	var text string
+	switch part {
+	case "username":
+		text = u.User.Username()
+	case "password":
+		text, _ = u.User.Password()
+	case "host":
+		text = u.Hostname()
+	case "port":
+		text = u.Port()
+	case "database":
+		text = strings.TrimPrefix(u.Path, "/")
+	}
+	if text == "" {
+		return Value{}, ErrInvalid.Say("the secret %s is a URL without %.20s", sec.Name, part)
+	}
+	return NewValue([]byte(text)), nil
 }
 
 // checked returns the secret of a use, if it is allowed.
@@ -142,14 +176,14 @@ func (s *Service) reload(ctx context.Context) error {
 			o.Broken = true
 			s.logger.Error("a stored secret cannot be opened; calls that need it fail until it is put again", "secret", r.Name, "error", fault.Public(err))
 		} else {
-			s.matcher.Add(r.Name, o.value.Expose())
+			learn(s.matcher, r.Name, o.value)
 		}
 		next[r.Name], stamps[r.ID], byID[r.ID] = o, r.stamp(), r.Secret
 	}
 	for _, b := range beside { // they too may stand in what is written
 		sec := byID[b.secret]
 		if v, err := s.master.open(sec.at(b.Number), b.sealed); err == nil {
-			s.matcher.Add(sec.Name, v.Expose())
+			learn(s.matcher, sec.Name, v)
 			v.Wipe()
 		}
 	}

@@ -147,7 +147,7 @@ func (s *Service) sourced(ctx context.Context, sec Secret) (Value, error) {
 		if err != nil {
 			return Minted{}, ErrSource.Say("the secret %s: %s", sec.Name, fault.Public(err).Message).With(err)
 		}
-		s.matcher.Add(sec.Name, v.Expose())
+		learn(s.matcher, sec.Name, v)
 		m := Minted{Value: v}
 		if good > 0 {
 			m.Expires = s.now().Add(good)

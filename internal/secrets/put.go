@@ -38,7 +38,7 @@ func (s *Service) PutTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reaso
 		if err := checkValue(v); err != nil {
 			return false, err
 		}
-		s.matcher.Add(spec.Name, v.Expose()) // first, so that nothing below can write it
+		learn(s.matcher, spec.Name, v) // first, so that nothing below can write it
 	}
 	old, found, err := secretRow(ctx, tx, spec.Name)
 	switch {
@@ -94,7 +94,7 @@ func (s *Service) update(ctx context.Context, tx *audit.Tx, by audit.Actor, reas
 	if r.sealed, err = s.master.seal(r.Secret, v); err != nil {
 		return false, err
 	}
-	if err := updateSecret(ctx, tx, r, old.sealed); err != nil {
+	if err := updateSecret(ctx, tx, r, old); err != nil {
 		return false, ownerError(err, spec)
 	}
 	if err := s.shift(ctx, tx, old, r, rotated); err != nil {

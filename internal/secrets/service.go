@@ -49,6 +49,7 @@ type Service struct {
 	sources  map[string]Source
 	minters  map[string]Minter
 	rotators map[string]func(Spec) error
+	before   []func(context.Context, *audit.Tx, Secret) error
 	notes    []func(context.Context, map[string]Note) error
 }
 
@@ -108,6 +109,11 @@ func (s *Service) DeleteTx(ctx context.Context, tx *audit.Tx, by audit.Actor, re
 	old, found, err := secretRow(ctx, tx, name)
 	if err != nil || !found {
 		return false, err
+	}
+	for _, fn := range s.before {
+		if err := fn(ctx, tx, old.Secret); err != nil {
+			return false, err
+		}
 	}
 	if err := deleteSecret(ctx, tx, old.ID); err != nil {
 		return false, err

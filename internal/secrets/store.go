@@ -115,16 +115,16 @@ func insertSecret(ctx context.Context, tx *audit.Tx, r row) error {
 	return err
 }
 
-// updateSecret replaces the row that holds old, which no other row ever held.
-func updateSecret(ctx context.Context, tx *audit.Tx, r row, old []byte) error {
+// updateSecret replaces the row that is as old, which no other row ever was.
+func updateSecret(ctx context.Context, tx *audit.Tx, r, old row) error {
 	hosts, settings, rotation, err := r.texts()
 	if err != nil {
 		return err
 	}
 	err = tx.ExecOne(ctx, `UPDATE secrets SET owner = $1, connection = $2, hosts = $3, version = $4, sealed = $5, rotated = $6,
-		kind = $7, source = $8, settings = $9, rotation = $10, newest = $11, ref = $12 WHERE id = $13 AND sealed = $14`,
+		kind = $7, source = $8, settings = $9, rotation = $10, newest = $11, ref = $12 WHERE id = $13 AND sealed = $14 AND newest = $15`,
 		r.Owner, r.Connection, hosts, r.Version, r.sealed, storage.Micros(r.Rotated),
-		r.Kind, r.Source, settings, rotation, r.Newest, r.Ref, r.ID, old)
+		r.Kind, r.Source, settings, rotation, r.Newest, r.Ref, r.ID, old.sealed, old.Newest)
 	if errors.Is(err, storage.ErrNotFound) {
 		return ErrRaced
 	}

@@ -152,7 +152,7 @@ func (s *Service) swap(ctx context.Context, tx *audit.Tx, old row, from, to, rot
 		return Secret{}, err
 	}
 	v.Wipe()
-	if err := updateSecret(ctx, tx, now, old.sealed); err != nil {
+	if err := updateSecret(ctx, tx, now, old); err != nil {
 		return Secret{}, err
 	}
 	if err := deleteVersions(ctx, tx, old.ID, ""); err != nil {
@@ -172,7 +172,7 @@ func (s *Service) PendTx(ctx context.Context, tx *audit.Tx, name, rotation, ref 
 	if err := checkValue(v); err != nil {
 		return 0, err
 	}
-	s.matcher.Add(name, v.Expose()) // first, so that nothing below can write it
+	learn(s.matcher, name, v) // first, so that nothing below can write it
 	r, found, err := secretRow(ctx, tx, name)
 	if err != nil {
 		return 0, err
@@ -189,7 +189,7 @@ func (s *Service) PendTx(ctx context.Context, tx *audit.Tx, name, rotation, ref 
 	if err != nil {
 		return 0, err
 	}
-	if err := updateSecret(ctx, tx, next, r.sealed); err != nil {
+	if err := updateSecret(ctx, tx, next, r); err != nil {
 		return 0, err
 	}
 	err = insertVersion(ctx, tx, versionRow{
@@ -260,7 +260,7 @@ func (s *Service) Reveal(ctx context.Context, r audit.Receipt, call, name string
 				return Secret{}, nil, err
 			}
 		}
-		s.matcher.Add(name, v.Expose())
+		learn(s.matcher, name, v)
 		out[b.State] = Held{b.Version, v}
 	}
 	return row.Secret, out, nil

@@ -30,6 +30,8 @@ import (
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/secrets"
+	"github.com/countersign/countersign/internal/secrets/lease"
+	"github.com/countersign/countersign/internal/secrets/rotation"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/tokens"
 	"github.com/countersign/countersign/internal/tokens/oauth"
@@ -54,6 +56,8 @@ type house struct {
 	export      *export.Service
 	findings    *findings.Service
 	secrets     *secrets.Service
+	leases      *lease.Service
+	rotation    *rotation.Service
 	identity    *identity.Service
 	tokens      *tokens.Service
 	oauth       *oauth.Front
@@ -101,6 +105,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 	}{
 		{"store", h.buildStore}, {"log", h.buildLog}, {"secrets", h.buildSecrets}, {"rooms", h.buildRooms},
 		{"approvals", h.buildApprovals},
+		{"credentials", h.buildCredentials},
 		{"line", h.buildLine}, {"background work", h.start}, {"API", h.buildAPI},
 	} {
 		if err := step.fn(ctx, log.With("part", step.name)); err != nil {
@@ -157,6 +162,7 @@ func (h *house) buildSecrets(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.secrets = s
+	h.onClose("leases given back", h.settleLeases)
 	h.onClose("secrets", s.Close)
 	return nil
 }
@@ -263,6 +269,9 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 			return err
 		}
 		h.onClose(b.name, b.Stop)
+	}
+	if err := h.startCredentials(ctx); err != nil {
+		return err
 	}
 	s, err := search.New(h.db, h.log, search.Options{Logger: log, Owns: h.owns})
 	if err != nil {

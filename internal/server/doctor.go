@@ -31,6 +31,8 @@ type Report struct {
 
 // Routes declares the operations that concern the whole house.
 func (h *house) Routes(api *rest.API) {
+	h.rotation.Routes(api)
+	h.leases.Routes(api)
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/doctor", Summary: "Check the server's health", Tag: "server"},
 		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*Report, error) {
 			r := &Report{Version: h.version, Time: time.Now().UTC().Format(time.RFC3339)}

@@ -24,6 +24,9 @@ import (
 const partEnv = "COUNTERSIGN_TEST_PART"
 
 func partProcess(part string) int {
+	if part == "database" {
+		return databasePart()
+	}
 	err := example.Run(context.Background(), part, os.Args[1:], example.IO{Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/server"
+	pgtest "github.com/countersign/countersign/test/postgres"
 )
 
 // serveEnv makes the test binary be a server: tests kill real processes.
@@ -33,7 +34,9 @@ func TestMain(m *testing.M) {
 	if part := os.Getenv(partEnv); part != "" {
 		os.Exit(partProcess(part))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	pgtest.Stop()
+	os.Exit(code)
 }
 
 func serveProcess() int {

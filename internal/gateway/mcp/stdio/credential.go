@@ -11,8 +11,11 @@ import (
 	"github.com/countersign/countersign/internal/secrets"
 )
 
-func (x *request) use(secret string) secrets.Use {
-	return secrets.Use{Call: x.call.ID, Secret: secret, Connection: x.call.Connection.Name, Agent: x.call.Who.Agent.Name}
+// use says what for a child needs a secret, which a variable names as NAME or
+// NAME#PART.
+func (x *request) use(ref string) secrets.Use {
+	secret, part, _ := strings.Cut(ref, "#")
+	return secrets.Use{Call: x.call.ID, Secret: secret, Part: part, Connection: x.call.Connection.Name, Agent: x.call.Who.Agent.Name}
 }
 
 // stamp tells the credentials that a child of this call would be started with
