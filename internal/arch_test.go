@@ -49,7 +49,12 @@ connections, secrets, policy, tokens < manifest
 secrets, findings, job < secrets/rotation, secrets/lease
 secrets/rotation < secrets/provider/command
 secrets/rotation, secrets/lease < secrets/provider/postgres
-secrets/provider/postgres, secrets/provider/command < server
+secrets, secrets/rotation < secrets/provider/openai, secrets/provider/webhook
+secrets < secrets/provider/exchange, secrets/provider/vault, secrets/provider/local
+fault < secrets/provider/wire
+secrets/provider/wire < secrets/provider/openai, secrets/provider/webhook, secrets/provider/exchange, secrets/provider/vault
+secrets/provider/postgres, secrets/provider/command, secrets/provider/openai, secrets/provider/webhook < server
+secrets/provider/exchange, secrets/provider/vault, secrets/provider/local < server
 
 # the line
 identity, policy, secrets, connections, approvals, inspection, findings, audit < gateway

@@ -45,6 +45,7 @@ type Config struct {
 	Limits    Limits    `yaml:"limits"`
 	OAuth     OAuth     `yaml:"oauth"`
 	Leaks     Leaks     `yaml:"leaks"`
+	Secrets   Secrets   `yaml:"secrets"`
 }
 
 // Leaks says whose reports of leaked credentials are taken without a user.
@@ -53,6 +54,25 @@ type Leaks struct {
 	// alerts: https://api.github.com/meta/public_keys/secret_scanning. Default:
 	// empty, alerts are refused.
 	GitHubKeys string `yaml:"github_keys"`
+}
+
+// Secrets says where secrets may be kept outside the store.
+type Secrets struct {
+	// Files is the directory of secrets in files. Default DATA/secrets.
+	Files string `yaml:"files"`
+	Vault Vault  `yaml:"vault"`
+}
+
+// Vault says how to reach a Vault or OpenBao server and how to log in: with
+// TokenFile, or with RoleID and SecretIDFile.
+type Vault struct {
+	Address      string `yaml:"address"` // https://HOST:PORT; empty: none
+	Namespace    string `yaml:"namespace"`
+	Mounts       string `yaml:"mounts"` // KV version 2 mounts that may be read, separated by commas
+	TokenFile    string `yaml:"token_file"`
+	RoleID       string `yaml:"role_id"`
+	SecretIDFile string `yaml:"secret_id_file"`
+	AllowPrivate bool   `yaml:"allow_private"` // the address is a private one
 }
 
 // OAuth says which programs people may sign in with.
@@ -198,6 +218,7 @@ func (c *Config) Fill() {
 	or(&c.Data, "countersign-data")
 	or(&c.Store, filepath.Join(c.Data, "countersign.db"))
 	or(&c.Key, filepath.Join(c.Data, "key"))
+	or(&c.Secrets.Files, filepath.Join(c.Data, "secrets"))
 	or(&c.Listen, "127.0.0.1:7470")
 	or(&c.URL, "http://"+c.Listen)
 	or(&c.Log.Level, "info")

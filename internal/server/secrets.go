@@ -3,24 +3,48 @@ package server
 import (
 	"context"
 	"log/slog"
+	"strings"
+	"time"
 
 	"github.com/countersign/countersign/internal/secrets/lease"
 	"github.com/countersign/countersign/internal/secrets/provider/command"
+	"github.com/countersign/countersign/internal/secrets/provider/exchange"
+	"github.com/countersign/countersign/internal/secrets/provider/local"
+	"github.com/countersign/countersign/internal/secrets/provider/openai"
 	"github.com/countersign/countersign/internal/secrets/provider/postgres"
+	"github.com/countersign/countersign/internal/secrets/provider/vault"
+	"github.com/countersign/countersign/internal/secrets/provider/webhook"
 	"github.com/countersign/countersign/internal/secrets/rotation"
 )
 
 // buildCredentials builds what is done to secrets over their lives: leases that
 // end, and rotation.
 func (h *house) buildCredentials(_ context.Context, log *slog.Logger) error {
+	h.secrets.From("env", local.Env{})
+	h.secrets.From("file", local.File{Dir: h.cfg.Secrets.Files})
+	if v := h.cfg.Secrets.Vault; v.Address != "" {
+		h.secrets.From("vault", vault.New(vault.Config{Address: v.Address, Namespace: v.Namespace, Mounts: strings.FieldsFunc(v.Mounts, func(r rune) bool { return r == ',' || r == ' ' }),
+			TokenFile: v.TokenFile, RoleID: v.RoleID, SecretID: v.SecretIDFile, Private: v.AllowPrivate}, time.Now))
+	}
+	h.secrets.Handle("oauth", exchange.OAuth{Now: time.Now})
+	h.secrets.Handle("github-app", exchange.GitHubApp{Now: time.Now})
+	h.secrets.Handle("federated", exchange.Federated{Issuer: issuer{h}, Now: time.Now})
 	h.leases = lease.New(lease.Options{DB: h.db, Log: h.log, Watch: h.watch, Secrets: h.secrets, Findings: h.findings, Logger: log,
 		Makers: map[string]lease.Maker{"postgres": postgres.Maker{}}})
 	h.rotation = rotation.New(rotation.Options{DB: h.db, Log: h.log, Watch: h.watch, Secrets: h.secrets, Findings: h.findings, Logger: log,
 		Rotators: map[string]rotation.Rotator{
-			"postgres": postgres.Rotator{},
-			"command":  command.Rotator{Redact: h.scanner.Redact, Log: func(secret, line string) { log.Info("a rotation's command says", "secret", secret, "line", line) }},
+			"postgres": postgres.Rotator{}, "openai": openai.Rotator{}, "http": webhook.Rotator{},
+			"command": command.Rotator{Redact: h.scanner.Redact, Log: func(secret, line string) { log.Info("a rotation's command says", "secret", secret, "line", line) }},
 		}})
 	return nil
+}
+
+// issuer is our own, when somebody first needs it.
+type issuer struct{ h *house }
+
+// Assertion implements exchange.Issuer.
+func (i issuer) Assertion(subject, audience string, life time.Duration) (string, time.Time, error) {
+	return i.h.tokens.Assertion(subject, audience, life)
 }
 
 // startCredentials begins the work in the background.

@@ -35,7 +35,10 @@ var (
 	ErrNotFound   = fault.New(fault.NotFound, "rotation_not_found", "there is no such rotation")
 	ErrSuperseded = fault.New(fault.Conflict, "rotation_superseded", "somebody put another value, or changed or deleted the secret, while it was rotated")
 	ErrSettings   = fault.New(fault.Invalid, "bad_rotation", "the settings of the rotation are not valid")
-	ErrProvider   = fault.New(fault.Upstream, "rotation_provider", "the provider did not do what the rotation asked for")
+	// ErrUnnamed is what Retire returns for a credential that the provider cannot
+	// tell from others: people are told of it, and it is not tried again.
+	ErrUnnamed  = fault.New(fault.Unsupported, "credential_unnamed", "the provider does not say which credential this was; end it there by hand")
+	ErrProvider = fault.New(fault.Upstream, "rotation_provider", "the provider did not do what the rotation asked for")
 )
 
 // Rotator changes a credential at its provider. Every method may be called

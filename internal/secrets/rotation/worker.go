@@ -351,8 +351,11 @@ func (s *Service) retire(ctx context.Context, l Leftover) error {
 		return rot.Retire(ctx, w, l.Ref)
 	})
 	s.at("after retire")
-	if err == nil {
+	switch {
+	case err == nil:
 		return s.retired(ctx, l)
+	case errors.Is(err, ErrUnnamed):
+		return s.orphaned(ctx, l)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -401,9 +404,9 @@ func (s *Service) drop(ctx context.Context, l Leftover, why string) error {
 // orphaned tells people of a credential that we can end no more.
 func (s *Service) orphaned(ctx context.Context, l Leftover) error {
 	return s.change(ctx, func(tx *audit.Tx) error {
-		s.record(tx, "secret.retirement_dropped", audit.System, "the secret or its rotator is gone", Rotation{ID: l.Rotation, Secret: l.Secret}, map[string]string{"ref": l.Ref})
+		s.record(tx, "secret.retirement_dropped", audit.System, "it cannot be ended from here", Rotation{ID: l.Rotation, Secret: l.Secret}, map[string]string{"ref": l.Ref})
 		if err := s.Findings.OpenTx(ctx, tx, findings.Finding{Rule: ruleLeftover, Severity: findings.Medium, Object: "secret/" + l.Secret,
-			Title: "a former credential of " + l.Secret + " may be alive", Detail: "The secret or its rotator was removed before " + l.Ref + " was retired at the provider. End it there."}); err != nil {
+			Title: "a former credential of " + l.Secret + " may be alive", Detail: "It could not be retired: the secret or its rotator was removed, or it was put by hand and the provider does not say what it calls it (" + l.Ref + "). End it there."}); err != nil {
 			return err
 		}
 		return deleteLeftover(ctx, tx, l)

@@ -19,7 +19,9 @@ import (
 	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/secrets/provider/command"
+	"github.com/countersign/countersign/internal/secrets/provider/openai"
 	"github.com/countersign/countersign/internal/secrets/provider/postgres"
+	"github.com/countersign/countersign/internal/secrets/provider/webhook"
 	"github.com/countersign/countersign/internal/secrets/rotation"
 	"github.com/countersign/countersign/internal/storage"
 	pgtest "github.com/countersign/countersign/test/postgres"
@@ -96,7 +98,7 @@ func replica(db *storage.DB, wrap func(rotation.Rotator) rotation.Rotator) (*wor
 	w.findings = findings.New(db, w.log, w.clock)
 	w.Service = rotation.New(rotation.Options{DB: db, Log: w.log, Watch: w.watch, Secrets: w.secrets, Findings: w.findings, Now: w.clock,
 		Backoff:  func(int) time.Duration { return time.Minute },
-		Rotators: map[string]rotation.Rotator{"postgres": wrap(postgres.Rotator{}), "command": wrap(command.Rotator{})}})
+		Rotators: map[string]rotation.Rotator{"postgres": wrap(postgres.Rotator{}), "command": wrap(command.Rotator{}), "openai": openai.Rotator{}, "http": webhook.Rotator{}}})
 	return w, w.watch.Poll(ctx)
 }
 
