@@ -35,7 +35,8 @@ func (h *house) buildLeaks(log *slog.Logger) {
 	h.leaks = leaks.New(leaks.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Locks: h.locks, Findings: h.findings, Digests: h.digests,
 		Key: h.secrets.Derive("leaks/canary/v1"), GitHubKeys: h.cfg.Leaks.GitHubKeys, Logger: log,
-		Owner: func(name string) string { s, _ := h.secrets.Secret(name); return s.Owner },
+		Rotate: h.rotateLeaked,
+		Owner:  func(name string) string { s, _ := h.secrets.Secret(name); return s.Owner },
 	})
 }
 

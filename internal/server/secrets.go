@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"time"
 
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/leaks"
 	"github.com/countersign/countersign/internal/secrets/lease"
 	"github.com/countersign/countersign/internal/secrets/provider/command"
 	"github.com/countersign/countersign/internal/secrets/provider/exchange"
@@ -58,6 +61,22 @@ func (h *house) startCredentials(ctx context.Context) error {
 	}
 	h.onClose("rotation", h.rotation.Stop)
 	return nil
+}
+
+// rotateLeaked ends a credential that others know. name is what the matcher
+// knows it by: a secret's, a secret's and "#" for what was made of it, or
+// "lease/" and a lease's.
+func (h *house) rotateLeaked(ctx context.Context, by audit.Actor, reason, name string) error {
+	if id, ok := strings.CutPrefix(name, "lease/"); ok {
+		_, err := h.leases.End(ctx, by, reason, lease.Which{ID: id})
+		return err
+	}
+	name, _, _ = strings.Cut(name, "#")
+	_, err := h.rotation.Rotate(ctx, by, reason, name, true)
+	if errors.Is(err, rotation.ErrNoRotator) {
+		return leaks.ErrByHand
+	}
+	return err
 }
 
 // settleLeases waits for what the secrets gave back when they closed.
