@@ -389,6 +389,26 @@ func (c *Client) AccessToken(ctx context.Context, k AgentKey, scope string, reso
 	return a.Token, c.oauth(ctx, "/oauth2/token", q, &a)
 }
 
+// ActFor gets a token with which the key's agent acts on behalf of whoever
+// holds token, for no more and for no longer (RFC 8693).
+func (c *Client) ActFor(ctx context.Context, k AgentKey, token, scope string, resources ...string) (string, error) {
+	q, err := k.assertion()
+	if err != nil {
+		return "", err
+	}
+	q.Set("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+	q.Set("subject_token", token)
+	q.Set("subject_token_type", "urn:ietf:params:oauth:token-type:access_token")
+	q["resource"] = resources
+	if scope != "" {
+		q.Set("scope", scope)
+	}
+	var a struct {
+		Token string `json:"access_token"`
+	}
+	return a.Token, c.oauth(ctx, "/oauth2/token", q, &a)
+}
+
 // EnrolmentCodes is what a machine gets that asks to be let in.
 type EnrolmentCodes struct {
 	Device   string `json:"device_code"`

@@ -58,8 +58,9 @@ func (u *Upstream) digest() string {
 }
 
 // decide asks whether a lock stops the call, whether the tool is the one a
-// person accepted, then policy, and then whether the caller's token covers what policy would let pass: nobody is
-// sent for a wider token that would not help.
+// person accepted, then policy, also about every agent on whose behalf the
+// caller acts, and then whether the caller's token covers what policy would let
+// pass: nobody is sent for a wider token that would not help.
 func (g *Gateway) decide(call *Call) verdict {
 	if err := g.locked(call); err != nil {
 		r := Refuse(err)
@@ -81,10 +82,15 @@ func (g *Gateway) decide(call *Call) verdict {
 	if v.reason == "" && d.Effect != policy.Allow {
 		v.reason = "no policy or grant allows " + call.Connection.Name + "/" + call.Tool.Name + " for this agent"
 	}
-	if v.effect != policy.Deny {
-		return inScope(call, v)
+	if v.effect == policy.Deny {
+		return v
 	}
-	return v
+	if !d.Unmatched { // what is part of the protocol is decided by the caller alone
+		if v = g.shrink(call, v); v.effect == policy.Deny {
+			return v
+		}
+	}
+	return inScope(call, v)
 }
 
 // pinned refuses a tool whose definition is not the one that a person saw.

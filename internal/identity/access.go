@@ -85,6 +85,9 @@ func (s *Service) byAccess(token string) (Caller, error) {
 		Credential: Credential{ID: t.ID, Kind: KindAccess, Expires: t.Expires}}
 	for _, p := range t.Chain[:len(t.Chain)-1] {
 		c.OnBehalfOf = append(c.OnBehalfOf, audit.Actor{Kind: p.Kind, ID: p.ID, Name: p.Name})
+		if p.Kind == audit.KindAgent {
+			c.Behind = append(c.Behind, view.agents[p.Name]) // standing says whether it is the same one
+		}
 	}
 	revoked := t.Revoked || slices.ContainsFunc(t.Lineage, func(id string) bool { return view.ended[id] })
 	c, err := s.admit(view, c, revoked)

@@ -103,6 +103,7 @@ type Caller struct {
 	Doors   []string
 	Scope   *Scope
 	Lineage []string
+	Behind  []Agent // the agents of OnBehalfOf, as they are registered now
 }
 
 // Subject returns the caller as locks see it: whoever is in its principal
