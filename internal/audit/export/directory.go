@@ -112,12 +112,17 @@ func (d *directory) identify() error {
 
 // sweep removes part files that count no more.
 func (d *directory) sweep() error {
-	old, err := filepath.Glob(d.path("." + d.f.t.Name + "-*.part"))
+	names, err := os.ReadDir(d.f.t.Dir)
 	if err != nil {
 		return err
 	}
-	for _, name := range old {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// Exactly ours: another target's name may begin with this one's.
+	ours := "." + d.f.t.Name + "-" + strings.Repeat("[0-9]", 12) + ".*.part*"
+	for _, n := range names {
+		if ok, err := filepath.Match(ours, n.Name()); err != nil || !ok {
+			continue // the pattern is a good one
+		}
+		if err := os.Remove(d.path(n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

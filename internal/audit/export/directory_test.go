@@ -131,3 +131,28 @@ func TestFilesThatOthersTouch(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Targets whose names begin alike may share a directory.
+func TestTwoTargetsInOneDirectory(t *testing.T) {
+	h := open(t, storagetest.Open(t, storagetest.SQLite(t)))
+	dir := t.TempDir()
+	other := export.Target{Name: "lake-2", Kind: export.OCSF, Dir: dir, RotateAfter: time.Hour}
+	h.follow(other)
+	h.fill(3)
+	h.caughtUp("lake-2")
+	if err := h.s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.follow(export.Target{Name: "lake", Kind: export.OCSF, Dir: dir, RotateAfter: time.Nanosecond})
+	h.caughtUp("lake")
+	if err := h.s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other.RotateAfter = time.Nanosecond
+	h.follow(other)
+	h.caughtUp("lake-2")
+	until(t, "handed over", func() bool { return len(files(t, dir, ".lake-2-*")) == 0 })
+	if h.told("export.rejected", false) {
+		t.Error("one target took the other's file")
+	}
+}
