@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json/jsontext"
 	"errors"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -190,7 +192,10 @@ func sortedKeys(m map[string]string) []string {
 func needs(holds []policy.Needed) []approvals.Need {
 	out := make([]approvals.Need, len(holds))
 	for i, h := range holds {
-		n := approvals.Need{Policy: h.Policy, Quorum: h.Quorum, DecideWithin: h.DecideWithin, ExecuteWithin: h.ExecuteWithin, Advice: h.Advice}
+		n := approvals.Need{Policy: h.Policy, Quorum: h.Quorum, DecideWithin: h.DecideWithin, ExecuteWithin: h.ExecuteWithin, Advice: h.Advice, ExcludeOwner: h.ExcludeOwner, Server: h.Server}
+		for _, t := range h.Escalate {
+			n.Tiers = append(n.Tiers, approvals.Tier{Group: approvals.Group{Name: t.Group}, After: t.After})
+		}
 		for _, group := range h.Groups {
 			n.Groups = append(n.Groups, approvals.Group{Name: group})
 		}
@@ -242,12 +247,31 @@ func (g *Gateway) waiting(r *approvals.Request) *Waiting {
 // Await waits for people's decision about a held call, at most for most. It
 // returns whether the call had better be made again now.
 func (g *Gateway) Await(ctx context.Context, w *Waiting, most time.Duration) bool {
-	if g.o.Approvals == nil || w == nil {
+	if g.o.Approvals == nil || w == nil || most <= 0 {
 		return false
 	}
 	// A call that is just being made for an identical one is worth waiting for.
 	r, err := g.o.Approvals.Wait(ctx, w.ID, most, approvals.Pending, approvals.Executing)
 	return err == nil && r.State != approvals.Pending && r.State != approvals.Executing
+}
+
+// MostWait is how long a client may wait for people in one request: less than
+// what common clients wait for an answer.
+const MostWait = 50 * time.Second
+
+// PreferWait returns how long a client asks to wait (Prefer: wait=SECONDS, RFC
+// 7240), at most MostWait; 0 if it does not.
+func PreferWait(h http.Header) time.Duration {
+	for _, v := range h.Values("Prefer") {
+		for p := range strings.SplitSeq(v, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+			n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
+			if strings.EqualFold(strings.TrimSpace(name), "wait") && err == nil && n > 0 {
+				return min(time.Duration(min(n, 3600))*time.Second, MostWait)
+			}
+		}
+	}
+	return 0
 }
 
 func kindOr(k fault.Kind) fault.Kind {

@@ -101,7 +101,19 @@ type Needed struct {
 	DecideWithin  time.Duration `json:"decide_within"`  // a text such as "4h0m0s" in JSON
 	ExecuteWithin time.Duration `json:"execute_within"` // likewise
 	Advice        string        `json:"advice,omitzero"`
+	Escalate      []Tier        `json:"escalate,omitzero"`      // who may answer too, later
+	ExcludeOwner  bool          `json:"exclude_owner,omitzero"` // the agent's owner may not
+	Server        bool          `json:"server,omitzero"`        // the call is made when it is approved
 }
+
+// Tier is a group that may answer a hold too after it has waited.
+type Tier struct {
+	Group string
+	After time.Duration
+}
+
+// MarshalJSON writes the tier as policies do.
+func (t Tier) MarshalJSON() ([]byte, error) { return json.Marshal(t.Group + ":" + t.After.String()) }
 
 // MarshalJSON writes the durations as people do.
 func (n Needed) MarshalJSON() ([]byte, error) {
@@ -112,7 +124,10 @@ func (n Needed) MarshalJSON() ([]byte, error) {
 		DecideWithin  string   `json:"decide_within"`
 		ExecuteWithin string   `json:"execute_within"`
 		Advice        string   `json:"advice,omitzero"`
-	}{n.Policy, n.Groups, n.Quorum, n.DecideWithin.String(), n.ExecuteWithin.String(), n.Advice})
+		Escalate      []Tier   `json:"escalate,omitzero"`
+		ExcludeOwner  bool     `json:"exclude_owner,omitzero"`
+		Server        bool     `json:"server,omitzero"`
+	}{n.Policy, n.Groups, n.Quorum, n.DecideWithin.String(), n.ExecuteWithin.String(), n.Advice, n.Escalate, n.ExcludeOwner, n.Server})
 }
 
 // Defaults of a hold without @decide_within and @execute_within.

@@ -189,7 +189,7 @@ func tooDeep(text string) (int, string) {
 }
 
 // The annotations that mean something.
-var ours = []string{"id", "approval", "quorum", "decide_within", "execute_within", "advice"}
+var ours = []string{"id", "approval", "quorum", "decide_within", "execute_within", "advice", "execute", "exclude", "escalate"}
 
 var (
 	groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -222,7 +222,7 @@ func (r *rule) annotate() []Problem {
 		bad("advice", "must be one line of at most %d bytes", maxAdvice)
 	}
 	_, holds := values["approval"]
-	for _, key := range []string{"approval", "quorum", "decide_within", "execute_within"} {
+	for _, key := range []string{"approval", "quorum", "decide_within", "execute_within", "execute", "exclude", "escalate"} {
 		if _, ok := values[key]; ok && !r.forbid {
 			bad(key, "has no meaning on a permit; put it on a forbid that describes what needs approval")
 		} else if ok && !holds {
@@ -261,7 +261,35 @@ func (r *rule) holdOf(values map[string]string, bad func(key, format string, arg
 			*into = d
 		}
 	}
+	h.holdMore(values, bad)
 	return h
+}
+
+// holdMore reads who else may answer a hold, who may not, and who makes the call then.
+func (h *Needed) holdMore(values map[string]string, bad func(key, format string, args ...any)) {
+	if v, ok := values["execute"]; ok {
+		if v != "server" && v != "retry" {
+			bad("execute", "must be \"retry\" (the agent makes the call again) or \"server\" (it is made when it is approved)")
+		}
+		h.Server = v == "server"
+	}
+	if v, ok := values["exclude"]; ok {
+		if v != "owner" {
+			bad("exclude", "must be \"owner\": the agent's owner may not approve")
+		}
+		h.ExcludeOwner = true
+	}
+	if v, ok := values["escalate"]; ok {
+		for part := range strings.SplitSeq(v, ",") {
+			group, after, _ := strings.Cut(strings.TrimSpace(part), ":")
+			d, err := time.ParseDuration(after)
+			if !groupName.MatchString(group) || err != nil || d < time.Second || d >= h.DecideWithin {
+				bad("escalate", "must say which groups may answer too and after how long, before decide_within is over, such as @escalate(\"finance-leads:1h,board:3h\")")
+				break
+			}
+			h.Escalate = append(h.Escalate, Tier{Group: group, After: d})
+		}
+	}
 }
 
 func badID(v string) string {

@@ -1,11 +1,16 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"log/slog"
+	"net/http"
 
 	"github.com/countersign/countersign/internal/approvals"
+	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/identity"
 )
 
 // buildApprovals builds the room where people decide about held calls.
@@ -17,9 +22,9 @@ func (h *house) buildApprovals(_ context.Context, log *slog.Logger) error {
 	return err
 }
 
-// startApprovals starts the clocks of requests.
+// startApprovals starts the clocks of requests, and making approved calls.
 func (h *house) startApprovals(ctx context.Context) error {
-	if err := h.approvals.Start(ctx, nil); err != nil {
+	if err := h.approvals.Start(ctx, h.makeApproved); err != nil {
 		return err
 	}
 	h.onClose("approvals", h.approvals.Stop)
@@ -41,3 +46,47 @@ func (h *house) staleBinding(b approvals.Binding) string {
 	}
 	return ""
 }
+
+// errNotMade is for an approved call that the line refused.
+var errNotMade = fault.New(fault.Denied, "not_made", "the line refused the call when it was made; the log of its run says why")
+
+// makeApproved makes an approved call whose client may be gone. It goes
+// through its front the way of every call, from the beginning.
+func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approvals.Wire) error {
+	req, err := http.NewRequestWithContext(ctx, w.Method, w.Path, bytes.NewReader(w.Body))
+	if err != nil {
+		return err
+	}
+	req.Header, req.RemoteAddr = http.Header(w.Header).Clone(), r.Origin.Remote
+	req.Header.Set("User-Agent", r.Origin.Client)
+	resume := &gateway.Resumed{Approval: r.ID, Resumed: identity.Resumed{
+		Agent: r.Binding.Agent, AgentID: r.Binding.AgentID, Credential: r.Origin.Credential, Kind: r.Origin.Kind, Run: r.Run, OnBehalfOf: r.Binding.Chain,
+	}}
+	out := &sink{header: http.Header{}}
+	switch w.Front {
+	case "mcp":
+		h.mcp.Resume(out, req, resume)
+	case "llm":
+		h.llm.Resume(out, req, resume)
+	}
+	now, err := h.approvals.Get(ctx, r.ID)
+	switch {
+	case err != nil:
+		return err
+	case now.State != approvals.Approved:
+		return nil
+	case out.status == http.StatusServiceUnavailable:
+		return fault.New(fault.Unavailable, "not_made", "the call could not be made now")
+	}
+	return errNotMade
+}
+
+// sink takes an answer that nobody waits for: it is kept by the line.
+type sink struct {
+	header http.Header
+	status int
+}
+
+func (s *sink) Header() http.Header         { return s.header }
+func (s *sink) WriteHeader(status int)      { s.status = status }
+func (s *sink) Write(b []byte) (int, error) { return io.Discard.Write(b) }

@@ -1,13 +1,16 @@
 package llm
 
 import (
+	"bytes"
 	"context"
 	"encoding/json/jsontext"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
@@ -82,31 +85,79 @@ type exchange struct {
 	path    string // beneath the connection, escaped
 	tool    string
 	allow   string // the method that the path takes
+	body    []byte // of the request, once it was read
 	query   []string
 	absent  bool // the agent may use nothing on the connection: to it there is none
 }
 
 // ServeHTTP takes one request the way of a call.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for waited := false; ; waited = true {
+		x := f.exchange(w, r)
+		in := x.incoming()
+		credential, err := gateway.Credential(r.Header)
+		if err != nil {
+			x.refuse(f.o.Gateway.Unauthenticated(in, err))
+			return
+		}
+		in.Credential = credential
+		refusal := x.serve(in)
+		if refusal == nil {
+			return
+		}
+		if waited || !refusal.Held() || !f.o.Gateway.Await(r.Context(), refusal.Approval, gateway.PreferWait(r.Header)) {
+			x.refuse(refusal)
+			return
+		}
+		r = r.Clone(r.Context())
+		r.Body = io.NopCloser(bytes.NewReader(x.body))
+	}
+}
+
+// Resume makes a call that people approved, whose client may be gone: r is what
+// its wire says, and it goes the way of every call from the beginning.
+func (f *Front) Resume(w http.ResponseWriter, r *http.Request, resume *gateway.Resumed) {
+	x := f.exchange(w, r)
+	in := x.incoming()
+	in.Resume = resume
+	if refusal := x.serve(in); refusal != nil {
+		x.refuse(refusal)
+	}
+}
+
+func (f *Front) exchange(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{f: f, w: w, r: r, dialect: guessDialect(r.Header)}
 	rest := strings.TrimPrefix(r.URL.EscapedPath(), Prefix)
 	x.name, x.path, _ = strings.Cut(rest, "/")
 	x.path = "/" + x.path
-	in := gateway.Incoming{
-		Front: "llm", Connection: x.name, Remote: r.RemoteAddr, Client: r.UserAgent(), Subject: gateway.SubjectOf(r.Header), Parse: x.parse,
+	return x
+}
+
+func (x *exchange) incoming() gateway.Incoming {
+	return gateway.Incoming{
+		Front: "llm", Connection: x.name, Remote: x.r.RemoteAddr, Client: x.r.UserAgent(), Subject: gateway.SubjectOf(x.r.Header), Parse: x.parse, Wire: x.wire,
 	}
-	credential, err := gateway.Credential(r.Header)
+}
+
+// serve takes the request the way of a call; nil if it was answered.
+func (x *exchange) serve(in gateway.Incoming) *gateway.Refusal {
+	answer, err := x.f.o.Gateway.Serve(x.r.Context(), in)
 	if err != nil {
-		x.refuse(f.o.Gateway.Unauthenticated(in, err))
-		return
-	}
-	in.Credential = credential
-	answer, err := f.o.Gateway.Serve(r.Context(), in)
-	if err != nil {
-		x.refuse(gateway.Refuse(err))
-		return
+		return gateway.Refuse(err)
 	}
 	x.pass(answer)
+	return nil
+}
+
+// wire returns the request as the server can make it later without its client.
+func (x *exchange) wire() *approvals.Wire {
+	w := &approvals.Wire{Front: "llm", Method: x.r.Method, Path: x.r.URL.RequestURI(), Body: x.body, Header: map[string][]string{}}
+	for _, name := range []string{"Content-Type", "Accept", "Anthropic-Beta", "Anthropic-Version", "Openai-Beta", "Openai-Organization", "Openai-Project"} {
+		if v := x.r.Header[name]; len(v) > 0 {
+			w.Header[name] = v
+		}
+	}
+	return w
 }
 
 // parse turns the request into a call. The caller is known; the body is read
@@ -235,7 +286,7 @@ func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
 	if err != nil {
 		return err
 	}
-	up.Body = body
+	up.Body, x.body = body, body
 	call.Args = withQuery(q.args(x.tool), x.query)
 	call.Prompt = prompt(body, q.prompt, gateway.CaptureLimit(call.Connection))
 	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection))

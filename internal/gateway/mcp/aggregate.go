@@ -36,12 +36,26 @@ type aggregate struct {
 	who     identity.Caller
 	session string // the client's, empty in the newer era
 	caps    []byte // what we may declare to upstreams for the client
+	late    *late
 }
 
-func (f *Front) serveAll(w http.ResponseWriter, r *http.Request) {
-	a := &aggregate{f: f, w: w, r: r, caps: []byte("{}")}
-	a.x = &exchange{f: f, w: w, r: r}
-	in, refused := f.incoming(r, "", nil)
+func (f *Front) serveAll(w http.ResponseWriter, r *http.Request) { f.all(w, r, nil) }
+
+// Resume makes a call that people approved, whose client may be gone: r is what
+// its wire says, and it goes the way of every call from the beginning.
+func (f *Front) Resume(w http.ResponseWriter, r *http.Request, resume *gateway.Resumed) {
+	f.all(w, r, resume)
+}
+
+func (f *Front) all(w http.ResponseWriter, r *http.Request, resume *gateway.Resumed) {
+	late := &late{ResponseWriter: w}
+	defer late.finish()
+	a := &aggregate{f: f, w: late, r: r, late: late, caps: []byte("{}")}
+	a.x = &exchange{f: f, w: late, r: r}
+	in, refused := gateway.Incoming{Front: "mcp", Remote: r.RemoteAddr, Client: r.UserAgent(), Resume: resume}, (*gateway.Refusal)(nil)
+	if resume == nil {
+		in, refused = f.incoming(r, "", nil)
+	}
 	if refused != nil {
 		a.x.refuse(refused)
 		return
@@ -311,6 +325,7 @@ func (a *aggregate) forward(name string, raw []byte) error {
 	if !ok || c.Kind != connections.MCP {
 		return gateway.ErrConnection
 	}
+	waited := false
 	for attempt := 0; ; attempt++ {
 		x := &exchange{f: a.f, w: a.w, r: a.r, modern: a.x.modern, shown: a.x.shown, asks: a.session}
 		p, k, err := a.peer(c)
@@ -328,14 +343,19 @@ func (a *aggregate) forward(name string, raw []byte) error {
 			defer a.f.peers.land(flight)
 		}
 		in := a.in
-		in.Connection, in.Parse = name, x.parseBehind
+		in.Connection, in.Parse, in.Wire = name, x.parseBehind, x.wire
 		answer, err := a.f.o.Line.Serve(a.r.Context(), in)
 		if err != nil {
 			if x.forgotten && attempt == 0 {
 				a.f.peers.drop(k)
 				continue
 			}
-			x.refuse(gateway.Refuse(err))
+			refusal := gateway.Refuse(err)
+			if in.Resume == nil && !waited && x.await(a.late, refusal) {
+				waited = true
+				continue
+			}
+			x.refuse(refusal)
 			return nil
 		}
 		x.answer(answer)

@@ -56,6 +56,7 @@ type Line interface {
 	Identify(ctx context.Context, in gateway.Incoming) (identity.Caller, error)
 	Unauthenticated(in gateway.Incoming, err error) *gateway.Refusal
 	Visible(who identity.Caller, c connections.Connection, t connections.Tool) bool
+	Await(ctx context.Context, w *gateway.Waiting, most time.Duration) bool
 	Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision
 }
 
@@ -85,7 +86,8 @@ type Options struct {
 	// ReadTimeout is how long a request's body may take to arrive; 0 means 30
 	// seconds.
 	ReadTimeout time.Duration
-	Version     string // of Countersign, told to peers
+	Version     string        // of Countersign, told to peers
+	Progress    time.Duration // how often a client that waits for people hears of it; 0 means 10 s
 	Now         func() time.Time
 	Logger      *slog.Logger
 	// Challenge returns the WWW-Authenticate header of a refusal at a path; nil
@@ -119,6 +121,9 @@ func New(o Options) *Front {
 	}
 	if o.ReadTimeout == 0 {
 		o.ReadTimeout = bodyTime
+	}
+	if o.Progress == 0 {
+		o.Progress = 10 * time.Second
 	}
 	if o.Version == "" {
 		o.Version = "0"
@@ -170,19 +175,31 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.serve()
 }
 
-// serve is one request to one connection.
+// serve is one request to one connection. A client that can hear of it is kept
+// while people decide about a held call, which then begins again.
 func (x *exchange) serve() {
-	in, refused := x.f.incoming(x.r, x.name, x.parse)
-	if refused != nil {
-		x.refuse(refused)
-		return
+	late := &late{ResponseWriter: x.w}
+	defer late.finish()
+	x.w = late
+	for waited := false; ; waited = true {
+		in, refused := x.f.incoming(x.r, x.name, x.parse)
+		if refused != nil {
+			x.refuse(refused)
+			return
+		}
+		in.Wire = x.wire
+		answer, err := x.f.o.Line.Serve(x.r.Context(), in)
+		if err == nil {
+			x.answer(answer)
+			return
+		}
+		refusal := gateway.Refuse(err)
+		if waited || !x.await(late, refusal) {
+			x.refuse(refusal)
+			return
+		}
+		x = &exchange{f: x.f, w: late, r: again(x.r, x.msg.Raw), name: x.name}
 	}
-	answer, err := x.f.o.Line.Serve(x.r.Context(), in)
-	if err != nil {
-		x.refuse(gateway.Refuse(err))
-		return
-	}
-	x.answer(answer)
 }
 
 // nowhere refuses a path at which there is nothing; why says so.
