@@ -34,6 +34,7 @@ audit, rest, job < audit/search
 audit, rest, job < audit/export
 audit, audit/tlog, rest, job < audit/seal
 audit, rest, job, audit/tlog < audit/seal
+audit/seal, audit/search < audit/selfaudit
 
 # the rooms
 audit, storage, rest, job, fault, id < findings
@@ -63,7 +64,7 @@ gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors
 client, audit/tlog, config, example < cli
-config, manifest, audit/search, audit/seal, audit/export, gateway/llm, gateway/mcp, example, leaks < server
+config, manifest, audit/search, audit/seal, audit/export, audit/selfaudit, gateway/llm, gateway/mcp, example, leaks < server
 server, cli < cmd/countersign
 `
 
@@ -71,7 +72,7 @@ server, cli < cmd/countersign
 // (prefix -> the packages that may import it; a trailing /... covers a subtree).
 var only = map[string][]string{
 	"net/http": {"rest", "gateway/...", "server", "client", "example/...", "secrets/provider/...", "cli",
-		"audit/search", "audit/seal", "audit/export", "findings", "leaks", "locks", "identity", "policy", "connections", "secrets", "secrets/rotation", "secrets/lease", "manifest", "approvals", "tokens/..."},
+		"audit/search", "audit/seal", "audit/export", "audit/selfaudit", "findings", "leaks", "locks", "identity", "policy", "connections", "secrets", "secrets/rotation", "secrets/lease", "manifest", "approvals", "tokens/..."},
 	"database/sql":                    {"storage", "audit/...", "example/...", "identity", "policy", "connections", "secrets", "secrets/rotation", "secrets/lease", "findings", "leaks", "locks", "job", "manifest", "approvals", "tokens"},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/tink-crypto":          {"secrets"},

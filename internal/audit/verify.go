@@ -49,7 +49,7 @@ func (l *Log) Verify(ctx context.Context, progress func(done int64)) (Report, er
 	}
 	rep, why := Report{Lanes: len(head), Head: head}, newErasureReasons(l)
 	for _, lane := range slices.Sorted(maps.Keys(head)) {
-		p, err := l.verifyLane(ctx, lane, head[lane], &rep, why, progress)
+		p, err := l.verifyLane(ctx, lane, 0, head[lane], &rep, why, progress)
 		if err != nil {
 			return rep, err
 		}
@@ -60,9 +60,14 @@ func (l *Log) Verify(ctx context.Context, progress func(done int64)) (Report, er
 	return rep, l.strays(ctx, &rep)
 }
 
-func (l *Log) verifyLane(ctx context.Context, lane, to int64, rep *Report, why *erasureReasons, progress func(int64)) (*Problem, error) {
-	var chain Hash
-	for from := int64(0); from < to; {
+// verifyLane verifies the records of a lane in (from, to]. What is before it is
+// believed.
+func (l *Log) verifyLane(ctx context.Context, lane, from, to int64, rep *Report, why *erasureReasons, progress func(int64)) (*Problem, error) {
+	chain, p, err := l.chainAt(ctx, lane, from)
+	if p != nil || err != nil {
+		return p, err
+	}
+	for from < to {
 		end := min(to, from+verifyPage)
 		page, err := l.rawSpan(ctx, lane, from, end)
 		if err != nil {
@@ -101,6 +106,23 @@ func (l *Log) verifyLane(ctx context.Context, lane, to int64, rep *Report, why *
 		return &Problem{lane, to, "", "the lane's head does not match its chain"}, nil
 	}
 	return nil, nil
+}
+
+// chainAt returns a lane's chain after a record, or what is wrong with it.
+func (l *Log) chainAt(ctx context.Context, lane, sn int64) (chain Hash, p *Problem, err error) {
+	if sn == 0 {
+		return chain, nil, nil
+	}
+	row, err := l.rawSpan(ctx, lane, sn-1, sn)
+	switch {
+	case err != nil:
+		return chain, nil, err
+	case len(row) == 0:
+		return chain, &Problem{lane, sn, "", "missing"}, nil
+	case len(row[0].chain) != len(chain):
+		return chain, &Problem{lane, sn, row[0].id, "its chain is no hash"}, nil
+	}
+	return Hash(row[0].chain), nil, nil
 }
 
 // rawRow is a row of events, believed in nothing.

@@ -12,14 +12,22 @@ import (
 )
 
 func (a *app) doctorCommand() *cobra.Command {
-	var quick bool
+	var quick, deep bool
 	cmd := &cobra.Command{Use: "doctor", Short: "Check that everything is as it should be", Args: operands(),
 		Long: `Looks at your settings, the server, its database, its view of identities, private files, policies, tools and findings, and verifies the
-log from its first event. Every line says what to do. Exit 1 if anything failed.`,
-		Example: "  countersign doctor"}
+log from its first event. Every line says what to do. Exit 1 if anything failed.
+
+With --deep it also compares the log with its Merkle tree and signed checkpoints, the search index with the log, and every call that was let
+out with its outcome. The server does a part of that once an hour by itself.`,
+		Example: "  countersign doctor\n  countersign doctor --deep"}
 	cmd.Flags().BoolVar(&quick, "quick", false, "do not verify the log")
+	cmd.Flags().BoolVar(&deep, "deep", false, "compare log, payloads, tree, index and calls with each other")
+	cmd.MarkFlagsMutuallyExclusive("quick", "deep")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		checks := a.examine(cmd.Context(), quick)
+		checks := a.examine(cmd.Context(), quick || deep)
+		if deep {
+			checks = append(checks, a.examineDeep(cmd.Context())...)
+		}
 		if err := a.printChecks(checks); err != nil {
 			return err
 		}

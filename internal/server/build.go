@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/internal/audit/export"
 	"github.com/countersign/countersign/internal/audit/seal"
 	"github.com/countersign/countersign/internal/audit/search"
+	"github.com/countersign/countersign/internal/audit/selfaudit"
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
@@ -54,6 +55,7 @@ type house struct {
 	search      *search.Service
 	seal        *seal.Service
 	export      *export.Service
+	selfaudit   *selfaudit.Service
 	findings    *findings.Service
 	secrets     *secrets.Service
 	leases      *lease.Service
@@ -307,7 +309,7 @@ func (h *house) startSealing(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("sealing", h.seal.Stop)
-	return nil
+	return h.startSelfAudit(ctx, log)
 }
 
 // alert makes a finding of what is wrong with the log.
@@ -330,7 +332,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.leaks, h.connections, h.policy, h.secrets, h.approvals, h.findings, h.search, h.seal, h.export, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.leaks, h.connections, h.policy, h.secrets, h.approvals, h.findings, h.search, h.seal, h.export, h.selfaudit, h.manifest, h} {
 		room.Routes(api)
 	}
 	h.api = h.trap(mux)

@@ -35,6 +35,7 @@ type verification struct {
 	s    *Service
 	rep  *Report
 	size int64
+	lo   int64 // where it begins
 	b    *tlog.Builder
 	next []Checkpoint // to compare with, by size
 	last int64        // size of the last one read
@@ -57,21 +58,42 @@ func (s *Service) Verify(ctx context.Context, progress func(done int64)) (Report
 	if err != nil {
 		return Report{}, err
 	}
-	v := verification{s: s, rep: &Report{Size: h.size}, size: h.size, lanes: map[int64]laneEnd{}, change: progress}
-	if v.b, err = tlog.NewBuilder(0, nil); err != nil {
-		return Report{}, err
+	return s.verify(ctx, h, 0, h.size, progress)
+}
+
+// VerifySlice verifies what Verify verifies, for about budget leaves from one
+// on, and returns where the next slice begins: 0 if there is none. The tree
+// before is believed: whoever goes on from slice to slice has verified it.
+func (s *Service) VerifySlice(ctx context.Context, from, budget int64) (Report, int64, error) {
+	h, err := s.store.head(ctx)
+	if err != nil {
+		return Report{}, 0, err
 	}
-	rows, err := s.store.keys(ctx)
-	if err == nil {
-		v.keys, err = publicKeys(rows)
+	from = max(0, min(from, h.size)) / tlog.TileWidth * tlog.TileWidth
+	to := min(h.size, from+(max(budget, 1)+tlog.TileWidth-1)/tlog.TileWidth*tlog.TileWidth)
+	rep, err := s.verify(ctx, h, from, to, nil)
+	if to == h.size {
+		to = 0
 	}
+	return rep, to, err
+}
+
+// verify looks at the leaves [lo, hi), and at the tree's end if that is where
+// hi is.
+func (s *Service) verify(ctx context.Context, h head, lo, hi int64, progress func(done int64)) (Report, error) {
+	v := verification{s: s, rep: &Report{Size: h.size}, size: h.size, lo: lo, last: lo, lanes: map[int64]laneEnd{}, change: progress}
+	err := v.begin(ctx)
 	if err == nil {
-		err = s.each(ctx, 0, h.size, func(idx int64, p span, sn int64, _, record []byte) error {
+		err = s.each(ctx, lo, hi, func(idx int64, p span, sn int64, _, record []byte) error {
 			return v.leaf(ctx, idx, p, sn, record)
 		})
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case hi == h.size:
 		err = v.end(ctx, h)
+	default:
+		err = v.partial(ctx)
 	}
 	if errors.Is(err, ErrBroken) {
 		v.rep.Problems = append(v.rep.Problems, Problem{"tree", err.Error()})
@@ -81,6 +103,31 @@ func (s *Service) Verify(ctx context.Context, progress func(done int64)) (Report
 		err = nil
 	}
 	return *v.rep, err
+}
+
+// begin takes up the tree as it is stored before the first leaf.
+func (v *verification) begin(ctx context.Context) error {
+	rows, err := v.s.store.keys(ctx)
+	if err != nil {
+		return err
+	}
+	if v.keys, err = publicKeys(rows); err != nil {
+		return err
+	}
+	if v.b, err = tlog.NewBuilder(v.lo, v.s.tile(ctx)); err != nil {
+		return broken(err)
+	}
+	if v.lo == 0 {
+		return nil
+	}
+	ends, err := v.s.store.lanesAt(ctx, v.lo)
+	if err != nil {
+		return err
+	}
+	for lane, sn := range ends {
+		v.lanes[lane] = laneEnd{sn: sn}
+	}
+	return nil
 }
 
 func publicKeys(rows []keyRow) (tlog.Keys, error) {
@@ -194,11 +241,16 @@ func (v *verification) checkpoint(ctx context.Context) error {
 	return nil
 }
 
-func (v *verification) end(ctx context.Context, h head) error {
+// partial compares the tiles that are begun.
+func (v *verification) partial(ctx context.Context) error {
 	var wrong error
 	v.b.Partial(func(t tlog.Tile, hashes []tlog.Hash) { wrong = errors.Join(wrong, v.compare(ctx, t, hashes)) })
-	if wrong != nil {
-		return wrong
+	return wrong
+}
+
+func (v *verification) end(ctx context.Context, h head) error {
+	if err := v.partial(ctx); err != nil {
+		return err
 	}
 	if v.b.Root() != h.root {
 		if err := v.wrong("tree", "its head does not have the root of its leaves"); err != nil {
