@@ -118,6 +118,7 @@ func newFloor(b *testing.B, db *storage.DB, columns int) *floor {
 	for _, chunk := range []int{32, 1} {
 		if db.Dialect() == storage.SQLite {
 			row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
+			//nolint:sqlclosecheck // stop closes it
 			st, err := db.Writer().Prepare(`INSERT INTO ` + f.table + ` VALUES ` + strings.TrimSuffix(strings.Repeat(row+",", chunk), ","))
 			if err != nil {
 				b.Fatal(err)
@@ -185,6 +186,7 @@ func (f *floor) insert(n int) error {
 	defer tx.Rollback()
 	for _, chunk := range []int{32, 1} {
 		for ; len(rows) >= chunk; rows = rows[chunk:] {
+			//nolint:sqlclosecheck // it ends with the transaction
 			if _, err := tx.Stmt(f.stmts[chunk]).Exec(slices.Concat(rows[:chunk]...)...); err != nil {
 				return err
 			}

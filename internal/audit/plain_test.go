@@ -54,7 +54,7 @@ func rechain(t *testing.T, db *storage.DB) {
 		chains[r.lane] = r.chain
 		all = append(all, r)
 	}
-	rows.Close()
+	rows.Close() //nolint:sqlclosecheck // before the writes that follow
 	for _, r := range all {
 		execute(t, db, `UPDATE events SET chain = $1 WHERE lane = $2 AND sn = $3`, r.chain[:], r.lane, r.sn)
 	}

@@ -131,7 +131,7 @@ func save(t *testing.T, db *storage.DB) map[string][][]any {
 		if err := rows.Err(); err != nil {
 			t.Fatal(err)
 		}
-		rows.Close()
+		rows.Close() //nolint:sqlclosecheck // one table at a time
 	}
 	return saved
 }

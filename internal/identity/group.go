@@ -106,7 +106,8 @@ func (s *Service) PutGroupTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	if err := mayGovern(ctx, tx, by); err != nil {
 		return false, err
 	}
-	ev, name := audit.Event{}, object("group", g.Name)
+	var ev audit.Event
+	name := object("group", g.Name)
 	if len(found) == 0 {
 		now := s.now()
 		g.ID = id.At(groupID, now)

@@ -70,6 +70,7 @@ func TestAServerAsksOverTheStream(t *testing.T) {
 	h.connect(connections.Connection{Name: "srv", URL: url})
 	h.allow("bot", "srv")
 	c := sdk.NewClient(&sdk.Implementation{Name: "test", Version: "1"}, nil)
+	//nolint:staticcheck // deprecated for the newer era; this is the older one
 	c.AddRoots(&sdk.Root{URI: "file:///work", Name: "work"})
 	s, err := c.Connect(context.Background(), &sdk.StreamableClientTransport{Endpoint: h.url + "/mcp", HTTPClient: &http.Client{Transport: withKey{key}}, MaxRetries: -1}, &sdk.ClientSessionOptions{ProtocolVersion: legacyVersion})
 	h.must(err)
@@ -78,7 +79,7 @@ func TestAServerAsksOverTheStream(t *testing.T) {
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		for ss := range up.Sessions() {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-			roots, err := ss.ListRoots(ctx, nil)
+			roots, err := ss.ListRoots(ctx, nil) //nolint:staticcheck // as above
 			cancel()
 			if err == nil && len(roots.Roots) == 1 && roots.Roots[0].URI == "file:///work" {
 				return
