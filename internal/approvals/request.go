@@ -49,11 +49,12 @@ type Request struct {
 // Origin is where a held call came from: policy saw it, and a call that is
 // executed later must look the same to it.
 type Origin struct {
-	Credential string `json:"credential"`
-	Kind       string `json:"kind"`
-	Remote     string `json:"remote"`
-	Client     string `json:"client,omitzero"`
-	Front      string `json:"front,omitzero"`
+	Credential string   `json:"credential"`
+	Kind       string   `json:"kind"`
+	Lineage    []string `json:"lineage,omitzero"` // of an access token
+	Remote     string   `json:"remote"`
+	Client     string   `json:"client,omitzero"`
+	Front      string   `json:"front,omitzero"`
 }
 
 // Person is a user, by identifier and by the name they had.

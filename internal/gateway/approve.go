@@ -137,7 +137,7 @@ func (g *Gateway) notHeld(call *Call, v verdict, err error) verdict {
 func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	h := approvals.Held{
 		Binding: binding(call, v.record.Version), Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
-		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
+		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
 		Args:   call.Args, Server: in.Server,
 	}
 	if in.Wire != nil {

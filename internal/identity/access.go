@@ -49,6 +49,9 @@ type Principal struct {
 // ok is false if the token is not one that we issued for ourselves.
 type Verifier interface {
 	VerifyAccess(token string) (a Access, ok bool)
+	// Dead reports whether one of these was revoked: access tokens, or what
+	// they descend from.
+	Dead(ids []string) bool
 }
 
 // SetVerifier says who knows access tokens. It must be called before the

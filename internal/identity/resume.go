@@ -13,9 +13,10 @@ import (
 // was presented then, in its run and for its principal chain.
 type Resumed struct {
 	Agent, AgentID string
-	Credential     string // identifier
-	Kind           string // of the credential
-	Run            string // of a run token; empty for a derived run
+	Credential     string   // identifier
+	Kind           string   // of the credential
+	Lineage        []string // of the credential: what its end would have been
+	Run            string   // of a run token; empty for a derived run
 	OnBehalfOf     []audit.Actor
 }
 
@@ -23,8 +24,8 @@ type Resumed struct {
 // identity. Everyone involved must still be who and what they were: the agent
 // and its owner active, the people and agents in the chain too. The credential
 // may have expired and a run may have ended, as they do when their program
-// ends; a key that was revoked still refuses. Refusals are those of
-// Authenticate.
+// ends; a key or token that was revoked, or one it descends from, still refuses.
+// Refusals are those of Authenticate.
 func (s *Service) Readmit(_ context.Context, r Resumed) (Caller, error) {
 	if !s.watch.Fresh() { // before the view is taken, so that it is as new as Fresh says
 		return Caller{}, ErrStale
@@ -40,26 +41,33 @@ func (s *Service) Readmit(_ context.Context, r Resumed) (Caller, error) {
 			revoked = !k.Revoked.IsZero()
 		}
 	}
-	c := Caller{Agent: a, Run: r.Run, OnBehalfOf: r.OnBehalfOf, Credential: Credential{ID: r.Credential, Kind: r.Kind, Expires: s.now().Add(time.Minute)}}
+	if s.access != nil {
+		revoked = revoked || s.access.Dead(append([]string{r.Credential}, r.Lineage...))
+	}
+	c := Caller{Agent: a, Run: r.Run, Lineage: r.Lineage, OnBehalfOf: r.OnBehalfOf, Credential: Credential{ID: r.Credential, Kind: r.Kind, Expires: s.now().Add(time.Minute)}}
 	for _, p := range r.OnBehalfOf {
 		if !view.stands(p) {
 			return c, ErrCredential.Say("someone in the call's principal chain is not active any more")
+		}
+		if p.Kind == audit.KindAgent {
+			c.Behind = append(c.Behind, view.agents[p.Name])
 		}
 	}
 	return s.admit(view, c, revoked)
 }
 
-// stands reports whether a member of a principal chain is still active.
+// stands reports whether a member of a principal chain may still act, as
+// standing does; without an identifier by the name alone.
 func (v *snapshot) stands(p audit.Actor) bool {
-	switch p.Kind {
-	case audit.KindUser:
-		u, ok := v.users[p.Name]
-		return ok && !u.Disabled && (p.ID == "" || p.ID == u.ID)
-	case audit.KindAgent:
-		a, ok := v.agents[p.Name]
-		return ok && !a.Suspended && (p.ID == "" || p.ID == a.ID)
+	switch {
+	case p.Kind != audit.KindUser && p.Kind != audit.KindAgent:
+		return true
+	case p.ID == "" && p.Kind == audit.KindUser:
+		p.ID = v.users[p.Name].ID
+	case p.ID == "":
+		p.ID = v.agents[p.Name].ID
 	}
-	return true
+	return v.standing([]Principal{{Kind: p.Kind, ID: p.ID, Name: p.Name}})
 }
 
 // RunStarter returns the name of the person who started a run; false for a

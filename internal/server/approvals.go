@@ -60,7 +60,7 @@ func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approva
 	req.Header, req.RemoteAddr = http.Header(w.Header).Clone(), r.Origin.Remote
 	req.Header.Set("User-Agent", r.Origin.Client)
 	resume := &gateway.Resumed{Approval: r.ID, Resumed: identity.Resumed{
-		Agent: r.Binding.Agent, AgentID: r.Binding.AgentID, Credential: r.Origin.Credential, Kind: r.Origin.Kind, Run: r.Run, OnBehalfOf: r.Binding.Chain,
+		Agent: r.Binding.Agent, AgentID: r.Binding.AgentID, Credential: r.Origin.Credential, Kind: r.Origin.Kind, Lineage: r.Origin.Lineage, Run: r.Run, OnBehalfOf: r.Binding.Chain,
 	}}
 	out := &sink{header: http.Header{}}
 	switch w.Front {

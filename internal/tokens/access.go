@@ -105,6 +105,12 @@ func (s *Service) VerifyAccess(token string) (identity.Access, bool) {
 	}, true
 }
 
+// Dead implements identity.Verifier.
+func (s *Service) Dead(ids []string) bool {
+	v := s.view.Load()
+	return slices.ContainsFunc(ids, func(id string) bool { return v.dead[id] })
+}
+
 // verify returns the claims of a token that one of our keys signed for us. The
 // key must still be published; the rest of a good token cannot change.
 func (s *Service) verify(v *view, token string) (*claims, bool) {

@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -68,8 +69,19 @@ func TestDelegation(t *testing.T) {
 		q := w.exchange(parent, "", nil, "/mcp/ledger")
 		q.Set("requested_token_type", tokens.WantRun)
 		w.fails("a run", q, 400, "unauthorized_client")
-		// It dies with what it came from.
+		// A call that was held for it can be made without it, until it dies with
+		// what it came from.
+		again := func() (identity.Caller, error) {
+			w.poll()
+			return w.who.Readmit(ctx, identity.Resumed{Agent: c.Agent.Name, AgentID: c.Agent.ID, Credential: c.Credential.ID, Kind: c.Credential.Kind, Lineage: c.Lineage, OnBehalfOf: c.OnBehalfOf})
+		}
+		if got, err := again(); err != nil || len(got.Behind) != 1 || got.Behind[0].Name != "bot" || !slices.Equal(got.Lineage, c.Lineage) {
+			t.Errorf("made later: %+v, %v", got, err)
+		}
 		must(t, w.Revoke(ctx, parent, ""))
+		if _, err := again(); !errors.Is(err, identity.ErrRevoked) {
+			t.Errorf("made later, after the parent was revoked: %v", err)
+		}
 		w.refuses("after the parent was revoked", child, identity.ErrRevoked)
 		w.fails("from a revoked one", w.exchange(parent, "", nil, "/mcp/ledger"), 400, "invalid_grant")
 		w.fails("from nothing", w.exchange("nonsense", "", nil, "/mcp/ledger"), 400, "invalid_grant")
