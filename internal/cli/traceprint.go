@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,38 +18,86 @@ import (
 
 func (a *app) logTrace() *cobra.Command {
 	var full, all bool
-	cmd := &cobra.Command{Use: "trace RUN", Short: "Show a run as a tree", Args: operands("RUN"),
+	var object, text string
+	cmd := &cobra.Command{Use: "trace [RUN]", Short: "Show a run, or all that touched a business object, as a tree", Args: cobra.MaximumNArgs(1),
 		Long: `Prints a run: each prompt and model answer, and under it the tool calls that followed, each with its arguments, the decision and the
-policies and grants that made it, how it ended and how long it took. Refused calls stand where they were tried.`,
-		Example: "  countersign log trace run_…"}
+policies and grants that made it, how it ended and how long it took. Refused calls stand where they were tried.
+
+With --object it prints, run by run, every call that touched one business object: exact where the tool declares which argument names
+one (countersign tool declare). With --touching, every call whose arguments or answers hold a text.`,
+		Example: "  countersign log trace run_…\n  countersign log trace --object invoice/4711\n  countersign log trace --touching 'Nordwind GmbH'"}
 	cmd.Flags().BoolVar(&full, "full", false, "print prompts, answers, arguments and results whole")
 	cmd.Flags().BoolVar(&all, "all", false, "protocol plumbing too (initialize, tools/list, models)")
+	cmd.Flags().StringVar(&object, "object", "", "every call that touched this business object, TYPE/ID")
+	cmd.Flags().StringVar(&text, "touching", "", "every call in which this text stands")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
-		var entries []client.Entry
-		var complete bool
-		err := a.waiting("reading the run", func() (err error) {
-			entries, complete, err = c.Run(ctx, args[0])
-			return err
-		})
-		if err != nil {
-			return err
+		switch {
+		case len(args) == 1 && object == "" && text == "":
+			return a.traceRun(ctx, c, args[0], full, all)
+		case len(args) == 0 && (object == "") != (text == ""):
+			return a.traceTouching(ctx, c, object, text, full)
 		}
-		t := traceOf(args[0], entries)
-		if !complete {
-			a.warn("the run is longer than what is shown: its first %d events", len(entries))
-		}
-		if a.output == "json" {
-			return a.printJSON(t)
-		}
-		if all {
-			t.Steps = append(t.Steps, t.Protocol...)
-			t.Protocol = nil
-			slices.SortStableFunc(t.Steps, func(x, y *step) int { return x.Time.Compare(y.Time) })
-		}
-		printer{a, a.stdout, full}.print(t)
-		return nil
+		return errors.New("name one of them: a RUN (countersign log search shows them), --object or --touching")
 	})
 	return cmd
+}
+
+func (a *app) traceRun(ctx context.Context, c *client.Client, run string, full, all bool) error {
+	var entries []client.Entry
+	var complete bool
+	err := a.waiting("reading the run", func() (err error) {
+		entries, complete, err = c.Run(ctx, run)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t := traceOf(run, entries)
+	if !complete {
+		a.warn("the run is longer than what is shown: its first %d events", len(entries))
+	}
+	if a.output == "json" {
+		return a.printJSON(t)
+	}
+	if all {
+		t.Steps = append(t.Steps, t.Protocol...)
+		t.Protocol = nil
+		slices.SortStableFunc(t.Steps, func(x, y *step) int { return x.Time.Compare(y.Time) })
+	}
+	printer{a, a.stdout, full}.print(t)
+	return nil
+}
+
+func (a *app) traceTouching(ctx context.Context, c *client.Client, object, text string, full bool) error {
+	query, err := touchQuery(object, text)
+	if err != nil {
+		return err
+	}
+	var traces []*trace
+	var complete bool
+	err = a.waiting("reading the runs", func() (err error) {
+		traces, complete, err = touching(ctx, c, query)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if !complete {
+		a.warn("there is more than what is shown: the newest %d runs at most", maxRuns)
+	}
+	if a.output == "json" {
+		return a.printJSON(append([]*trace{}, traces...))
+	}
+	if len(traces) == 0 {
+		fmt.Fprintln(a.stdout, "no call touched it")
+	}
+	for i, t := range traces {
+		if i > 0 {
+			fmt.Fprintln(a.stdout)
+		}
+		printer{a, a.stdout, full}.print(t)
+	}
+	return nil
 }
 
 // printer prints a trace.

@@ -220,6 +220,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	})
 	h.onClose("gateway", h.gateway.Close)
 	h.locks.Enforce(h.gateway.Cut)
+	h.locks.Enforce(h.endLeases)
 	// After the rooms' own: the views are new when the gateway looks.
 	for _, version := range []string{identity.Version, locks.Version} {
 		h.watch.On(version, func(context.Context) error { h.gateway.Recheck(); return nil })

@@ -9,6 +9,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/leaks"
+	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/secrets/lease"
 	"github.com/countersign/countersign/internal/secrets/provider/command"
 	"github.com/countersign/countersign/internal/secrets/provider/exchange"
@@ -85,4 +86,21 @@ func (h *house) settleLeases(ctx context.Context) error {
 		return nil
 	}
 	return h.leases.Settle(ctx)
+}
+
+// endLeases gives back what was issued to whom a lock stops: a database role
+// does not outlive the stop of its agent. A lock on something else ends no
+// lease: its calls are refused, and the lease ends when its time is over.
+func (h *house) endLeases(ctx context.Context, l locks.Lock) (int, error) {
+	var which lease.Which
+	switch l.Kind {
+	case locks.Agent:
+		which.Agent = l.Name
+	case locks.Connection:
+		which.Connection = l.Name
+	case locks.Everything:
+	default:
+		return 0, nil
+	}
+	return h.leases.End(ctx, audit.System, "lock "+l.ID+": "+l.On(), which)
 }
