@@ -116,7 +116,7 @@ type Tier struct {
 func (t Tier) MarshalJSON() ([]byte, error) { return json.Marshal(t.Group + ":" + t.After.String()) }
 
 // MarshalJSON writes the durations as people do.
-func (n Needed) MarshalJSON() ([]byte, error) {
+func (h Needed) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Policy        string   `json:"policy"`
 		Groups        []string `json:"groups"`
@@ -127,7 +127,7 @@ func (n Needed) MarshalJSON() ([]byte, error) {
 		Escalate      []Tier   `json:"escalate,omitzero"`
 		ExcludeOwner  bool     `json:"exclude_owner,omitzero"`
 		Server        bool     `json:"server,omitzero"`
-	}{n.Policy, n.Groups, n.Quorum, n.DecideWithin.String(), n.ExecuteWithin.String(), n.Advice, n.Escalate, n.ExcludeOwner, n.Server})
+	}{h.Policy, h.Groups, h.Quorum, h.DecideWithin.String(), h.ExecuteWithin.String(), h.Advice, h.Escalate, h.ExcludeOwner, h.Server})
 }
 
 // Defaults of a hold without @decide_within and @execute_within.
