@@ -214,7 +214,7 @@ func checkHeads(t *testing.T, db *storage.DB, heads map[int64]tlog.Checkpoint) {
 		t.Errorf("%d heads were kept outside the database and are not in it", len(heads))
 	}
 	t.Logf("%d records, %d checkpoints", rep.Records, rep.Checkpoints)
-	if rep.Checkpoints < 10 {
+	if rep.Checkpoints < 3 { // on PostgreSQL each dead leader costs the rest of its lease
 		t.Error("hardly anything was sealed between the kills")
 	}
 }
