@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,8 +84,8 @@ func spawn(t *testing.T, dsn, url, dir string) (*exec.Cmd, <-chan string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), envDSN+"="+dsn, envURL+"="+url, envDir+"="+dir)
-	var problems bytes.Buffer
-	cmd.Stderr = &problems
+	problems := &said{}
+	cmd.Stderr = problems
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -99,11 +100,29 @@ func spawn(t *testing.T, dsn, url, dir string) (*exec.Cmd, <-chan string) {
 		for sc := bufio.NewScanner(out); sc.Scan(); {
 			lines <- sc.Text()
 		}
-		if problems.Len() > 0 {
-			t.Log(problems.String())
+		if text := problems.text(); text != "" {
+			t.Log(text)
 		}
 	}()
 	return cmd, lines
+}
+
+// said is what a child says, while it may still be saying it.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func kill(cmd *exec.Cmd) {
