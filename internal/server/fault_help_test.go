@@ -219,6 +219,9 @@ func (p *plant) oldProofs() {
 // tree is the log's and continues the one from before, that the search index
 // has everything, and compares the log with what the upstream saw. It ends the
 // server.
+//
+// It is patient: what waits on a connection that died in silence is given up
+// only after a minute.
 func (p *plant) whole() {
 	p.t.Helper()
 	p.oldProofs()
@@ -227,7 +230,7 @@ func (p *plant) whole() {
 		Blocked string `json:"blocked"`
 		Error   string `json:"error"`
 	}
-	p.eventually(40*time.Second, "the log is not sealed to its end", func() bool {
+	p.eventually(3*time.Minute, "the log is not sealed to its end", func() bool {
 		b, _, err := p.get("/api/v1/log/status")
 		return errors.Join(err, json.Unmarshal(b, &st)) == nil && st.Behind == 0 && st.Blocked == "" && st.Error == ""
 	})
@@ -289,7 +292,7 @@ func (p *plant) search(query string) listing {
 // intents it has.
 func (p *plant) indexed() int {
 	p.t.Helper()
-	p.eventually(40*time.Second, "the index does not follow", func() bool { return p.search("limit=1").Behind == 0 })
+	p.eventually(3*time.Minute, "the index does not follow", func() bool { return p.search("limit=1").Behind == 0 })
 	n, cursor := 0, ""
 	for {
 		page := p.search("q=type:call.intent&limit=1000&cursor=" + cursor)

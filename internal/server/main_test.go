@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,8 +60,28 @@ func serveProcess() int {
 type process struct {
 	url, token string
 	cmd        *exec.Cmd
-	stderr     *bytes.Buffer
+	stderr     *said
 }
+
+// said is what a process says, while it may still be saying it.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) Bytes() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.b.Bytes())
+}
+
+func (s *said) String() string { return string(s.Bytes()) }
 
 // start starts a server on data and store and waits until its doors are open.
 // token is the administrator's, kept from the first start.
@@ -76,7 +97,7 @@ func start(t testing.TB, data, store, token string, env ...string) *process {
 // launch is start for servers that may not get as far; then they have ended.
 func launch(t testing.TB, data, store, token string, env ...string) (*process, error) {
 	t.Helper()
-	p := &process{token: token, stderr: &bytes.Buffer{}}
+	p := &process{token: token, stderr: &said{}}
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(append(os.Environ(), serveEnv+"=1", "COUNTERSIGN_DATA="+data, "COUNTERSIGN_STORE="+store, "COUNTERSIGN_LISTEN=127.0.0.1:0", "COUNTERSIGN_URL="), env...)
 	p.cmd.Stderr = p.stderr
