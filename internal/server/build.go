@@ -105,10 +105,15 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		name string
 		fn   func(context.Context, *slog.Logger) error
 	}{
-		{"store", h.buildStore}, {"log", h.buildLog}, {"secrets", h.buildSecrets}, {"rooms", h.buildRooms},
+		{"store", h.buildStore},
+		{"log", h.buildLog},
+		{"secrets", h.buildSecrets},
+		{"rooms", h.buildRooms},
 		{"approvals", h.buildApprovals},
 		{"credentials", h.buildCredentials},
-		{"line", h.buildLine}, {"background work", h.start}, {"API", h.buildAPI},
+		{"line", h.buildLine},
+		{"background work", h.start},
+		{"API", h.buildAPI},
 	} {
 		if err := step.fn(ctx, log.With("part", step.name)); err != nil {
 			h.close(log)
@@ -333,7 +338,23 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns
-	for _, room := range []interface{ Routes(*rest.API) }{h.identity, h.tokens, h.locks, h.leaks, h.connections, h.policy, h.secrets, h.approvals, h.findings, h.search, h.seal, h.export, h.selfaudit, h.manifest, h} {
+	for _, room := range []interface{ Routes(*rest.API) }{
+		h.identity,
+		h.tokens,
+		h.locks,
+		h.leaks,
+		h.connections,
+		h.policy,
+		h.secrets,
+		h.approvals,
+		h.findings,
+		h.search,
+		h.seal,
+		h.export,
+		h.selfaudit,
+		h.manifest,
+		h,
+	} {
 		room.Routes(api)
 	}
 	h.api = h.trap(mux)
