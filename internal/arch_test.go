@@ -20,7 +20,7 @@ const module = "github.com/countersign/countersign/"
 // when a build breaks it, move the code or argue for a new line in docs/design,
 // never add a line to make the build pass.
 const order = `
-NONE < id, fault, config, client, audit/tlog, inspection, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest
+NONE < id, fault, config, client, audit/tlog, dial, inspection, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest
 
 # the cellar
 fault < storage
@@ -43,6 +43,7 @@ findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
 identity < leaks
 inspection < policy
+dial < connections, tokens, gateway
 connections, secrets, policy, tokens < manifest
 
 # what is done to secrets, and with whom: each provider knows its own wire and
@@ -52,7 +53,7 @@ secrets/rotation < secrets/provider/command
 secrets/rotation, secrets/lease < secrets/provider/postgres
 secrets, secrets/rotation < secrets/provider/openai, secrets/provider/webhook
 secrets < secrets/provider/exchange, secrets/provider/vault, secrets/provider/local
-fault < secrets/provider/wire
+fault, dial < secrets/provider/wire
 secrets/provider/wire < secrets/provider/openai, secrets/provider/webhook, secrets/provider/exchange, secrets/provider/vault
 secrets/provider/postgres, secrets/provider/command, secrets/provider/openai, secrets/provider/webhook < server
 secrets/provider/exchange, secrets/provider/vault, secrets/provider/local < server

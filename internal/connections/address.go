@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/countersign/countersign/internal/dial"
 )
 
 // checkURL returns raw in its plain form (lower-case scheme and host, no
@@ -46,14 +48,12 @@ func checkHost(u *url.URL, private bool) error {
 	switch {
 	case literal && addr.Zone() != "", !literal && !plainHost(host):
 		return bad("url", "%q is not a host name or an address in its usual form", clip(host))
-	case literal && metadata(addr):
-		return bad("url", "%s serves a cloud machine's own credentials and is never allowed", addr)
-	case literal && (addr.IsUnspecified() || addr.IsMulticast()):
-		return bad("url", "%s is not the address of a server", addr)
+	case literal && !dial.Allowed(addr, true):
+		return bad("url", "%s is not the address of a server, or one at which clouds hand out a machine's own credentials: it is never allowed", addr)
 	}
 	near := localName(host)
 	if literal {
-		near = offInternet(addr)
+		near = !dial.Public(addr)
 	}
 	if near && !private {
 		return bad("url", "%s is a private address; set allow_private: true if this is meant", clip(host))
@@ -85,19 +85,6 @@ func plainHost(host string) bool {
 	last := labels[len(labels)-1]
 	_, dec := strconv.ParseUint(last, 0, 64)
 	return dec != nil && strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
-}
-
-// offInternet reports whether addr is not on the public internet.
-func offInternet(addr netip.Addr) bool {
-	addr = addr.Unmap()
-	return addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast() || sharedSpace.Contains(addr)
-}
-
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
-
-func metadata(addr netip.Addr) bool {
-	addr = addr.Unmap()
-	return addr == netip.AddrFrom4([4]byte{169, 254, 169, 254}) || addr == netip.MustParseAddr("fd00:ec2::254")
 }
 
 // localName reports whether a name cannot be a public one: localhost, a single

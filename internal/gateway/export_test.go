@@ -17,7 +17,7 @@ var (
 
 // Dial connects as a transport does.
 func Dial(ctx context.Context, private bool, addr string) (net.Conn, error) {
-	return (&guardedDialer{private: private}).DialContext(ctx, "tcp", addr)
+	return guarded(private)(ctx, "tcp", addr)
 }
 
 // Runs tells to which run a call belongs.

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/dial"
 )
 
 // Limits on the way to an upstream.
@@ -87,10 +87,9 @@ func (t *transports) make(key upstreamKey) (*upstream, error) {
 	if timeout <= 0 {
 		timeout = t.headerTimeout
 	}
-	d := &guardedDialer{private: key.private}
 	return &upstream{key: key, base: requestBase{*u}, http: &http.Transport{
 		Proxy:                  nil, // an environment variable must not reroute calls
-		DialContext:            d.DialContext,
+		DialContext:            guarded(key.private),
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
@@ -163,53 +162,14 @@ func CheckPath(path string) error {
 	return nil
 }
 
-// guardedDialer resolves a name once, checks each address and dials the address
-// that it checked, so that a name cannot change its meaning in between.
-type guardedDialer struct {
-	private bool
-}
-
-// DialContext connects to addr.
-func (d *guardedDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	name, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, ErrURL.With(err)
-	}
-	addrs, err := lookup(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	refused := error(ErrAddress)
-	dialer := net.Dialer{KeepAlive: 30 * time.Second}
-	for i, a := range addrs {
-		a = a.Unmap()
-		if !Allowed(a, d.private) {
-			continue
+// guarded dials what dial.Dialer allows.
+func guarded(private bool) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := dial.Dialer{Private: private, Within: dialTimeout}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := d.DialContext(ctx, network, addr)
+		if errors.Is(err, dial.ErrAddress) {
+			return nil, ErrAddress
 		}
-		// Each address gets its share of the time that is left.
-		deadline, _ := ctx.Deadline()
-		share, stop := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addrs)-i))
-		conn, err := dialer.DialContext(share, network, net.JoinHostPort(a.String(), port))
-		stop()
-		if err == nil {
-			return conn, nil
-		}
-		if errors.Is(refused, ErrAddress) {
-			refused = err
-		}
+		return conn, err
 	}
-	return nil, refused
-}
-
-func lookup(ctx context.Context, name string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(name); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
-	}
-	return addrs, nil
 }

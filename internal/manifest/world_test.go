@@ -18,7 +18,6 @@ import (
 	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
-	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/policy"
@@ -137,7 +136,7 @@ func build(t *testing.T, db *storage.DB) *world {
 	}
 	w.connections.OnDelete(w.secrets.KeepConnections)
 	w.connections.OnDelete(w.policy.BeforeDelete)
-	issuer, err := tokens.New(db, w.log, w.watch, w.people, tokens.Options{Derive: w.secrets.Derive, Fetcher: remote.New(gateway.Allowed)})
+	issuer, err := tokens.New(db, w.log, w.watch, w.people, tokens.Options{Derive: w.secrets.Derive, Fetcher: remote.New()})
 	must(err)
 	w.Service, err = manifest.New(manifest.Options{Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
 	must(err)

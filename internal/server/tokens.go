@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/tokens"
 	"github.com/countersign/countersign/internal/tokens/oauth"
@@ -14,7 +13,7 @@ import (
 // buildTokens builds the issuer and its door.
 func (h *house) buildTokens(log *slog.Logger) error {
 	o := tokens.Options{
-		Derive: h.secrets.Derive, Fetcher: remote.New(gateway.Allowed), Doors: h.doorsFor, Now: time.Now, Logger: log,
+		Derive: h.secrets.Derive, Fetcher: remote.New(), Doors: h.doorsFor, Now: time.Now, Logger: log,
 		Registration: h.cfg.OAuth.Registration, PrivateClients: h.cfg.OAuth.PrivateClients,
 	}
 	var err error

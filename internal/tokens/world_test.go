@@ -23,7 +23,6 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/audittest"
-	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/rest"
@@ -107,7 +106,7 @@ func join(t testing.TB, db *storage.DB, log *audit.Log, c *clock, options ...fun
 	var err error
 	w.who, err = identity.New(db, log, w.watch, identity.Options{Derive: derive, Now: c.now})
 	must(t, err)
-	o := tokens.Options{Derive: derive, Fetcher: remote.New(gateway.Allowed), Now: c.now, PrivateClients: true}
+	o := tokens.Options{Derive: derive, Fetcher: remote.New(), Now: c.now, PrivateClients: true}
 	for _, fn := range options {
 		fn(&o)
 	}

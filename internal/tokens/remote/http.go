@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"syscall"
 	"time"
 
+	"github.com/countersign/countersign/internal/dial"
 	"github.com/countersign/countersign/internal/tokens"
 )
 
@@ -24,13 +22,10 @@ const (
 )
 
 // Client fetches documents. It is safe for concurrent use.
-type Client struct {
-	allowed func(a netip.Addr, private bool) bool
-}
+type Client struct{}
 
-// New returns a client that may connect to the addresses for which allowed
-// says so.
-func New(allowed func(a netip.Addr, private bool) bool) *Client { return &Client{allowed} }
+// New returns a client.
+func New() *Client { return &Client{} }
 
 // Fetch implements tokens.Fetcher.
 func (c *Client) Fetch(ctx context.Context, at string, f tokens.Fetch) ([]byte, error) {
@@ -51,6 +46,9 @@ func (c *Client) Fetch(ctx context.Context, at string, f tokens.Fetch) ([]byte, 
 	}
 	req.Header.Set("Accept", "application/json")
 	resp, err := transport.RoundTrip(req)
+	if errors.Is(err, dial.ErrAddress) {
+		return nil, tokens.ErrAddress
+	}
 	if err != nil {
 		return nil, fmt.Errorf("asking %s: %w", u.Host, err)
 	}
@@ -75,13 +73,7 @@ func (c *Client) transport(f tokens.Fetch) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialer := &net.Dialer{Timeout: within, Control: func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil || !c.allowed(ap.Addr(), f.Private) {
-			return tokens.ErrAddress
-		}
-		return nil
-	}}
+	dialer := dial.Dialer{Private: f.Private, Within: within}
 	return &http.Transport{
 		Proxy: nil, DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout: within, ResponseHeaderTimeout: within, MaxResponseHeaderBytes: 64 << 10, DisableKeepAlives: true,

@@ -7,26 +7,22 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"strings"
-	"syscall"
 	"time"
 
+	"github.com/countersign/countersign/internal/dial"
 	"github.com/countersign/countersign/internal/fault"
 )
 
 // Errors of this package. They hold what a provider's status says, never its
 // words: these may quote a credential.
 var (
-	ErrURL       = fault.New(fault.Invalid, "provider_url", "the URL must begin with https://, or with http:// for a private address with allow_private=true")
-	ErrAddress   = fault.New(fault.Denied, "provider_address", "the provider's address is private; set allow_private=true if this is meant")
-	ErrReach     = fault.New(fault.Upstream, "provider_unreachable", "the provider cannot be reached, or did not answer in time")
-	ErrStatus    = fault.New(fault.Upstream, "provider_refused", "the provider refused")
-	ErrAnswer    = fault.New(fault.Upstream, "provider_answer", "the provider's answer could not be understood")
-	errForbidden = errors.New("address not allowed")
+	ErrURL     = fault.New(fault.Invalid, "provider_url", "the URL must begin with https://, or with http:// for a private address with allow_private=true")
+	ErrAddress = fault.New(fault.Denied, "provider_address", "the provider's address is private; set allow_private=true if this is meant (addresses of cloud metadata services are never allowed)")
+	ErrReach   = fault.New(fault.Upstream, "provider_unreachable", "the provider cannot be reached, or did not answer in time")
+	ErrStatus  = fault.New(fault.Upstream, "provider_refused", "the provider refused")
+	ErrAnswer  = fault.New(fault.Upstream, "provider_answer", "the provider's answer could not be understood")
 )
 
 const (
@@ -115,7 +111,7 @@ func (c Client) Do(ctx context.Context, method, to string, header http.Header, b
 	req.Header = header
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
-		if errors.Is(err, errForbidden) {
+		if errors.Is(err, dial.ErrAddress) {
 			return Answer{}, ErrAddress
 		}
 		return Answer{}, ErrReach // its own words may show the URL
@@ -146,29 +142,7 @@ func (a Answer) Good() error {
 // transport is of one request: credentials are made rarely, and nothing of one
 // provider should be kept for another.
 func (c Client) transport() *http.Transport {
-	d := &net.Dialer{Timeout: patience, Control: func(_, address string, _ syscall.RawConn) error {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return errForbidden
-		}
-		a, err := netip.ParseAddr(host)
-		if err != nil || !c.allows(a.Unmap()) {
-			return errForbidden
-		}
-		return nil
-	}}
+	d := dial.Dialer{Private: c.Private, Within: patience}
 	return &http.Transport{DialContext: d.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: patience,
 		ForceAttemptHTTP2: true, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
-}
-
-var shared = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
-
-func (c Client) allows(a netip.Addr) bool {
-	switch {
-	case a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(), strings.HasPrefix(a.String(), "fd00:ec2:"):
-		return false // a cloud machine's own credentials are served there
-	case a.IsLoopback(), a.IsPrivate(), shared.Contains(a):
-		return c.Private
-	}
-	return true
 }
