@@ -73,7 +73,6 @@ func TestAnApprovalIsForExactlyTheseBytes(t *testing.T) {
 			"definition": func(h *approvals.Held) { h.Binding.Definition = "d2" },
 			"connection": func(h *approvals.Held) { h.Binding.Connection = "other" },
 			"target":     func(h *approvals.Held) { h.Binding.Target = "t2" },
-			"policy":     func(h *approvals.Held) { h.Binding.Policy = "v2" },
 			"query":      func(h *approvals.Held) { h.Binding.Query = "force=1" },
 			"path":       func(h *approvals.Held) { h.Binding.Path = "/v2" },
 			"method":     func(h *approvals.Held) { h.Binding.Method = "PUT" },
@@ -357,7 +356,6 @@ func TestEverythingIsLookedAtAgainBeforeTheCall(t *testing.T) {
 		"the approver left":        func(w *world, _ *approvals.Held) { w.disable("fiona") },
 		"out of the group":         func(w *world, _ *approvals.Held) { w.team("finance", "carl", "olga") },
 		"labels got worse":         func(_ *world, h *approvals.Held) { h.Labels = []string{"untrusted"} },
-		"another policy holds too": func(_ *world, h *approvals.Held) { h.Needs = append(h.Needs, need("more", 1, "legal")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(w *world) {
@@ -371,6 +369,61 @@ func TestEverythingIsLookedAtAgainBeforeTheCall(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A request is bound to the policies and grants that determined the decision,
+// as they were: what other rules decide about, people have not seen.
+func TestOtherRulesMakeAnotherRequest(t *testing.T) {
+	rules := func(digests ...string) (out []approvals.Rule) {
+		for i, d := range digests {
+			out = append(out, approvals.Rule{Name: fmt.Sprint("rule", i), Digest: d})
+		}
+		return out
+	}
+	for name, other := range map[string][]approvals.Rule{"changed": rules("b", "x"), "one more": rules("a", "x", "y"), "one less": rules("a"), "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(w *world) {
+				for _, before := range []approvals.State{approvals.Pending, approvals.Approved, approvals.Denied} {
+					h := w.held(string(before))
+					h.Binding.Rules = rules("a", "x")
+					first := w.hold(h).Request
+					switch before {
+					case approvals.Approved:
+						w.approve("fiona", first.ID)
+					case approvals.Denied:
+						_, err := w.Decide(ctx, w.by("fiona"), first.ID, approvals.Deny, "no")
+						w.must(err)
+					}
+					changed := h
+					changed.Binding.Rules = other
+					second := w.hold(changed)
+					if !second.New || second.Permit != nil || second.Request.ID == first.ID || second.Request.Digest == first.Digest {
+						t.Errorf("%s: %+v", before, second)
+					}
+					if got := w.state(first.ID); before != approvals.Denied && got != approvals.Void {
+						t.Errorf("%s: what people saw is %s", before, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A call that was made is told about whatever decides by now: it must not be
+// made twice because a policy changed in between.
+func TestWhatWasMadeIsToldUnderOtherRules(t *testing.T) {
+	each(t, func(w *world) {
+		h := w.held("x")
+		id := w.hold(h).Request.ID
+		w.approve("fiona", id)
+		p := w.hold(h).Permit
+		p.Settle(ctx, audit.Succeeded, &approvals.Kept{Status: 200, Body: []byte("paid")})
+		p.Done()
+		h.Binding.Rules = []approvals.Rule{{Name: "four-eyes", Digest: "v2"}}
+		if a := w.hold(h); a.Kept == nil || a.Request.ID != id {
+			t.Errorf("%+v", a)
+		}
+	})
 }
 
 func TestNothingIsApprovedThatChanged(t *testing.T) {

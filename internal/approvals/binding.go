@@ -19,7 +19,7 @@ type Binding struct {
 	Target     string        `json:"target"` // digest of how the connection is reached
 	Tool       string        `json:"tool"`
 	Definition string        `json:"definition"` // digest of the tool's accepted definition
-	Policy     string        `json:"policy"`     // version of the policies
+	Rules      []Rule        `json:"rules"`      // that determined the decision, by their names
 	Method     string        `json:"method"`
 	Path       string        `json:"path"`
 	Query      string        `json:"query"`
@@ -29,15 +29,33 @@ type Binding struct {
 	Content string `json:"content"`
 }
 
-// Digest returns the hex SHA-256 that names the call.
+// Rule is a policy or grant that determined the decision about a call: whom to
+// ask, and that it is allowed then. Others may change without anybody having to
+// decide again; whether they let the call pass is decided anew when it is made.
+type Rule struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"` // of what it says
+}
+
+// same returns what identifies the call whatever decides about it: an
+// identical call attaches to the one open request.
+func (b Binding) same() string {
+	b.Rules = nil
+	return b.Digest()
+}
+
+// Digest returns the hex SHA-256 of everything that people approve.
 func (b Binding) Digest() string {
 	if b.Chain == nil {
 		b.Chain = []audit.Actor{}
 	}
+	if b.Rules == nil {
+		b.Rules = []Rule{}
+	}
 	raw, err := json.Marshal(struct {
 		Version int `json:"v"`
 		Binding
-	}{1, b}, json.Deterministic(true))
+	}{2, b}, json.Deterministic(true))
 	if err != nil { // a name that is not UTF-8: no two of them are the same call
 		return ""
 	}

@@ -16,6 +16,7 @@ import (
 // Held is a call that policy holds, as the line knows it.
 type Held struct {
 	Binding Binding
+	Version string // of all policies and grants, for the record
 	Call    string // call_…
 	Run     string // run_…
 	Effect  string
@@ -49,11 +50,12 @@ func (s *Service) Hold(ctx context.Context, h Held) (Answer, error) {
 	if digest == "" {
 		return Answer{}, ErrStored
 	}
-	if !s.repeats.allow(digest, s.o.Now()) {
+	same := h.Binding.same()
+	if !s.repeats.allow(same, s.o.Now()) {
 		return Answer{}, ErrFlood
 	}
 	for range 8 {
-		r, found, err := openOf(ctx, s.db, digest)
+		r, found, err := openOf(ctx, s.db, same)
 		if err != nil {
 			return Answer{}, err
 		}
@@ -61,9 +63,12 @@ func (s *Service) Hold(ctx context.Context, h Held) (Answer, error) {
 			return Answer{}, ErrVoid.Say("the call is not the one that was approved any more")
 		}
 		var a Answer
-		if found {
+		switch {
+		case found && r.Digest != digest && !r.told():
+			err = s.outdated(ctx, &r)
+		case found:
 			a, err = s.attach(ctx, h, &r)
-		} else {
+		default:
 			a, err = s.request(ctx, h, digest)
 		}
 		if !errors.Is(err, errAgain) && !errors.Is(err, ErrRaced) {
@@ -72,6 +77,22 @@ func (s *Service) Hold(ctx context.Context, h Held) (Answer, error) {
 	}
 	return Answer{}, ErrRaced
 }
+
+// told reports whether what became of the request is told to an identical
+// call whatever decides about it by now: the call was made, or is being made.
+func (r *Request) told() bool { return r.State == Executing || r.State == Executed }
+
+// outdated closes a request about which other rules decide by now than those
+// that people saw: what they said, or would say, is not about this any more.
+// The call that found it asks anew.
+func (s *Service) outdated(ctx context.Context, r *Request) error {
+	if r.State.Settled() {
+		return again(s.shut(ctx, r))
+	}
+	return again(s.void(ctx, r, rulesChanged, s.o.Now()))
+}
+
+const rulesChanged = "the policies or grants that decide about the call changed"
 
 // errAgain says that the request changed and has to be looked at again.
 var errAgain = errors.New("again")
@@ -92,7 +113,7 @@ func (s *Service) request(ctx context.Context, h Held, digest string) (Answer, e
 	now := s.o.Now().UTC().Truncate(time.Microsecond)
 	decide, _ := clocks(needs)
 	r := Request{
-		ID: id.At(id.Approval, now), Digest: digest, State: Pending, Binding: h.Binding, Call: h.Call, Run: h.Run, Event: id.At(id.Event, now), Effect: h.Effect,
+		ID: id.At(id.Approval, now), Digest: digest, same: h.Binding.same(), State: Pending, Binding: h.Binding, Call: h.Call, Run: h.Run, Event: id.At(id.Event, now), Effect: h.Effect,
 		Needs: needs, Excluded: excluded, Labels: h.Labels, Reason: h.Reason, Origin: h.Origin, Created: now, DecideBy: now.Add(decide), open: true, revision: 1,
 		Server: h.Wire != nil && (h.Server || slices.ContainsFunc(needs, func(n Need) bool { return n.Server })),
 	}
@@ -122,7 +143,7 @@ func (s *Service) request(ctx context.Context, h Held, digest string) (Answer, e
 		ev := r.event("approval.requested", audit.Actor{Kind: audit.KindAgent, ID: r.Binding.AgentID, Name: r.Binding.Agent}, "",
 			map[string]any{"needs": needs, "excluded": excluded, "decide_by": r.DecideBy, "binding": r.Binding})
 		ev.ID, ev.Time, ev.Digest = r.Event, now, digest
-		ev.Decision = &audit.Decision{Effect: "hold", Reason: r.Reason, Policies: s.policies(&r), Version: r.Binding.Policy}
+		ev.Decision = &audit.Decision{Effect: "hold", Reason: r.Reason, Policies: s.policies(&r), Version: h.Version}
 		tx.Record(ev, audit.Payload{Name: "arguments", Body: h.Args, Size: int64(len(h.Args))})
 		return storage.Bump(ctx, tx.Tx, version)
 	})

@@ -39,6 +39,7 @@ type Request struct {
 	Decisions []Decision
 
 	open     bool // an identical call attaches to it
+	same     string
 	holder   string
 	revision int64
 	updated  time.Time

@@ -94,8 +94,8 @@ func decisions(ctx context.Context, q querier, id string) ([]Decision, error) {
 }
 
 // openOf returns the request that an identical call attaches to.
-func openOf(ctx context.Context, q querier, digest string) (Request, bool, error) {
-	found, err := read(ctx, q, ` WHERE digest = $1 AND open`, digest)
+func openOf(ctx context.Context, q querier, same string) (Request, bool, error) {
+	found, err := read(ctx, q, ` WHERE same = $1 AND open`, same)
 	if err != nil || len(found) == 0 {
 		return Request{}, false, err
 	}
@@ -105,11 +105,11 @@ func openOf(ctx context.Context, q querier, digest string) (Request, bool, error
 }
 
 func insert(ctx context.Context, tx *audit.Tx, r *Request) error {
-	_, err := tx.Exec(ctx, `INSERT INTO approvals (id, digest, state, open, revision, agent, policies, binding, call, run, event, effect, needs, excluded, labels,
+	_, err := tx.Exec(ctx, `INSERT INTO approvals (id, digest, same, state, open, revision, agent, policies, binding, call, run, event, effect, needs, excluded, labels,
 		reason, origin, server, created, decide_by, decided, execute_by, settled, updated, due, why, outcome, exec_call, holder, escalated, overridden, wire, kept)
-		VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0, 0, $18, $20, '', '', '', '', 0, $21, $22, NULL)`,
+		VALUES ($1, $2, $23, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0, 0, $18, $20, '', '', '', '', 0, $21, $22, NULL)`,
 		r.ID, r.Digest, string(r.State), true, r.Binding.Agent, policiesOf(r.Needs), text(r.Binding), r.Call, r.Run, r.Event, r.Effect, text(r.Needs),
-		text(r.Excluded), text(r.Labels), r.Reason, text(r.Origin), r.Server, storage.Micros(r.Created), storage.Micros(r.DecideBy), storage.Micros(r.due()), false, r.wire)
+		text(r.Excluded), text(r.Labels), r.Reason, text(r.Origin), r.Server, storage.Micros(r.Created), storage.Micros(r.DecideBy), storage.Micros(r.due()), false, r.wire, r.same)
 	return err
 }
 

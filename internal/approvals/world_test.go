@@ -138,7 +138,7 @@ func (w *world) held(content string, needs ...approvals.Need) approvals.Held {
 	}
 	a, _ := w.ids.Agent("payer")
 	return approvals.Held{
-		Binding: approvals.Binding{Agent: "payer", AgentID: a.ID, Connection: "ledger", Target: "t", Tool: "pay", Definition: "d", Policy: "v1", Content: approvals.Digest([]byte(content))},
+		Binding: approvals.Binding{Agent: "payer", AgentID: a.ID, Connection: "ledger", Target: "t", Tool: "pay", Definition: "d", Rules: []approvals.Rule{{Name: "four-eyes", Digest: "v1"}}, Content: approvals.Digest([]byte(content))},
 		Call:    id.New(id.Call), Run: "run_1", Effect: "irreversible", Needs: needs, Reason: "needs approval", Args: []byte(content),
 	}
 }

@@ -136,7 +136,7 @@ func (g *Gateway) notHeld(call *Call, v verdict, err error) verdict {
 
 func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	h := approvals.Held{
-		Binding: binding(call, v.record.Version), Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
+		Binding: binding(call, v.rules), Version: v.record.Version, Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
 		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
 		Args:   call.Args, Server: in.Server,
 	}
@@ -150,7 +150,13 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 }
 
 // binding is what an approval of the call is for.
-func binding(call *Call, version string) approvals.Binding {
+func binding(call *Call, decided []policy.Rule) approvals.Binding {
+	rules := make([]approvals.Rule, len(decided))
+	for i, r := range decided {
+		rules[i] = approvals.Rule(r)
+	}
+	slices.SortFunc(rules, func(a, b approvals.Rule) int { return strings.Compare(a.Name, b.Name) })
+	rules = slices.Compact(rules) // agents in a chain are decided on by the same ones
 	content := [][]byte{call.Request.Body}
 	if call.Bound != nil {
 		content = [][]byte{call.Bound}
@@ -162,7 +168,7 @@ func binding(call *Call, version string) approvals.Binding {
 	}
 	return approvals.Binding{
 		Agent: call.Who.Agent.Name, AgentID: call.Who.Agent.ID, Chain: call.Who.OnBehalfOf, Connection: call.Connection.Name, Target: Target(call.Connection),
-		Tool: call.Tool.Name, Definition: call.Tool.Digest, Policy: version, Method: call.Request.Method, Path: call.Request.Path, Query: call.Request.Query,
+		Tool: call.Tool.Name, Definition: call.Tool.Digest, Rules: rules, Method: call.Request.Method, Path: call.Request.Path, Query: call.Request.Query,
 		Content: approvals.Digest(content...),
 	}
 }

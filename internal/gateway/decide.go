@@ -24,6 +24,7 @@ type verdict struct {
 	reason string
 	advice []string
 	holds  []policy.Needed
+	rules  []policy.Rule // that determined it
 	needs  string // the scope that would be enough, if that is what is wrong
 
 	kind     fault.Kind         // of the refusal, if other than denied
@@ -74,7 +75,7 @@ func (g *Gateway) decide(call *Call) verdict {
 	if d.Unmatched && call.Implied != nil && call.Implied() {
 		d.Effect, d.Reason = policy.Allow, "part of the protocol, for an agent that may use something on "+call.Connection.Name
 	}
-	v := verdict{effect: d.Effect, reason: d.Reason, advice: d.Advice, holds: d.Holds, code: CodeDenied}
+	v := verdict{effect: d.Effect, reason: d.Reason, advice: d.Advice, holds: d.Holds, rules: d.Rules, code: CodeDenied}
 	v.record = audit.Decision{
 		Effect: d.Effect.String(), Policies: d.Policies, Grants: d.Grants, Reason: d.Reason,
 		Version: d.Version, Micros: time.Since(before).Microseconds(),

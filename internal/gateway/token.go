@@ -72,6 +72,7 @@ func (g *Gateway) shrink(call *Call, v verdict) verdict {
 			}
 		}
 		v.record.Policies, v.record.Grants = union(v.record.Policies, d.Policies), union(v.record.Grants, d.Grants)
+		v.rules = append(v.rules, d.Rules...)
 	}
 	return v
 }

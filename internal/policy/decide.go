@@ -21,6 +21,7 @@ type engine struct {
 	forbids  *index
 	permits  *index
 	version  string
+	digests  map[string]string // of rules, by their names
 	problems []Problem
 	broken   string // a file that does not parse: everything is denied
 
@@ -30,10 +31,12 @@ type engine struct {
 
 // newEngine numbers and indexes rules, which must not be in another engine.
 func newEngine(ts *toolset, rules []*rule, version string) *engine {
-	e := &engine{ts: ts, rules: rules, version: version}
+	e := &engine{ts: ts, rules: rules, version: version, digests: make(map[string]string, len(rules))}
 	var forbids, permits []*rule
 	for i, r := range rules {
 		r.number(i)
+		r.digest = digest(e.digests[r.id] + r.says()) // of all that bear the name, should several
+		e.digests[r.id] = r.digest
 		if r.forbid {
 			forbids = append(forbids, r)
 		} else {
@@ -162,7 +165,7 @@ func (e *engine) decide(req *Request) (d Decision) {
 	}
 	if len(diag.Reasons) == 0 {
 		d.Unmatched = len(d.Holds) == 0
-		d.Holds, d.Policies, d.Advice = nil, nil, nil
+		d.Holds, d.Policies, d.Advice, d.Rules = nil, nil, nil, nil
 		d.sort()
 		d.Reason = e.nothing(q, candidates)
 		return d
@@ -229,6 +232,7 @@ func (e *engine) forbidden(d *Decision, q question, candidates []*rule) bool {
 func (e *engine) rule(k cedar.PolicyID) *rule { return e.rules[numberOf(k)] }
 
 func (d *Decision) determinedBy(r *rule) {
+	d.Rules = append(d.Rules, Rule{r.id, r.digest})
 	if r.grant != "" {
 		d.Grants = append(d.Grants, r.grant)
 	} else {
@@ -253,6 +257,7 @@ func (d *Decision) sort() {
 	slices.Sort(d.Errors)
 	slices.Sort(d.Advice)
 	d.Advice = slices.Compact(d.Advice)
+	slices.SortFunc(d.Rules, func(a, b Rule) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(d.Holds, func(a, b Needed) int { return strings.Compare(a.Policy, b.Policy) })
 }
 
@@ -299,6 +304,16 @@ func (e *engine) nothing(q question, candidates []*rule) string {
 func (e *engine) visible(a *Agent, act Action, now time.Time) bool {
 	t := e.ts.tools[toolKey{act.Connection, act.Tool}]
 	return t != nil && e.shown(e.worldOf(a), t, now)
+}
+
+func (e *engine) mayHold(a *Agent, act Action) bool {
+	t := e.ts.tools[toolKey{act.Connection, act.Tool}]
+	if t == nil {
+		return false
+	}
+	var room [32]*rule
+	w := e.worldOf(a)
+	return slices.ContainsFunc(e.forbids.candidates(room[:0], t, w.keys), func(r *rule) bool { return r.hold != nil && w.matches(r, t) })
 }
 
 func (e *engine) sees(a *Agent, conn string, now time.Time) bool {

@@ -87,9 +87,18 @@ type Decision struct {
 	Advice   []string `json:"advice,omitzero"` // @advice of the policies that deny or hold
 	Version  string   `json:"version"`         // first 16 hex digits of the SHA-256 of policies and grants
 	Errors   []string `json:"errors,omitzero"` // "policy: error", for the log and people, not for agents
+	// Rules are what Policies and Grants name, each with what it says: whoever
+	// keeps a decision can tell whether it still rests on the same (Service.Rule).
+	Rules []Rule `json:"-"`
 	// Unmatched says that a denial is the default one: the request was
 	// understood, no forbid matched or failed, and nothing allowed it.
 	Unmatched bool `json:"-"`
+}
+
+// Rule is a policy, by its id, or a grant, as grant:NAME.
+type Rule struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"` // hex SHA-256 of what it says; comments and layout do not count
 }
 
 // Needed is one approval that a held call needs (Hold in the design's words;

@@ -53,6 +53,7 @@ type rule struct {
 	file    string
 	source  *source
 	text    string // its own part of the file
+	digest  string // of what it says, see says
 	offset  int
 	policy  *cedar.Policy
 	ast     *ast.Policy
@@ -75,6 +76,15 @@ func (r *rule) number(i int) {
 }
 
 func numberOf(k cedar.PolicyID) int { return int(binary.BigEndian.Uint32([]byte(k))) }
+
+// says returns everything that the rule says, however it is laid out.
+func (r *rule) says() string {
+	until := ""
+	if !r.expires.IsZero() {
+		until = r.expires.UTC().Format(time.RFC3339Nano)
+	}
+	return r.id + "\n" + until + "\n" + string(r.policy.MarshalCedar())
+}
 
 func (r *rule) unconditional() bool { return len(r.ast.Conditions) == 0 }
 

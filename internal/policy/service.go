@@ -205,6 +205,22 @@ func (s *Service) Version() string {
 	return ""
 }
 
+// Rule returns the digest of what a policy or grant says now, as decisions name
+// it; "" if there is none of the name.
+func (s *Service) Rule(name string) string {
+	if e := s.engine.Load(); e != nil {
+		return e.digests[name]
+	}
+	return ""
+}
+
+// MayHold reports whether a call of the tool by a may have to wait for people,
+// for some arguments: a forbid that holds is about it.
+func (s *Service) MayHold(a Agent, act Action) bool {
+	e := s.engine.Load()
+	return e != nil && e.mayHold(&a, act)
+}
+
 // Visible reports whether a list shown to a should contain the tool: some
 // permit's or grant's scope matches, whatever its conditions, and no plain
 // forbid without conditions does.

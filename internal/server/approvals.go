@@ -41,7 +41,12 @@ func (h *house) staleBinding(b approvals.Binding) string {
 	if !ok || !t.Callable() || t.Digest != b.Definition {
 		return "the tool's definition changed"
 	}
-	if h.policy.Version() != b.Policy {
+	for _, r := range b.Rules {
+		if h.policy.Rule(r.Name) != r.Digest {
+			return "the policy or grant " + r.Name + " changed"
+		}
+	}
+	if len(b.Rules) == 0 { // nothing is held by nothing
 		return "the policies changed"
 	}
 	return ""

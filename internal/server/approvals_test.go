@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,47 @@ func TestTheServerMakesAnApprovedCall(t *testing.T) {
 			t.Errorf("the same call again is no new request: %s", out)
 		}
 	})
+}
+
+// What waits is bound to the policies and grants that determined its decision:
+// one that has nothing to do with it may change, one of them may not.
+func TestOnlyWhatDeterminedADecisionVoidsItsRequest(t *testing.T) {
+	p, key := heldDesk(t, t.TempDir(), storagetest.SQLite(t))
+	p.ticket(t, key, "T-1001")
+	id := p.pendingOf(t)
+	p.api(t, "PUT", "/agents/other", map[string]any{"owner": "olga", "stage": "development"}, nil)
+	p.api(t, "PUT", "/grants/unrelated", map[string]any{"agent": "other", "connection": "helpdesk", "tools": []string{"*"}}, nil)
+	p.api(t, "PUT", "/policies/unrelated", map[string]any{"text": `@id("mail") forbid (principal, action == Action::"helpdesk/send_email", resource);`}, nil)
+	p.api(t, "PUT", "/policies/held", map[string]any{"text": "// only a comment\n" + heldPolicies}, nil)
+	if out := p.ticket(t, key, "T-1001"); !strings.Contains(out, id) {
+		t.Errorf("after changes that do not concern it: %s", out)
+	}
+	p.decide(t, id, "approve")
+	if out := p.ticket(t, key, "T-1001"); strings.Contains(out, "Pending") || !strings.Contains(out, "T-1001") {
+		t.Errorf("what was approved is not made: %s", out)
+	}
+
+	for name, change := range map[string]func(){
+		"a policy that holds it": func() {
+			p.api(t, "PUT", "/policies/held", map[string]any{"text": strings.Replace(heldPolicies, `@approval("deciders")`, `@approval("deciders") @decide_within("1h")`, 1)}, nil)
+		},
+		"the grant that allows it": func() {
+			p.api(t, "PUT", "/grants/worker-helpdesk", map[string]any{"agent": "worker", "connection": "helpdesk", "tools": []string{"get_ticket"}}, nil)
+		},
+	} {
+		p.ticket(t, key, "T-1003")
+		id := p.pendingOf(t)
+		p.decide(t, id, "approve")
+		change()
+		out := p.ticket(t, key, "T-1003")
+		if !strings.Contains(out, "Pending") || strings.Contains(out, id) {
+			t.Errorf("%s changed: %s", name, out)
+		}
+		p.settledAs(t, id, "void")
+		next := p.pendingOf(t) // the clock voids what waits, also if nobody asks again
+		p.api(t, "PUT", "/policies/held", map[string]any{"text": strings.Replace(heldPolicies, `@approval("deciders")`, `@approval("deciders") @decide_within("`+strconv.Itoa(len(name))+`m")`, 1)}, nil)
+		p.settledAs(t, next, "void")
+	}
 }
 
 // Requests and approvals outlive the process, killed at any of their steps.
