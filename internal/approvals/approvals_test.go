@@ -353,9 +353,9 @@ func TestTwoClocks(t *testing.T) {
 
 func TestEverythingIsLookedAtAgainBeforeTheCall(t *testing.T) {
 	for name, change := range map[string]func(w *world, h *approvals.Held){
-		"the approver left":        func(w *world, _ *approvals.Held) { w.disable("fiona") },
-		"out of the group":         func(w *world, _ *approvals.Held) { w.team("finance", "carl", "olga") },
-		"labels got worse":         func(_ *world, h *approvals.Held) { h.Labels = []string{"untrusted"} },
+		"the approver left": func(w *world, _ *approvals.Held) { w.disable("fiona") },
+		"out of the group":  func(w *world, _ *approvals.Held) { w.team("finance", "carl", "olga") },
+		"labels got worse":  func(_ *world, h *approvals.Held) { h.Labels = []string{"untrusted"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(w *world) {

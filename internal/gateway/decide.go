@@ -25,7 +25,7 @@ type verdict struct {
 	advice []string
 	holds  []policy.Needed
 	rules  []policy.Rule // that determined it
-	needs  string // the scope that would be enough, if that is what is wrong
+	needs  string        // the scope that would be enough, if that is what is wrong
 
 	kind     fault.Kind         // of the refusal, if other than denied
 	retry    time.Duration      // when trying again makes sense
