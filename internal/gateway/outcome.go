@@ -64,16 +64,13 @@ func (a *answerBody) answered(status int) {
 
 // stop cuts the call, for why: nothing more passes, whoever reads it, and its
 // outcome is told now.
-// It reports whether that ended it.
-func (a *answerBody) stop(why error) bool {
+func (a *answerBody) stop(why error) {
 	a.cancel(why)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ended {
-		return false
+	if !a.ended {
+		a.settle(a.g.refuse(a.call, a.receipt, why, true))
 	}
-	a.settle(a.g.refuse(a.call, a.receipt, why, true))
-	return true
 }
 
 // open attaches the upstream's response, unless the call was cut meanwhile.
@@ -204,7 +201,7 @@ func (a *answerBody) settle(err error) {
 // tell hands the outcome to the log.
 func (a *answerBody) tell(o audit.Outcome, err error) {
 	defer a.g.flight.leave()
-	a.g.standing.remove(a)
+	a.g.standing.remove(a, err)
 	if a.digest != nil && a.bytes > 0 {
 		o.Digest = hex.EncodeToString(a.digest.Sum(nil))
 	}

@@ -44,9 +44,16 @@ func (s *standing) add(a *answerBody) {
 	s.mu.Unlock()
 }
 
-func (s *standing) remove(a *answerBody) {
+// remove forgets a call that ended, with err if it broke off. One that a lock
+// cut is kept for the lock to count, in the same step: a lock that sees nothing
+// in flight any more must find it counted.
+func (s *standing) remove(a *answerBody, err error) {
 	s.mu.Lock()
 	delete(s.calls, a)
+	if err != nil && errors.Is(context.Cause(a.ctx), locks.ErrLocked) {
+		s.cut = append(s.cut, subject(a.call))
+		s.cut = s.cut[max(0, len(s.cut)-maxUncounted):]
+	}
 	close(s.gone)
 	s.gone = make(chan struct{})
 	s.mu.Unlock()
@@ -94,7 +101,7 @@ func (s *standing) recheck(blind bool) bool {
 		switch {
 		case err == nil:
 		case errors.Is(err, locks.ErrLocked):
-			s.stopLocked(a, err)
+			a.stop(err)
 		case fault.KindOf(err) != fault.Unavailable:
 			a.stop(ErrStopped)
 		case blind:
@@ -109,17 +116,6 @@ func (s *standing) recheck(blind bool) bool {
 // maxUncounted bounds what is kept of calls that a lock cut before the lock
 // itself asked.
 const maxUncounted = 10_000
-
-// stopLocked cuts a call because of a lock, and keeps it for the lock to count.
-func (s *standing) stopLocked(a *answerBody, why error) {
-	if !a.stop(why) {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cut = append(s.cut, subject(a.call))
-	s.cut = s.cut[max(0, len(s.cut)-maxUncounted):]
-}
 
 // count returns how many calls were cut that l covers, each once.
 func (s *standing) count(l locks.Lock) int {
@@ -189,7 +185,7 @@ func (g *Gateway) Cut(ctx context.Context, l locks.Lock) (int, error) {
 			return g.standing.count(l), nil
 		}
 		for _, a := range calls {
-			g.standing.stopLocked(a, err)
+			a.stop(err)
 		}
 		select {
 		case <-gone:

@@ -164,9 +164,15 @@ func (p *plant) eventually(within time.Duration, otherwise string, ok func() boo
 	p.t.Helper()
 	for end := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			p.t.Fatalf("%s after %v\n%s", otherwise, within, tailOf(p.stderr.Bytes()))
+			p.t.Fatalf("%s after %v%s\n%s", otherwise, within, p.said(), tailOf(p.stderr.Bytes()))
 		}
 	}
+}
+
+// said is what the server says of its sealing, for a test that gave up.
+func (p *plant) said() string {
+	b, status, err := p.get("/api/v1/log/status")
+	return fmt.Sprintf(" (sealing: %d %s %v)", status, b, err)
 }
 
 func tailOf(b []byte) []byte { return b[max(0, len(b)-4000):] }
