@@ -86,6 +86,11 @@ func Open(ctx context.Context, dsn string) (*DB, error) {
 	return db, nil
 }
 
+// pingTimeout bounds the look at a connection that lay idle before it is used
+// again. Without a bound every connection that died in silence costs its user
+// a whole deadline, one after the other, long after the network is back.
+const pingTimeout = 3 * time.Second
+
 func openPostgres(ctx context.Context, dsn string) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
@@ -95,6 +100,7 @@ func openPostgres(ctx context.Context, dsn string) (*DB, error) {
 		cfg.MaxConns = 24
 	}
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	cfg.PingTimeout = pingTimeout
 	cfg.ConnConfig.DialFunc = dialer().DialContext
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
