@@ -38,6 +38,14 @@ func (c *Client) WithReason(reason string) *Client {
 	return &d
 }
 
+// WithTransport returns a client whose requests go through rt.
+func (c *Client) WithTransport(rt http.RoundTripper) *Client {
+	d, h := *c, *c.http
+	h.Transport = rt
+	d.http = &h
+	return &d
+}
+
 // URL returns the server's base URL.
 func (c *Client) URL() string { return c.base }
 

@@ -35,7 +35,8 @@ func (u User) Spec() UserSpec {
 // Me is the person a client calls as.
 type Me struct {
 	User
-	Write bool `json:"write"` // the role may change things
+	Write bool     `json:"write"` // the role may change things
+	May   []string `json:"may"`   // what the role may do
 }
 
 // Session is what signing in gives.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/approvals"
@@ -17,6 +18,7 @@ import (
 	"github.com/countersign/countersign/internal/audit/selfaudit"
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/console"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/llm"
@@ -71,6 +73,7 @@ type house struct {
 	llm         *llm.Front
 	mcp         *mcp.Front
 	api         http.Handler
+	console     *console.Console
 	doorman     *doorman
 
 	closers []closer // in the order things were built
@@ -114,6 +117,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"line", h.buildLine},
 		{"background work", h.start},
 		{"API", h.buildAPI},
+		{"console", h.buildConsole},
 	} {
 		if err := step.fn(ctx, log.With("part", step.name)); err != nil {
 			h.close(log)
@@ -359,4 +363,13 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	}
 	h.api = h.trap(mux)
 	return nil
+}
+
+// buildConsole builds the pages. They reach the API as everybody does, without
+// the network.
+func (h *house) buildConsole(_ context.Context, log *slog.Logger) error {
+	var err error
+	h.console, err = console.New(console.Options{API: h.api, Key: h.secrets.Derive("console/forms/v1"), Secure: strings.HasPrefix(h.cfg.URL, "https://"),
+		Log: h.seal.Handler(h.mayRead), Version: h.version, URL: h.cfg.URL, Logger: log})
+	return err
 }

@@ -17,7 +17,6 @@ import (
 func (h *house) mountLine(mux *http.ServeMux) {
 	h.oauth.Routes(mux)
 	mux.Handle("/log/", h.seal.Handler(h.mayRead))
-	mux.Handle("/", http.HandlerFunc(front))
 }
 
 // mayRead reports whether a request comes from a signed-in person who may see
@@ -31,7 +30,7 @@ func (h *house) mayRead(r *http.Request) bool {
 	return err == nil && c.May(rest.Read)
 }
 
-// front says what is where.
+// front says what is where, at an address without the console.
 func front(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

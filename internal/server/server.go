@@ -76,9 +76,12 @@ func (h *house) open(cfg config.Config, log *slog.Logger) (doors, error) {
 	h.mountHealth(all)
 	if cfg.AdminListen == "" || cfg.AdminListen == cfg.Listen {
 		all.Handle("/api/", h.api)
+		all.Handle("/", h.console)
 		return listen(cfg, log, map[string]http.Handler{cfg.Listen: h.raw(all)})
 	}
+	all.Handle("/", http.HandlerFunc(front))
 	api.Handle("/api/", h.api)
+	api.Handle("/", h.console)
 	h.mountHealth(api)
 	return listen(cfg, log, map[string]http.Handler{cfg.Listen: h.raw(all), cfg.AdminListen: h.straight(api)})
 }

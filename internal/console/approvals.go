@@ -1,0 +1,229 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/client"
+)
+
+var approvalPages = []page{
+	{"/approvals", "approvals", "Approvals", "approvals", (*Console).showApprovals},
+	{"/approvals/{id}", "approval", "Approval", "approvals", (*Console).showApproval},
+}
+
+var approvalActions = []action{
+	{"/approvals/{id}/decision", "approval", (*Console).decide},
+	{"/approvals/{id}/comments", "approval", (*Console).comment},
+	{"/approvals/{id}/override", "approval", (*Console).override},
+	{"/approvals/{id}/withdraw", "approval", (*Console).withdraw},
+	{"/approvals", "approvals", (*Console).decideMany},
+}
+
+// mostPending bounds the requests that are looked at to count what waits.
+const mostPending = 200
+
+// pending returns the requests that wait, the newest first.
+func (v *visit) pending() ([]client.Approval, error) {
+	return v.API.Approvals(v.ctx(), client.ApprovalQuery{State: "pending", Limit: mostPending})
+}
+
+// count finds out how much waits for the person.
+func (v *visit) count() error {
+	found, err := v.pending()
+	for _, a := range found {
+		if a.Mine {
+			v.Waiting++
+		}
+	}
+	return err
+}
+
+// inbox is a list of requests.
+type inbox struct {
+	*listing[client.Approval]
+	Box    string // mine, all, settled
+	Groups []box
+	Alike  []client.Approval // more than one of identical shape, to decide at once
+}
+
+// box is one choice of requests with how many it holds.
+type box struct {
+	Name, Title string
+	Count       int
+	Current     bool
+}
+
+var approvalColumns = []column[client.Approval]{
+	{Key: "asked", Title: "Asked", Value: func(a client.Approval) string { return exact(a.Created) }, Less: func(a, b client.Approval) int { return b.Created.Compare(a.Created) }},
+	{Key: "summary", Title: "What", Value: func(a client.Approval) string { return a.Summary }},
+	{Key: "agent", Title: "Agent", Value: func(a client.Approval) string { return a.Agent }},
+	{Key: "tool", Title: "Tool", Value: func(a client.Approval) string { return a.Connection + "/" + a.Tool }},
+	{Key: "state", Title: "State", Value: func(a client.Approval) string { return a.State }},
+	{Key: "decide_by", Title: "Until", Value: func(a client.Approval) string { return exact(a.DecideBy) }},
+	{Key: "id", Title: "Request", Value: func(a client.Approval) string { return a.ID }},
+}
+
+func (c *Console) showApprovals(v *visit) (any, error) {
+	chosen := v.Query("box")
+	found, err := v.pending()
+	if err != nil {
+		return nil, err
+	}
+	var mine []client.Approval
+	for _, a := range found {
+		if a.Mine {
+			mine = append(mine, a)
+		}
+	}
+	if chosen == "" {
+		if chosen = "mine"; len(mine) == 0 && !v.May("decide") {
+			chosen = "all"
+		}
+	}
+	d := inbox{Box: chosen, Groups: []box{{"mine", "For me", len(mine), chosen == "mine"}, {"all", "All that wait", len(found), chosen == "all"}, {"settled", "Decided", -1, chosen == "settled"}}}
+	switch chosen {
+	case "mine":
+		found = mine
+	case "settled":
+		if found, err = v.API.Approvals(v.ctx(), client.ApprovalQuery{Limit: mostPending}); err != nil {
+			return nil, err
+		}
+		found = slices.DeleteFunc(found, func(a client.Approval) bool { return a.State == "pending" })
+	}
+	d.listing = arrange(v, found, func(a client.Approval) string { return a.ID }, approvalColumns)
+	d.Alike = alike(mine)
+	return d, nil
+}
+
+// alike returns the requests that differ in nothing a person sees: the same
+// agent, tool and words. Only those may be decided at once.
+func alike(mine []client.Approval) []client.Approval {
+	groups := map[string][]client.Approval{}
+	var most []client.Approval
+	for _, a := range mine {
+		k := a.Agent + "\x00" + a.Connection + "\x00" + a.Tool + "\x00" + a.Summary
+		groups[k] = append(groups[k], a)
+		if len(groups[k]) > len(most) {
+			most = groups[k]
+		}
+	}
+	if len(most) < 2 {
+		return nil
+	}
+	return most
+}
+
+// approvalPage is one request with everything about it.
+type approvalPage struct {
+	client.ApprovalDetail
+	Labels []string // that the run had gathered
+	Alone  bool     // the person may break the glass
+	Key    string
+	Next   string // another request that waits for the person
+}
+
+func (c *Console) showApproval(v *visit) (any, error) {
+	a, err := v.API.Approval(v.ctx(), v.Request.PathValue("id"), 0)
+	if err != nil {
+		return nil, err
+	}
+	d := approvalPage{ApprovalDetail: a, Alone: a.State == "pending" && v.Me.Role == "admin"}
+	if a.View != nil {
+		for _, s := range a.View.Before {
+			for _, l := range s.Labels {
+				if !slices.Contains(d.Labels, l) {
+					d.Labels = append(d.Labels, l)
+				}
+			}
+		}
+	}
+	waiting, err := v.pending()
+	for _, w := range slices.Backward(waiting) { // the oldest first
+		if w.Mine && w.ID != a.ID {
+			d.Next = w.ID
+			break
+		}
+	}
+	return d, err
+}
+
+func (c *Console) decide(v *visit) (done, error) {
+	verdict := v.Form.Get("verdict")
+	a, err := v.reason().DecideApproval(v.ctx(), v.Request.PathValue("id"), verdict)
+	if err != nil {
+		return done{}, err
+	}
+	return done{to: "/approvals/" + a.ID, said: decided(a)}, nil
+}
+
+// decided says what a decision led to.
+func decided(a client.ApprovalDetail) string {
+	switch a.State {
+	case "pending":
+		return "Your decision is recorded. More people have to decide."
+	case "denied":
+		return "Denied. The agent is told so."
+	}
+	return "Approved. The call may be made once, exactly as shown, until " + a.ExecuteBy.UTC().Format("15:04:05 UTC") + "."
+}
+
+// decideMany decides about requests that differ in nothing a person sees.
+func (c *Console) decideMany(v *visit) (done, error) {
+	found, err := v.pending()
+	if err != nil {
+		return done{}, err
+	}
+	found = slices.DeleteFunc(found, func(a client.Approval) bool { return !a.Mine })
+	same, ids := alike(found), v.Form["id"]
+	for _, id := range ids {
+		if !slices.ContainsFunc(same, func(a client.Approval) bool { return a.ID == id }) {
+			return done{}, &client.Error{Status: 409, Detail: "The requests are not the same any more, or some were decided meanwhile. Nothing was decided; look again."}
+		}
+	}
+	api, n := v.reason(), 0
+	var problems []string
+	for _, id := range ids {
+		_, err := api.DecideApproval(v.ctx(), id, v.Form.Get("verdict"))
+		if e, ok := errors.AsType[*client.Error](err); ok {
+			problems = append(problems, e.Error())
+			continue
+		}
+		if err != nil {
+			return done{}, err
+		}
+		n++
+	}
+	if len(problems) > 0 {
+		return done{}, &client.Error{Status: 409, Detail: fmt.Sprintf("%d of %d were decided; the rest was refused: %s", n, len(ids), strings.Join(slices.Compact(problems), "; "))}
+	}
+	return done{to: "/approvals", said: fmt.Sprintf("%s decided.", plural(n, "request"))}, nil
+}
+
+func (c *Console) comment(v *visit) (done, error) {
+	id := v.Request.PathValue("id")
+	err := v.API.CommentApproval(v.ctx(), id, v.Form.Get("text"), v.Form.Get("ask") != "")
+	return done{to: "/approvals/" + id, said: "Your remark is recorded."}, err
+}
+
+func (c *Console) override(v *visit) (done, error) {
+	a, err := v.reason().BreakGlass(v.ctx(), v.Request.PathValue("id"))
+	return done{to: "/approvals/" + a.ID, said: "Approved in an emergency. A finding asks others to review it."}, err
+}
+
+func (c *Console) withdraw(v *visit) (done, error) {
+	a, err := v.reason().WithdrawApproval(v.ctx(), v.Request.PathValue("id"))
+	return done{to: "/approvals/" + a.ID, said: "Withdrawn. Nobody can decide about it any more."}, err
+}
+
+// Left is how much of the time to decide is over, in hundredths.
+func (a approvalPage) Left(now time.Time) int {
+	whole := a.DecideBy.Sub(a.Created)
+	if whole <= 0 || now.After(a.DecideBy) {
+		return 100
+	}
+	return int(100 * now.Sub(a.Created) / whole)
+}
