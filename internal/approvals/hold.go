@@ -38,6 +38,7 @@ type Answer struct {
 	Permit  *Permit // not nil: the call may be made, this once
 	Kept    *Kept   // not nil: it was made; this was its answer
 	New     bool    // the request was made for this call
+	Self    bool    // the agent's owner, who may sit at its client, may decide
 }
 
 // Hold asks people about a held call, or finds what they have said. The first
@@ -72,6 +73,7 @@ func (s *Service) Hold(ctx context.Context, h Held) (Answer, error) {
 			a, err = s.request(ctx, h, digest)
 		}
 		if !errors.Is(err, errAgain) && !errors.Is(err, ErrRaced) {
+			a.Self = err == nil && s.self(&a.Request, s.o.Now())
 			return a, err
 		}
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json/jsontext"
 	"errors"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +21,8 @@ type Approvals interface {
 	Hold(ctx context.Context, h approvals.Held) (approvals.Answer, error)
 	Wait(ctx context.Context, id string, most time.Duration, while ...approvals.State) (approvals.Request, error)
 	Link(id string) string
+	Collect(ctx context.Context, id string) (*approvals.Kept, error)
+	Withdraw(ctx context.Context, by audit.Actor, id, reason string) (approvals.Request, error)
 }
 
 // Resumed is a call that the server makes because people approved it.
@@ -59,7 +59,7 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 	if err != nil {
 		return g.notHeld(call, v, err)
 	}
-	v.approval = &answer.Request
+	v.approval, v.self = &answer.Request, answer.Self
 	switch {
 	case answer.Permit != nil:
 		r := answer.Permit.Request()
@@ -138,7 +138,7 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	h := approvals.Held{
 		Binding: binding(call, v.rules), Version: v.record.Version, Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
 		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
-		Args:   call.Args, Server: in.Server,
+		Args:   call.Args, Server: call.Server,
 	}
 	if in.Wire != nil {
 		h.Wire = in.Wire()
@@ -241,43 +241,6 @@ func approvalDetail(call *Call, v verdict) jsontext.Value {
 		d.Made = v.kept.Call
 	}
 	return detail(d)
-}
-
-func (g *Gateway) waiting(r *approvals.Request) *Waiting {
-	if r == nil || r.ID == "" || r.DecideBy.IsZero() {
-		return nil
-	}
-	return &Waiting{ID: r.ID, URL: g.o.Approvals.Link(r.ID), State: r.State, DecideBy: r.DecideBy}
-}
-
-// Await waits for people's decision about a held call, at most for most. It
-// returns whether the call had better be made again now.
-func (g *Gateway) Await(ctx context.Context, w *Waiting, most time.Duration) bool {
-	if g.o.Approvals == nil || w == nil || most <= 0 {
-		return false
-	}
-	// A call that is just being made for an identical one is worth waiting for.
-	r, err := g.o.Approvals.Wait(ctx, w.ID, most, approvals.Pending, approvals.Executing)
-	return err == nil && r.State != approvals.Pending && r.State != approvals.Executing
-}
-
-// MostWait is how long a client may wait for people in one request: less than
-// what common clients wait for an answer.
-const MostWait = 50 * time.Second
-
-// PreferWait returns how long a client asks to wait (Prefer: wait=SECONDS, RFC
-// 7240), at most MostWait; 0 if it does not.
-func PreferWait(h http.Header) time.Duration {
-	for _, v := range h.Values("Prefer") {
-		for p := range strings.SplitSeq(v, ",") {
-			name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
-			n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
-			if strings.EqualFold(strings.TrimSpace(name), "wait") && err == nil && n > 0 {
-				return min(time.Duration(min(n, 3600))*time.Second, MostWait)
-			}
-		}
-	}
-	return 0
 }
 
 func kindOr(k fault.Kind) fault.Kind {

@@ -110,6 +110,9 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 		return call, nil
 	}
 	r := Refuse(err)
+	if r.Code == ErrOwn.Code { // no call: nothing was refused
+		return nil, r
+	}
 	ev := audit.Event{Type: audit.CallRefused}
 	describe(&ev, in, who)
 	ev.Run = g.runs.look(who, g.o.Now()).id

@@ -34,8 +34,6 @@ type Incoming struct {
 	// Wire, if not nil, returns the request so that it can be made again without
 	// its client (no credential in it). Serve asks only for a held call.
 	Wire func() *approvals.Wire
-	// Server asks for a held call to be made by the server when it is approved.
-	Server bool
 }
 
 // Call is one request by an agent to a tool. The front fills it in Parse;
@@ -57,6 +55,9 @@ type Call struct {
 	// old one and for the Content-Length. An error refuses the call as a bad
 	// answer of the upstream, unless it is a *Refusal itself.
 	Rewrite func(resp *http.Response) error
+	// Server asks for the call, if it is held, to be made by the server when it
+	// is approved.
+	Server bool
 	// Implied, if set, says whether the call is allowed where no policy or
 	// grant decides it: the plumbing of a protocol (a ping, a list that is
 	// filtered) for an agent that may use something behind it. A forbid that
@@ -105,7 +106,7 @@ type Answer struct {
 	Event string // evt_… of the intent
 	Run   string // run_…
 	// Told is to be called when the client has got all of the answer; never if
-	// it has not. It is not nil for an approved call: what was not told is kept
+	// it has not. It is not nil for an approved call that its client makes: what was not told is kept
 	// for an identical call.
 	Told func()
 	Kept bool // the answer to the same call when it was made before

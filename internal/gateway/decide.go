@@ -30,6 +30,7 @@ type verdict struct {
 	kind     fault.Kind         // of the refusal, if other than denied
 	retry    time.Duration      // when trying again makes sense
 	approval *approvals.Request // the request that the call attached to
+	self     bool               // the person at the agent's client may decide about it
 	kept     *approvals.Kept    // the answer to the call when it was made before
 }
 

@@ -71,7 +71,7 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 		return nil, err
 	}
 	answer = &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run}
-	if p := call.permit; p != nil {
+	if p := call.permit; p != nil && call.resume == nil { // of a resumed call there is nobody to tell
 		answer.Told = func() { p.Told(client) }
 	}
 	return answer, nil

@@ -59,6 +59,7 @@ type Authenticator interface {
 type Decider interface {
 	Decide(req policy.Request) policy.Decision
 	Visible(a policy.Agent, act policy.Action) bool
+	MayHold(a policy.Agent, act policy.Action) bool
 }
 
 // Ledger is the part of the log that a call needs; audit.Log is one.
@@ -161,6 +162,11 @@ func (g *Gateway) Close(ctx context.Context) error {
 // Visible reports whether who may use the tool for some arguments: what lists show.
 func (g *Gateway) Visible(who identity.Caller, c connections.Connection, t connections.Tool) bool {
 	return g.o.Decider.Visible(policyAgent(who), policyAction(c, t))
+}
+
+// MayHold reports whether a call of the tool by who may have to wait for people.
+func (g *Gateway) MayHold(who identity.Caller, c connections.Connection, t connections.Tool) bool {
+	return g.o.Approvals != nil && g.o.Decider.MayHold(policyAgent(who), policyAction(c, t))
 }
 
 // Would returns what policy would decide for a call of who with these

@@ -50,7 +50,7 @@ func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict
 	}
 	return audit.Receipt{}, &Refusal{
 		Kind: kindOr(v.kind), Code: v.code, Reason: v.reason, Advice: v.advice,
-		Call: call.ID, Event: ref.ID, Run: call.Run, RetryAfter: v.retry, Approval: g.waiting(v.approval), Scope: v.needs,
+		Call: call.ID, Event: ref.ID, Run: call.Run, RetryAfter: v.retry, Approval: g.waiting(v.approval, v.self), Scope: v.needs,
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/fault"
 )
 
@@ -42,14 +41,6 @@ type Refusal struct {
 	Approval *Waiting
 
 	cause error
-}
-
-// Waiting says what a held call waits for.
-type Waiting struct {
-	ID       string // apr_…
-	URL      string // where a person reads about it
-	State    approvals.State
-	DecideBy time.Time
 }
 
 // Error returns the reason.
@@ -95,6 +86,10 @@ var (
 	// ErrHidden is recorded when an agent asks for a connection on which nothing
 	// allows it anything. Fronts answer as if there were no such connection.
 	ErrHidden = fault.New(fault.NotFound, "unknown_connection", "the connection exists, but nothing allows this agent to use anything on it, so to the agent it does not exist")
+
+	// ErrOwn is what a front's Parse returns for a message that the front answers
+	// itself, from nothing but how the agent's own requests stand (Ask).
+	ErrOwn = fault.New(fault.Invalid, "own_message", "the front answers this message itself")
 
 	ErrURL       = fault.New(fault.Unavailable, "bad_connection", "the connection's URL cannot be used; ask its owner")
 	ErrAddress   = fault.New(fault.Upstream, "address_refused", "the upstream's address is private, local or reserved, and its connection does not allow that")

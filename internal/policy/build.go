@@ -92,6 +92,9 @@ func (s *Set) Decide(req Request) Decision { return s.e.decide(&req) }
 // forbid without conditions does.
 func (s *Set) Visible(a Agent, act Action, now time.Time) bool { return s.e.visible(&a, act, now) }
 
+// MayHold reports whether a call of the tool by a may have to wait for people.
+func (s *Set) MayHold(a Agent, act Action) bool { return s.e.mayHold(&a, act) }
+
 // Sees reports whether any tool of the connection is visible to a.
 func (s *Set) Sees(a Agent, connection string, now time.Time) bool {
 	return s.e.sees(&a, connection, now)

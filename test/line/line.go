@@ -68,6 +68,8 @@ func (r *rules) Visible(a policy.Agent, act policy.Action) bool {
 	return r.set.Visible(a, act, time.Now())
 }
 
+func (r *rules) MayHold(a policy.Agent, act policy.Action) bool { return r.set.MayHold(a, act) }
+
 // Start builds a line on db that stops with the test.
 func Start(tb testing.TB, db *storage.DB, o Options) *Line {
 	tb.Helper()

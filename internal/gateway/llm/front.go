@@ -105,7 +105,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if refusal == nil {
 			return
 		}
-		if waited || !refusal.Held() || !f.o.Gateway.Await(r.Context(), refusal.Approval, gateway.PreferWait(r.Header)) {
+		if waited || !f.o.Gateway.AwaitPreferred(r.Context(), refusal, r.Header) {
 			x.refuse(refusal)
 			return
 		}

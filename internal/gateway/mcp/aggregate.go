@@ -146,7 +146,15 @@ func (a *aggregate) post() error {
 			fmt.Appendf(nil, `{"supported":[%q],"requested":%s}`, wire.Modern, wire.Quote(x.msg.Version))))
 		return nil
 	}
+	if x.isOwn() {
+		x.own()
+		return nil
+	}
 	switch x.method {
+	case "tasks/get", "tasks/update", "tasks/cancel": // of no request of ours
+		if x.modern {
+			return x.fail(&wire.Error{Code: wire.CodeParams, Message: "Failed to retrieve task: Task not found", ID: x.id()}, http.StatusOK)
+		}
 	case "server/discover":
 		return a.discover()
 	case "initialize":
@@ -186,7 +194,10 @@ func (a *aggregate) result(members []byte) {
 
 func (a *aggregate) write(status int, body []byte) { a.x.json(status, body) }
 
-const ourCapabilities = `"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true},"completions":{}}`
+const (
+	ourCapabilities    = `"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true},"completions":{}}`
+	modernCapabilities = `"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true},"completions":{},"extensions":{"` + extTasks + `":{}}}`
+)
 
 func (a *aggregate) serverInfo() []byte {
 	return fmt.Appendf(nil, `{"name":"countersign","title":"Countersign","version":%s}`, wire.Quote(a.f.o.Version))
@@ -195,7 +206,7 @@ func (a *aggregate) serverInfo() []byte {
 const instructions = `"instructions":"Tools and prompts are named connection__name. A refusal says why; do not retry it unchanged."`
 
 func (a *aggregate) discover() error {
-	a.result(fmt.Appendf(nil, `"supportedVersions":[%q],%s,"serverInfo":%s,%s,"ttlMs":0,"cacheScope":"private"`, wire.Modern, ourCapabilities, a.serverInfo(), instructions))
+	a.result(fmt.Appendf(nil, `"supportedVersions":[%q],%s,"serverInfo":%s,%s,"ttlMs":0,"cacheScope":"private"`, wire.Modern, modernCapabilities, a.serverInfo(), instructions))
 	return nil
 }
 
@@ -327,7 +338,7 @@ func (a *aggregate) forward(name string, raw []byte) error {
 	}
 	waited := false
 	for attempt := 0; ; attempt++ {
-		x := &exchange{f: a.f, w: a.w, r: a.r, modern: a.x.modern, shown: a.x.shown, asks: a.session}
+		x := &exchange{f: a.f, w: a.w, r: a.r, who: a.who, modern: a.x.modern, shown: a.x.shown, asks: a.session}
 		p, k, err := a.peer(c)
 		if err == nil {
 			err = x.behind(p, raw)

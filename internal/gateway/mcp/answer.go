@@ -112,6 +112,9 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 	if !bytes.Equal(wire.Find(b, whole, "id").Of(b), x.id()) {
 		method = "" // clients match answers by id alone: this one may be to anything
 	}
+	if method == "server/discover" && x.modern && x.peer == nil {
+		return offerTasks(b, result), nil
+	}
 	out, err := x.f.filter(x.r.Context(), x.who, x.conn, method, x.modern, b)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/gateway"
@@ -74,11 +75,17 @@ func (x *exchange) wire() *approvals.Wire {
 		body = append(append(append(body, wire.Quote(m.Name)...), ':'), m.Val.Of(x.msg.Raw)...)
 		body = append(body, ',')
 	}
-	body = fmt.Appendf(body, `%q:%q,%q:{"name":"countersign","version":%s},%q:{}}}}`, wire.MetaVersion, wire.Modern, wire.MetaClient, wire.Quote(x.f.o.Version), wire.MetaCapabilities)
-	return &approvals.Wire{Front: "mcp", Method: http.MethodPost, Path: "/mcp", Body: body, Header: map[string][]string{
+	header := map[string][]string{
 		"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"},
 		wire.HeaderVersion: {wire.Modern}, wire.HeaderMethod: {"tools/call"}, wire.HeaderName: {wire.Encode(x.conn.Name + between + x.msg.Name)},
-	}}
+	}
+	for name, values := range x.r.Header {
+		if strings.HasPrefix(name, wire.ParamPrefix) {
+			header[name] = values
+		}
+	}
+	body = fmt.Appendf(body, `%q:%q,%q:{"name":"countersign","version":%s},%q:{}}}}`, wire.MetaVersion, wire.Modern, wire.MetaClient, wire.Quote(x.f.o.Version), wire.MetaCapabilities)
+	return &approvals.Wire{Front: "mcp", Method: http.MethodPost, Path: "/mcp", Body: body, Header: header}
 }
 
 // replay answers with what the same call was answered when it was made, under

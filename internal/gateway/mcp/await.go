@@ -21,7 +21,12 @@ func (x *exchange) await(w *late, r *gateway.Refusal) bool {
 	}
 	token := wire.Find(x.msg.Raw, x.msg.Meta, "progressToken").Of(x.msg.Raw)
 	most := gateway.PreferWait(x.r.Header)
-	if token != nil && most == 0 {
+	switch {
+	case most > 0:
+	case x.linked.opened: // the person is deciding
+		most = gateway.MostWait
+	case x.tasks(), !x.linked.there && r.Approval.Self && x.opensLinks(): // told at once, in a way that it understands
+	case token != nil:
 		most = gateway.MostWait
 	}
 	ctx, end := x.r.Context(), time.Now().Add(most)

@@ -30,6 +30,7 @@ type exchange struct {
 	modern bool
 	method string // of JSON-RPC; empty for a GET stream
 
+	linked linked      // the client's person was shown where to decide
 	wrong  *wire.Error // what the client sent wrong, in JSON-RPC's terms
 	status int         // the HTTP status for wrong; 0 means 400
 
@@ -77,13 +78,19 @@ func (x *exchange) post() (*gateway.Call, error) {
 	if err := x.readMessage(); err != nil {
 		return nil, err
 	}
+	if x.isOwn() {
+		return nil, gateway.ErrOwn
+	}
+	if err := x.unlink(); err != nil {
+		return nil, err
+	}
 	header, err := x.header()
 	if err != nil {
 		return nil, err
 	}
 	tool, args, err := x.resolve()
 	call := &gateway.Call{
-		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x,
+		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x, Server: x.tasks(),
 		Request: &gateway.Upstream{Method: http.MethodPost, Header: header, Body: x.msg.Raw, Idle: idleAnswer},
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
@@ -57,6 +58,10 @@ type Line interface {
 	Unauthenticated(in gateway.Incoming, err error) *gateway.Refusal
 	Visible(who identity.Caller, c connections.Connection, t connections.Tool) bool
 	Await(ctx context.Context, w *gateway.Waiting, most time.Duration) bool
+	Ask(ctx context.Context, who identity.Caller, request string, most time.Duration) (*gateway.Waiting, error)
+	Collect(ctx context.Context, in gateway.Incoming, who identity.Caller, w *gateway.Waiting, call *gateway.Call) (*approvals.Kept, error)
+	Withdraw(ctx context.Context, who identity.Caller, w *gateway.Waiting) error
+	MayHold(who identity.Caller, c connections.Connection, t connections.Tool) bool
 	Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision
 }
 
@@ -194,6 +199,10 @@ func (x *exchange) serve() {
 			return
 		}
 		refusal := gateway.Refuse(err)
+		if refusal.Code == gateway.ErrOwn.Code {
+			x.own()
+			return
+		}
 		if waited || !x.await(late, refusal) {
 			x.refuse(refusal)
 			return

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
@@ -39,11 +40,15 @@ type house struct {
 	secs  *secrets.Service
 	finds *findings.Service
 	watch *storage.Watcher
+	asks  *approvals.Service // nil unless people is set
 	front *mcp.Front
 	url   string
 	out   *lines
 	tune  func(*stdio.Options)
 	read  time.Duration // the limit on a body's arrival
+
+	people   bool // people decide about held calls, and the server makes what they approved
+	progress time.Duration
 }
 
 var admin = audit.Person("usr_test", "pat")
@@ -112,9 +117,17 @@ func assemble(t *testing.T, h *house, dsn string) *house {
 	h.must(err)
 	h.pol, err = policy.New(db, h.log, h.watch, toolTypes{h.conns}, policy.Options{Findings: h.finds, Logger: logger})
 	h.must(err)
+	if h.people {
+		h.asks, err = approvals.New(db, h.log, h.watch, approvals.Options{Identity: h.ids, Findings: h.finds, Derive: h.secs.Derive, Redactor: scanner, URL: "http://countersign.example", Logger: logger})
+		h.must(err)
+	}
 	h.must(h.watch.Start(ctx))
 	t.Cleanup(h.watch.Stop)
 	h.line(logger, scanner)
+	if h.people {
+		h.must(h.asks.Start(ctx, h.makeApproved))
+		t.Cleanup(func() { h.must(h.asks.Stop(ctx)) })
+	}
 	for _, name := range []string{"pat", "fiona"} {
 		_, err := h.ids.PutUser(ctx, audit.System, "test", identity.User{Name: name, Role: "admin"})
 		h.must(err)
@@ -123,14 +136,18 @@ func assemble(t *testing.T, h *house, dsn string) *house {
 }
 
 func (h *house) line(logger *slog.Logger, scanner *inspection.Scanner) {
-	g := gateway.New(gateway.Options{Authenticator: h.ids, Decider: h.pol, Ledger: h.log, Injector: h.secs, Redactor: scanner, Logger: logger})
+	opts := gateway.Options{Authenticator: h.ids, Decider: h.pol, Ledger: h.log, Injector: h.secs, Redactor: scanner, Logger: logger}
+	if h.people {
+		opts.Approvals = h.asks
+	}
+	g := gateway.New(opts)
 	o := stdio.Options{Injector: h.secs, Ledger: h.log, Redact: scanner.Redact, Logger: logger, Grace: 500 * time.Millisecond}
 	if h.tune != nil {
 		h.tune(&o)
 	}
 	children := stdio.New(o)
 	g.Stdio(children)
-	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger, ReadTimeout: h.read})
+	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger, ReadTimeout: h.read, Progress: h.progress})
 	h.conns.SetDiscoverer(h.front)
 	server := httptest.NewServer(h.front)
 	h.url = server.URL
@@ -141,6 +158,18 @@ func (h *house) line(logger *slog.Logger, scanner *inspection.Scanner) {
 		children.Close()
 		h.must(g.Close(context.Background()))
 	})
+}
+
+// makeApproved makes an approved call as the server does.
+func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approvals.Wire) error {
+	req, err := http.NewRequestWithContext(ctx, w.Method, w.Path, bytes.NewReader(w.Body))
+	if err != nil {
+		return err
+	}
+	req.Header = http.Header(w.Header).Clone()
+	h.front.Resume(httptest.NewRecorder(), req, &gateway.Resumed{Approval: r.ID, Resumed: identity.Resumed{
+		Agent: r.Binding.Agent, AgentID: r.Binding.AgentID, Credential: r.Origin.Credential, Kind: r.Origin.Kind, Run: r.Run, OnBehalfOf: r.Binding.Chain}})
+	return nil
 }
 
 func (h *house) must(err error) {

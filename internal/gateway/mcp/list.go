@@ -49,10 +49,13 @@ func (f *Front) filter(ctx context.Context, who identity.Caller, c connections.C
 	if scope, ok := wire.Text(b, wire.Find(b, result, "cacheScope")); (ok && scope != "private") || (!ok && modern && lists[method] != "") {
 		edits = append(edits, wire.Set(b, result, "cacheScope", []byte(`"private"`)))
 	}
-	if len(edits) == 0 {
-		return b, nil
+	if len(edits) > 0 {
+		b = wire.Splice(b, edits...)
 	}
-	return wire.Splice(b, edits...), nil
+	if method == "tools/list" {
+		b = f.offerCheck(who, c, b)
+	}
+	return b, nil
 }
 
 // keeper returns which items of the list at at stay.

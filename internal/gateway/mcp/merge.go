@@ -24,6 +24,9 @@ const atOnce = 8
 // their names. A connection that cannot be asked is left out and named.
 func (a *aggregate) list() error {
 	items, missing := a.collect(a.x.method)
+	if a.x.method == "tools/list" && a.mayWait() {
+		items = append(items, []byte(checkDefinition))
+	}
 	out := fmt.Appendf(nil, `%q:[`, lists[a.x.method])
 	for i, item := range items {
 		if i > 0 {
@@ -47,6 +50,12 @@ func (a *aggregate) list() error {
 	}
 	a.result(out)
 	return nil
+}
+
+// mayWait reports whether a call of the agent to any connection may have to
+// wait for people.
+func (a *aggregate) mayWait() bool {
+	return slices.ContainsFunc(a.f.o.Registry.Connections(), func(c connections.Connection) bool { return c.Kind == connections.MCP && a.f.mayWait(a.who, c) })
 }
 
 // collect asks every connection that the agent may use for a list.
@@ -142,7 +151,7 @@ func (x *exchange) behind(p *peer, raw []byte) error {
 		return err
 	}
 	x.peer, x.conn, x.msg, x.method = p, p.conn, m, m.Method
-	return nil
+	return x.unlink()
 }
 
 // parseBehind turns a message from the aggregated endpoint into a Call.
@@ -154,7 +163,7 @@ func (x *exchange) parseBehind(_ context.Context, who identity.Caller) (*gateway
 		name = x.msg.URI
 	}
 	call := &gateway.Call{
-		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x, Implied: x.implied(tool),
+		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x, Implied: x.implied(tool), Server: x.tasks(),
 		Request: &gateway.Upstream{Method: http.MethodPost, Header: x.peer.header(x.method, name), Body: x.translated(), Idle: idleAnswer},
 	}
 	for h, values := range x.r.Header {

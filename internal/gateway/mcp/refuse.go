@@ -34,6 +34,10 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 	case r.Kind == fault.Unauthenticated:
 		x.w.Header().Set("WWW-Authenticate", x.challenge(r))
 		x.json(http.StatusUnauthorized, wire.AppendError(nil, id, wire.CodeUnauthorized, r.Reason, where(r)))
+	case r.Held() && r.Approval != nil && id != nil && x.tasks():
+		x.json(http.StatusOK, wire.AppendResult(nil, id, x.taskResult(r)))
+	case r.Held() && r.Approval != nil && id != nil && r.Approval.Self && x.method == "tools/call" && x.opensLinks() && !x.linked.there:
+		x.json(http.StatusOK, wire.AppendResult(nil, id, x.linkResult(r)))
 	case r.Denied() && x.method == "tools/call" && id != nil:
 		x.json(http.StatusOK, wire.AppendResult(nil, id, x.refusedResult(r)))
 	case r.Code == ErrMethod.Code:
@@ -123,7 +127,7 @@ func (x *exchange) refusedResult(r *gateway.Refusal) []byte {
 	if r.Held() {
 		text = "Pending: " + sentence(r) + ". The call was not made. Recorded as " + r.Event + "."
 		if r.Approval != nil {
-			text = fmt.Sprintf("Pending: %s. The call was not made yet. Approval %s (%s), to be decided until %s. Repeat the identical call in %d seconds to learn what people decided; it is made then if they approved.",
+			text = fmt.Sprintf("Pending: %s. The call was not made yet. Approval %s (%s), to be decided until %s. Repeat the identical call in %d seconds to learn what people decided, or ask with "+checkTool+"; it is made then if they approved.",
 				sentence(r), r.Approval.ID, r.Approval.URL, r.Approval.DecideBy.UTC().Format(time.RFC3339), int(r.RetryAfter/time.Second))
 		}
 		// Clients refuse a result without structured content from a tool that
