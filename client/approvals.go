@@ -51,6 +51,7 @@ type ApprovalNeed struct {
 	Groups       []string `json:"groups"`
 	Quorum       int      `json:"quorum"`
 	Advice       string   `json:"advice,omitempty"`
+	Text         string   `json:"text,omitempty"` // the policy itself, in Cedar
 	ExcludeOwner bool     `json:"exclude_owner,omitempty"`
 	Tiers        []string `json:"tiers,omitempty"`
 }
@@ -68,45 +69,109 @@ type ApprovalVote struct {
 	Signature string    `json:"signature"`
 }
 
-// ApprovalView is what people see of a held call.
+// ApprovalView is what people see of a held call. All of it that came from the
+// agent is inert.
 type ApprovalView struct {
-	Summary   string             `json:"summary"`
+	Summary   string             `json:"summary"`            // the call in plain words
+	Parts     []ApprovalPart     `json:"parts,omitempty"`    // the summary in pieces
+	Template  string             `json:"template,omitempty"` // what made the summary; empty: the arguments
 	Arguments []ApprovalArgument `json:"arguments"`
-	Redacted  []string           `json:"redacted,omitempty"`
-	Cut       int64              `json:"cut,omitempty"`
-	Missing   string             `json:"missing,omitempty"`
-	Purpose   string             `json:"purpose,omitempty"`
-	Owner     string             `json:"owner,omitempty"`
-	Process   string             `json:"business_process,omitempty"`
-	Before    []ApprovalStep     `json:"before,omitempty"`
+	Redacted  []string           `json:"redacted,omitempty"` // names of arguments of which something is not shown
+	Cut       int64              `json:"cut,omitempty"`      // bytes of the arguments that are not shown
+	Missing   string             `json:"missing,omitempty"`  // why there are no arguments
+	Agent     ApprovalAgent      `json:"agent"`
+	Undo      ApprovalUndo       `json:"undo"`
+	Before    []ApprovalStep     `json:"before,omitempty"`      // what the run did before, oldest first
+	More      int                `json:"before_more,omitempty"` // calls before those
+	Read      []ApprovalSource   `json:"read,omitempty"`        // what it read, newest first
 	Last      []ApprovalCompared `json:"last_approved,omitempty"`
+	Proposals []ApprovalProposal `json:"proposals,omitempty"` // decision support that the call follows
+}
+
+// ApprovalPart is a piece of a sentence. With a Name it is the call's own.
+type ApprovalPart struct {
+	Text string `json:"text"`
+	Name string `json:"name,omitempty"`
+}
+
+// ApprovalAgent says who asks and who answers for it.
+type ApprovalAgent struct {
+	Name    string `json:"name"`
+	Owner   string `json:"owner,omitempty"`
+	Backup  string `json:"backup,omitempty"`
+	Team    string `json:"team,omitempty"`
+	Stage   string `json:"stage,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
+	Process string `json:"business_process,omitempty"`
+}
+
+// ApprovalUndo says what can be taken back.
+type ApprovalUndo struct {
+	Effect string `json:"effect"` // read, write, irreversible
+	Text   string `json:"text"`
 }
 
 // ApprovalArgument is one argument, by its path. Odd says what is unusual
 // about its characters.
 type ApprovalArgument struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-	Odd   string `json:"odd,omitempty"`
+	Name     string `json:"name"`
+	Value    string `json:"value"`
+	Odd      string `json:"odd,omitempty"`
+	Redacted bool   `json:"redacted,omitempty"`
 }
 
 // ApprovalStep is what the run did before.
 type ApprovalStep struct {
 	Call    string    `json:"call"`
 	Tool    string    `json:"tool"`
-	What    string    `json:"what"`
+	What    string    `json:"what"` // made, denied, held, refused
 	At      time.Time `json:"at"`
 	Labels  []string  `json:"labels,omitempty"`
 	Effect  string    `json:"effect,omitempty"`
 	Outcome string    `json:"outcome,omitempty"`
+	Objects []string  `json:"objects,omitempty"`
+}
+
+// ApprovalSource is content that came into the run from elsewhere.
+type ApprovalSource struct {
+	Call      string    `json:"call"`
+	Tool      string    `json:"tool"`
+	At        time.Time `json:"at"`
+	Labels    []string  `json:"labels,omitempty"`
+	Untrusted bool      `json:"untrusted"` // labelled so; false: nothing has looked at it
+	Excerpt   string    `json:"excerpt,omitempty"`
+	Missing   string    `json:"missing,omitempty"`
 }
 
 // ApprovalCompared says how the call differs from an earlier approved one.
 type ApprovalCompared struct {
-	ID        string    `json:"id"`
-	At        time.Time `json:"at"`
-	Approvers []string  `json:"approvers"`
-	Differs   []string  `json:"differs"`
+	ID        string           `json:"id"`
+	At        time.Time        `json:"at"`
+	Approvers []string         `json:"approvers"`
+	State     string           `json:"state"`
+	Outcome   string           `json:"outcome,omitempty"`
+	Changes   []ApprovalChange `json:"changes"` // empty: the same arguments
+	Missing   string           `json:"missing,omitempty"`
+}
+
+// ApprovalChange is how one argument differs.
+type ApprovalChange struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"` // changed, new, gone
+	Then string `json:"then,omitempty"`
+	Now  string `json:"now,omitempty"`
+}
+
+// ApprovalProposal is decision support that a held call follows.
+type ApprovalProposal struct {
+	ID     string    `json:"id"`
+	Kind   string    `json:"kind"`
+	Source string    `json:"source"` // connection/tool
+	At     time.Time `json:"at"`
+	How    string    `json:"how"`   // reference, object, run
+	State  string    `json:"state"` // open, accepted, rejected
+	Person string    `json:"person,omitempty"`
+	Reason string    `json:"reason,omitempty"`
 }
 
 // ApprovalComment is a remark.

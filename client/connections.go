@@ -34,8 +34,9 @@ type ConnectionSpec struct {
 	Auth         string            `json:"auth,omitempty"` // bearer, x-api-key, none, header:NAME
 	Description  string            `json:"description,omitempty"`
 	AllowPrivate bool              `json:"allow_private,omitempty"`
-	Timeout      string            `json:"timeout,omitempty"` // until the answer begins
-	Capture      string            `json:"capture,omitempty"` // how much of its payloads is kept: full, redacted, digest; empty: redacted
+	Timeout      string            `json:"timeout,omitempty"`  // until the answer begins
+	Capture      string            `json:"capture,omitempty"`  // how much of its payloads is kept: full, redacted, digest; empty: redacted
+	Proposal     string            `json:"proposal,omitempty"` // what kind of proposal every answer is; empty: none
 }
 
 // ConnectionDetail is a connection with everything about it.
@@ -160,11 +161,16 @@ func (c *Client) Tool(ctx context.Context, connection, tool string) (ToolDetail,
 	return get[ToolDetail](ctx, c, toolPath(connection, tool), nil)
 }
 
-// References say where the arguments of a tool name whom a call is about and
-// which business objects it touches, as paths: "customer.email", "lines.*.id".
+// References say what the arguments and answers of a tool mean: whom a call is
+// about and which business objects it touches, as paths ("customer.email",
+// "lines.*.id"), how it is said, and whether its answer is a proposal.
 type References struct {
 	Subject string            `json:"subject,omitempty"` // the person
 	Objects map[string]string `json:"objects,omitempty"` // by their type: {"invoice": "invoice_id"}
+	// Template says a call in plain words: "{agent} wants to pay
+	// {amount_cents|money:EUR} to {payee}".
+	Template string `json:"template,omitempty"`
+	Proposal string `json:"proposal,omitempty"` // what kind of proposal an answer is, such as anomaly
 }
 
 // SetReferences replaces what is declared of a tool's arguments.
@@ -173,7 +179,7 @@ func (c *Client) SetReferences(ctx context.Context, connection, tool string, r R
 	if objects == nil {
 		objects = map[string]string{}
 	}
-	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects})
+	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal})
 }
 
 // SetEffect says what effect a tool has: read, write or irreversible.

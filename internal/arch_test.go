@@ -20,7 +20,7 @@ const module = "github.com/countersign/countersign/"
 // when a build breaks it, move the code or argue for a new line in docs/design,
 // never add a line to make the build pass.
 const order = `
-NONE < id, fault, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest
+NONE < id, fault, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest, words
 
 # the cellar
 fault < storage
@@ -45,6 +45,7 @@ inert < approvals
 identity < leaks
 inspection < policy
 dial < connections, tokens, gateway
+words < connections, approvals
 connections, secrets, policy, tokens < manifest
 
 # what is done to secrets, and with whom: each provider knows its own wire and

@@ -52,6 +52,7 @@ type NeedView struct {
 	Groups       []string `json:"groups"`
 	Quorum       int      `json:"quorum"`
 	Advice       string   `json:"advice,omitempty"`
+	Text         string   `json:"text,omitempty" doc:"the policy itself, in Cedar, as it is in force"`
 	ExcludeOwner bool     `json:"exclude_owner,omitempty"`
 	Tiers        []string `json:"tiers,omitempty" doc:"who may decide too, and after how long"`
 }

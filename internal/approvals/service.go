@@ -36,9 +36,14 @@ type Options struct {
 	// Template returns the sentence that says a tool's call in plain words,
 	// if there is none. Nil: there is none for any.
 	Template func(connection, tool string) string
-	URL      string // where people reach this server, without a trailing slash
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Policy returns the text of a policy by its id, "" if it is not in force any
+	// more. Nil: none is shown.
+	Policy func(id string) string
+	// Proposals returns the decision support that a held call follows. Nil: none.
+	Proposals func(ctx context.Context, r Request) ([]Proposed, error)
+	URL       string // where people reach this server, without a trailing slash
+	Now       func() time.Time
+	Logger    *slog.Logger
 	// MaxPending is how many requests of one agent may wait for people; 0 means 100.
 	MaxPending int
 	// Orphaned is how long a call may have ended without the replica that made

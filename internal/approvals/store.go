@@ -106,10 +106,10 @@ func openOf(ctx context.Context, q querier, same string) (Request, bool, error) 
 
 func insert(ctx context.Context, tx *audit.Tx, r *Request) error {
 	_, err := tx.Exec(ctx, `INSERT INTO approvals (id, digest, same, state, open, revision, agent, policies, binding, call, run, event, effect, needs, excluded, labels,
-		reason, origin, server, created, decide_by, decided, execute_by, settled, updated, due, why, outcome, exec_call, holder, escalated, overridden, wire, kept)
-		VALUES ($1, $2, $23, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0, 0, $18, $20, '', '', '', '', 0, $21, $22, NULL)`,
+		reason, origin, server, created, decide_by, decided, execute_by, settled, updated, due, why, outcome, exec_call, holder, escalated, overridden, wire, kept, connection, tool)
+		VALUES ($1, $2, $23, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0, 0, $18, $20, '', '', '', '', 0, $21, $22, NULL, $24, $25)`,
 		r.ID, r.Digest, string(r.State), true, r.Binding.Agent, policiesOf(r.Needs), text(r.Binding), r.Call, r.Run, r.Event, r.Effect, text(r.Needs),
-		text(r.Excluded), text(r.Labels), r.Reason, text(r.Origin), r.Server, storage.Micros(r.Created), storage.Micros(r.DecideBy), storage.Micros(r.due()), false, r.wire, r.same)
+		text(r.Excluded), text(r.Labels), r.Reason, text(r.Origin), r.Server, storage.Micros(r.Created), storage.Micros(r.DecideBy), storage.Micros(r.due()), false, r.wire, r.same, r.Binding.Connection, r.Binding.Tool)
 	return err
 }
 

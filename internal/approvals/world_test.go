@@ -20,6 +20,18 @@ import (
 
 var ctx = context.Background()
 
+const wellAfter = 5 * time.Second
+
+// wait waits until ok is true.
+func wait(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not become true")
+		}
+	}
+}
+
 // clean redacts one word, so that tests see that something was redacted.
 type clean struct{}
 
@@ -93,7 +105,7 @@ func build(t *testing.T, db *storage.DB) *world {
 	w.team("finance", "fiona", "carl", "olga")
 	w.team("legal", "lee", "carl")
 	w.team("board", "dora")
-	_, err = w.ids.PutAgent(ctx, audit.System, "test", identity.Agent{Name: "payer", Owner: "olga", Stage: "production", Purpose: "pays"})
+	_, err = w.ids.PutAgent(ctx, audit.System, "test", identity.Agent{Name: "payer", Owner: "olga", Stage: "production", Purpose: "pays", BusinessProcess: "payables"})
 	w.must(err)
 	return w
 }
@@ -112,6 +124,7 @@ func (w *world) room(o approvals.Options) *approvals.Service {
 		defer w.mu.Unlock()
 		return w.tmpl
 	}
+	o.Policy = func(id string) string { return "forbid (" + id + ");" }
 	s, err := approvals.New(w.db, w.log, w.watch, o)
 	w.must(err)
 	return s
@@ -144,7 +157,7 @@ func (w *world) held(content string, needs ...approvals.Need) approvals.Held {
 }
 
 func need(policy string, quorum int, groups ...string) approvals.Need {
-	n := approvals.Need{Policy: policy, Quorum: quorum, DecideWithin: 4 * time.Hour, ExecuteWithin: 15 * time.Minute}
+	n := approvals.Need{Policy: policy, Quorum: quorum, DecideWithin: 4 * time.Hour, ExecuteWithin: 15 * time.Minute, Advice: "look twice"}
 	for _, g := range groups {
 		n.Groups = append(n.Groups, approvals.Group{Name: g})
 	}

@@ -84,7 +84,7 @@ func (a *app) showConnection(x client.ConnectionDetail) error {
 	}
 	err := a.show(x, row("name", x.Name), row("id", x.ID), row("kind", strings.TrimSpace(s.Kind+" "+s.Dialect)), row("url", s.URL),
 		row("command", strings.Join(s.Command, " ")), row("environment", pairs(s.Env)), row("owner", s.Owner), row("secret", s.Secret), row("auth", s.Auth),
-		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("description", s.Description), row("created", ago(x.Created)),
+		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("proposal", s.Proposal), row("description", s.Description), row("created", ago(x.Created)),
 		row("last used", ago(x.LastUsed)), row("tools", strings.Join(tools, "\n")))
 	for _, w := range x.Warnings {
 		a.warn("%s", w)
@@ -110,6 +110,7 @@ func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
 	fl.StringVar(&s.Description, "description", "", "what it is")
 	fl.BoolVar(&s.AllowPrivate, "allow-private", false, "it is on this machine or in a private network")
 	fl.StringVar(&s.Timeout, "timeout", "", "until an answer begins, such as 30s")
+	fl.StringVar(&s.Proposal, "proposal", "", "kind of proposal that every answer is, such as anomaly (default none)")
 	fl.StringVar(&s.Capture, "capture", "", "how much of its payloads the log keeps: full, redacted or digest (default redacted)")
 	a.completeFlag(cmd, "owner", userNames)
 	a.completeFlag(cmd, "secret", secretNames)
@@ -125,7 +126,7 @@ func (f *connectionFlags) over(cmd *cobra.Command, old client.ConnectionSpec) (c
 	for flag, p := range map[string]struct{ from, to *string }{
 		"kind": {&old.Kind, &next.Kind}, "dialect": {&old.Dialect, &next.Dialect}, "url": {&old.URL, &next.URL}, "owner": {&old.Owner, &next.Owner},
 		"secret": {&old.Secret, &next.Secret}, "auth": {&old.Auth, &next.Auth}, "description": {&old.Description, &next.Description}, "timeout": {&old.Timeout, &next.Timeout},
-		"capture": {&old.Capture, &next.Capture},
+		"capture": {&old.Capture, &next.Capture}, "proposal": {&old.Proposal, &next.Proposal},
 	} {
 		if !given(flag) && *p.from != "" {
 			*p.to = *p.from

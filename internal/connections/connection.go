@@ -86,8 +86,11 @@ type Connection struct {
 	AllowPrivate bool
 	Timeout      time.Duration // until the answer begins; 0 means the gateway's default
 	Capture      string        // how much of its payloads is kept: CaptureFull, CaptureRedacted or CaptureDigest
-	Created      time.Time
-	Updated      time.Time
+	// Proposal is what kind of proposal every answer of it is, where its tools do
+	// not say: a model that classifies. Empty: none.
+	Proposal string
+	Created  time.Time
+	Updated  time.Time
 	// Discovered is when its tools were first discovered and pinned; zero for
 	// an mcp connection that still waits for that. An llm needs none.
 	Discovered time.Time
@@ -120,7 +123,7 @@ func bad(field, format string, args ...any) error {
 // at the store: whether the owner exists is checked when it is registered.
 func (c Connection) Normalize() (Connection, error) {
 	c.Command, c.Env = slices.Clone(c.Command), maps.Clone(c.Env)
-	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture} {
+	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture, checkProposes} {
 		if err := check(&c); err != nil {
 			return Connection{}, err
 		}
@@ -250,6 +253,13 @@ func checkCapture(c *Connection) error {
 	return nil
 }
 
+func checkProposes(c *Connection) error {
+	if wrong := checkProposal(c.Proposal); wrong != "" {
+		return bad("proposal", "%s", wrong)
+	}
+	return nil
+}
+
 // reserved headers carry the request itself; a secret in them would break it.
 var reserved = []string{"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection",
 	"te", "trailer", "upgrade", "keep-alive", "proxy-connection", "expect", "accept", "accept-encoding"}
@@ -306,7 +316,7 @@ func (c Connection) SecretNames() []string {
 func (c Connection) same(d Connection) bool {
 	return c.Name == d.Name && c.Kind == d.Kind && c.Dialect == d.Dialect && c.URL == d.URL &&
 		slices.Equal(c.Command, d.Command) && maps.Equal(c.Env, d.Env) && c.Owner == d.Owner && c.Secret == d.Secret &&
-		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout && c.Capture == d.Capture
+		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout && c.Capture == d.Capture && c.Proposal == d.Proposal
 }
 
 // clip shortens foreign text for a message.

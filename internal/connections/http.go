@@ -39,6 +39,7 @@ type Spec struct {
 	AllowPrivate bool              `json:"allow_private,omitempty"`
 	Timeout      string            `json:"timeout,omitempty" doc:"until the answer begins, such as 30s; empty: the default"`
 	Capture      string            `json:"capture,omitempty" doc:"how much of its payloads the log keeps: full, redacted or digest; empty: redacted"`
+	Proposal     string            `json:"proposal,omitempty" doc:"what kind of proposal every answer is, such as anomaly; empty: none"`
 }
 
 // Detail is a connection with everything about it.
@@ -65,6 +66,8 @@ type ToolRow struct {
 	Description string            `json:"description,omitempty"`
 	Subject     string            `json:"subject,omitempty" doc:"path of the argument that names the person a call is about"`
 	Objects     map[string]string `json:"objects,omitempty" doc:"paths of the arguments that name business objects, by the objects' type"`
+	Template    string            `json:"template,omitempty" doc:"how a call is said in plain words to who decides about it"`
+	Proposal    string            `json:"proposal,omitempty" doc:"what kind of proposal an answer is"`
 	Digest      string            `json:"digest,omitempty" doc:"of the accepted definition"`
 	DriftDigest string            `json:"drift_digest,omitempty" doc:"of the definition as seen now; accept takes it"`
 	PinnedBy    string            `json:"pinned_by,omitempty"`
@@ -177,7 +180,7 @@ func (s *Service) httpGet(ctx context.Context, _ rest.Caller, r *byName) (*Detai
 
 func (c Connection) spec() Spec {
 	sp := Spec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Capture: c.Capture}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Capture: c.Capture, Proposal: c.Proposal}
 	if c.Timeout > 0 {
 		sp.Timeout = c.Timeout.String()
 	}
@@ -186,7 +189,7 @@ func (c Connection) spec() Spec {
 
 func (sp Spec) connection(name string) (Connection, error) {
 	c := Connection{Name: name, Kind: sp.Kind, Dialect: sp.Dialect, URL: sp.URL, Command: sp.Command, Env: sp.Env, Owner: sp.Owner,
-		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate, Capture: sp.Capture}
+		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate, Capture: sp.Capture, Proposal: sp.Proposal}
 	if sp.Timeout != "" {
 		d, err := time.ParseDuration(sp.Timeout)
 		if err != nil {
@@ -262,7 +265,7 @@ func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 
 func toolRowOf(t Tool) ToolRow {
 	return ToolRow{ID: t.ID, Connection: t.Connection, Name: t.Name, Effect: t.Effect, Status: t.Status, Builtin: t.Builtin, Description: t.Description,
-		Subject: t.References.Subject, Objects: t.References.Objects,
+		Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal,
 		Digest: t.Digest, DriftDigest: t.DriftDigest, PinnedBy: t.PinnedBy, PinnedAt: t.PinnedAt, SeenAt: t.SeenAt}
 }
 
@@ -299,10 +302,12 @@ func raw(v jsontext.Value) any {
 func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 	ToolPath
 	Body struct {
-		Effect  string             `json:"effect,omitempty" enum:"read,write,irreversible"`
-		Subject *string            `json:"subject,omitempty" maxLength:"256" doc:"path of the argument that names the person a call is about, such as customer.email; empty: none"`
-		Objects *map[string]string `json:"objects,omitempty" doc:"paths of the arguments that name business objects, by the objects' type; replaces all"`
-		Reason  string             `json:"reason,omitempty" doc:"or the header X-Countersign-Reason"`
+		Effect   string             `json:"effect,omitempty" enum:"read,write,irreversible"`
+		Subject  *string            `json:"subject,omitempty" maxLength:"256" doc:"path of the argument that names the person a call is about, such as customer.email; empty: none"`
+		Objects  *map[string]string `json:"objects,omitempty" doc:"paths of the arguments that name business objects, by the objects' type; replaces all"`
+		Template *string            `json:"template,omitempty" maxLength:"500" doc:"how a call is said in plain words, such as {agent} wants to pay {amount|money:EUR} to {payee}; empty: by its arguments"`
+		Proposal *string            `json:"proposal,omitempty" maxLength:"32" doc:"what kind of proposal an answer is, such as anomaly; empty: none"`
+		Reason   string             `json:"reason,omitempty" doc:"or the header X-Countersign-Reason"`
 	}
 }) (*ToolDetail, error) {
 	reason := first(r.Body.Reason, c.Reason)
@@ -312,7 +317,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 				return err
 			}
 		}
-		if r.Body.Subject == nil && r.Body.Objects == nil {
+		if r.Body.Subject == nil && r.Body.Objects == nil && r.Body.Template == nil && r.Body.Proposal == nil {
 			return nil
 		}
 		t, err := s.toolTx(ctx, tx, r.Connection, r.Tool)
@@ -320,8 +325,10 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 			return err
 		}
 		next := t.References
-		if r.Body.Subject != nil {
-			next.Subject = *r.Body.Subject
+		for to, said := range map[*string]*string{&next.Subject: r.Body.Subject, &next.Template: r.Body.Template, &next.Proposal: r.Body.Proposal} {
+			if said != nil {
+				*to = *said
+			}
 		}
 		if r.Body.Objects != nil {
 			next.Objects = *r.Body.Objects

@@ -14,6 +14,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/words"
 )
 
 // ErrReferences is returned for a declaration of a subject or of objects that
@@ -32,8 +33,7 @@ const (
 
 var objectTypeForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 
-// References say where the arguments of a tool name whom a call is about and
-// what it touches. A path is the names of members from the outside in, with
+// References say what the arguments and answers of a tool mean. A path is the names of members from the outside in, with
 // dots between them; * stands for every element of a list: "customer.email",
 // "lines.*.invoice_id".
 type References struct {
@@ -43,13 +43,35 @@ type References struct {
 	// Objects are the paths of the business objects a call touches, by their
 	// type: {"invoice": "invoice_id"}. Their names stay in the log.
 	Objects map[string]string
+	// Template says a call in plain words to those who decide about it:
+	// "{agent} wants to pay {amount_cents|money:EUR} to {payee}"; see words.Check.
+	Template string
+	// Proposal is what kind of proposal an answer is, such as "anomaly": decision
+	// support, which a person or a later call takes up. Empty: none.
+	Proposal string
+}
+
+// MaxProposal is the longest name of a kind of proposals, in bytes.
+const MaxProposal = 32
+
+func checkProposal(kind string) string {
+	if kind != "" && !objectTypeForm.MatchString(kind) {
+		return fmt.Sprintf("%q is not a kind of proposals: at most %d lower-case letters, digits, - and _, beginning with a letter", clip(kind), MaxProposal)
+	}
+	return ""
 }
 
 // Normalize returns r as it is stored, or what is wrong with it (ErrReferences,
 // with a FieldError as cause). schema is the tool's input schema: where it lists
 // its properties, a path must begin with one of them.
 func (r References) Normalize(schema jsontext.Value) (References, error) {
-	r.Subject, r.Objects = strings.TrimSpace(r.Subject), maps.Clone(r.Objects)
+	r.Subject, r.Objects, r.Template = strings.TrimSpace(r.Subject), maps.Clone(r.Objects), strings.TrimSpace(r.Template)
+	if wrong := words.Check(r.Template, schema); wrong != "" {
+		return References{}, badReference("template", "%s", wrong)
+	}
+	if wrong := checkProposal(r.Proposal); wrong != "" {
+		return References{}, badReference("proposal", "%s", wrong)
+	}
 	properties := propertiesOf(schema)
 	if r.Subject != "" {
 		if err := checkPath("subject", r.Subject, properties); err != nil {
@@ -104,11 +126,11 @@ func propertiesOf(schema jsontext.Value) []string {
 
 // same reports whether two declarations say the same.
 func (r References) same(q References) bool {
-	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects)
+	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal
 }
 
 // IsZero reports whether nothing is declared.
-func (r References) IsZero() bool { return r.Subject == "" && len(r.Objects) == 0 }
+func (r References) IsZero() bool { return r.same(References{}) }
 
 // SubjectOf returns whom a call with these arguments is about, "" if that is
 // not declared, not given, or several people.
@@ -231,6 +253,12 @@ func (s *Service) SetReferencesTx(ctx context.Context, tx *audit.Tx, by audit.Ac
 		return false, err
 	}
 	detail := map[string]any{}
+	if was.Template != r.Template {
+		detail["template"] = [2]string{was.Template, r.Template}
+	}
+	if was.Proposal != r.Proposal {
+		detail["proposal"] = [2]string{was.Proposal, r.Proposal}
+	}
 	if was.Subject != r.Subject {
 		detail["subject"] = [2]string{was.Subject, r.Subject}
 	}

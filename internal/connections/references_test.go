@@ -85,7 +85,7 @@ func TestReferencesOutliveDrift(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		r := open(t, db)
 		r.ledger(def("pay", "Pay"))
-		refs := connections.References{Subject: "a", Objects: map[string]string{"invoice": "a"}}
+		refs := connections.References{Subject: "a", Objects: map[string]string{"invoice": "a"}, Template: "{agent} pays {a}", Proposal: "anomaly"}
 		if changed, err := r.SetReferences(ctx, pat, "traced", "ledger", "pay", refs); err != nil || !changed {
 			t.Fatal(changed, err)
 		}
@@ -99,11 +99,12 @@ func TestReferencesOutliveDrift(t *testing.T) {
 		if err := r.Accept(ctx, pat, "seen", "ledger", "pay"); err != nil {
 			t.Fatal(err)
 		}
-		if got := r.tool("pay"); got.Status != connections.StatusPinned || got.References.Subject != "a" || got.References.Objects["invoice"] != "a" {
+		if got := r.tool("pay"); got.Status != connections.StatusPinned || got.References.Subject != "a" || got.References.Objects["invoice"] != "a" ||
+			got.References.Template != "{agent} pays {a}" || got.References.Proposal != "anomaly" {
 			t.Errorf("%+v", got)
 		}
 		recs, err := r.log.List(ctx, audit.Query{Types: []audit.Type{"tool.references_set"}})
-		if err != nil || len(recs) != 1 || recs[0].Event.Reason != "traced" || !strings.Contains(string(recs[0].Event.Detail), `"subject":["","a"]`) {
+		if err != nil || len(recs) != 1 || recs[0].Event.Reason != "traced" || !strings.Contains(string(recs[0].Event.Detail), `"subject":["","a"],"template":["","{agent} pays {a}"]`) {
 			t.Errorf("%v, %v", recs, err)
 		}
 	})

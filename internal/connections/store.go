@@ -11,9 +11,9 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture`
+const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal`
 
-const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects`
+const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal`
 
 // newToolColumns are those that discovery writes: what a person declared of a
 // tool stays as it is.
@@ -32,7 +32,7 @@ func scanConnection(row scanner) (Connection, error) {
 	var command, env string
 	var timeout, created, updated, discovered int64
 	err := row.Scan(&c.ID, &c.Name, &c.Kind, &c.Dialect, &c.URL, &command, &env, &c.Owner, &c.Secret, &c.Auth,
-		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture)
+		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture, &c.Proposal)
 	if err != nil {
 		return c, err
 	}
@@ -48,7 +48,7 @@ func scanTool(row scanner) (Tool, error) {
 	var t Tool
 	var definition, drift, objects string
 	var pinned, seen int64
-	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen, &t.References.Subject, &objects)
+	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen, &t.References.Subject, &objects, &t.References.Template, &t.References.Proposal)
 	if err != nil {
 		return t, err
 	}
@@ -114,12 +114,12 @@ func putConnection(ctx context.Context, tx *storage.Tx, c Connection) error {
 		return err
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO connections (`+connectionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 		ON CONFLICT (name) DO UPDATE SET dialect = excluded.dialect, url = excluded.url, command = excluded.command, env = excluded.env,
 			owner = excluded.owner, secret = excluded.secret, auth = excluded.auth, description = excluded.description,
-			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, updated = excluded.updated`,
+			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, proposal = excluded.proposal, updated = excluded.updated`,
 		c.ID, c.Name, c.Kind, c.Dialect, c.URL, string(command), string(env), c.Owner, c.Secret, c.Auth,
-		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture)
+		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture, c.Proposal)
 	return err
 }
 
@@ -164,7 +164,8 @@ func putReferences(ctx context.Context, tx *storage.Tx, t Tool) error {
 	if err != nil {
 		return err
 	}
-	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2 WHERE connection = $3 AND name = $4`, t.References.Subject, string(objects), t.Connection, t.Name)
+	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2, template = $3, proposal = $4 WHERE connection = $5 AND name = $6`,
+		t.References.Subject, string(objects), t.References.Template, t.References.Proposal, t.Connection, t.Name)
 }
 
 func lastUses(ctx context.Context, db *storage.DB) (map[string]time.Time, error) {

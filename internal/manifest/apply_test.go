@@ -298,7 +298,8 @@ func TestStoreFailureIsAnError(t *testing.T) {
 
 func TestExampleBusiness(t *testing.T) {
 	w := build(t, storagetest.Open(t, storagetest.SQLite(t)))
-	args := map[string]string{"pay_invoice": `"number":{"type":"string"},"amount_cents":{"type":"integer"},"currency":{"type":"string"}`, "send_email": `"to":{"type":"string"}`}
+	args := map[string]string{"pay_invoice": `"number":{"type":"string"},"amount_cents":{"type":"integer"},"currency":{"type":"string"},"payee":{"type":"string"},"iban":{"type":"string"}`,
+		"send_email": `"to":{"type":"string"},"subject":{"type":"string"}`}
 	need := map[string][]string{"pay_invoice": {"amount_cents", "currency"}, "send_email": {"to"}}
 	clear(w.upstreams)
 	files, err := example.Files(example.Addresses{OpenAI: "http://127.0.0.1:9001", Anthropic: "http://127.0.0.1:9001", Helpdesk: "http://127.0.0.1:9002/mcp", Ledger: []string{"/usr/bin/true", "example", "ledger"}})

@@ -114,6 +114,7 @@ type ConnectionSpec struct {
 	AllowPrivate bool              `yaml:"allow_private,omitempty"`
 	Timeout      Duration          `yaml:"timeout,omitempty"`
 	Capture      string            `yaml:"capture,omitempty"`
+	Proposal     string            `yaml:"proposal,omitempty"`
 }
 
 // SecretSpec is what may be said of a secret; its value is not part of it.
@@ -140,6 +141,8 @@ type ToolSpec struct {
 	Effect     string            `yaml:"effect" need:"true"`
 	Subject    string            `yaml:"subject,omitempty"`
 	Objects    map[string]string `yaml:"objects,omitempty"`
+	Template   string            `yaml:"template,omitempty"`
+	Proposal   string            `yaml:"proposal,omitempty"`
 }
 
 // GrantSpec is an entitlement.
@@ -241,9 +244,9 @@ func secretSpec(s secrets.Spec) *SecretSpec {
 
 func (s *ConnectionSpec) connection(name string) connections.Connection {
 	return connections.Connection{Name: name, Kind: s.Kind, Dialect: s.Dialect, URL: s.URL, Command: s.Command, Env: s.Env, Owner: s.Owner, Secret: s.Secret,
-		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout), Capture: s.Capture}
+		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout), Capture: s.Capture, Proposal: s.Proposal}
 }
 
 func (s *ToolSpec) references() connections.References {
-	return connections.References{Subject: s.Subject, Objects: s.Objects}
+	return connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal}
 }

@@ -85,7 +85,7 @@ func (st *state) upstreams(s *Service) {
 }
 
 func toolSpec(c connections.Connection, t connections.Tool) *ToolSpec {
-	return &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects}
+	return &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal}
 }
 
 // connectionSpec leaves the usual capture out.
@@ -94,7 +94,7 @@ func connectionSpec(c connections.Connection) *ConnectionSpec {
 		c.Capture = ""
 	}
 	return &ConnectionSpec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout), Capture: c.Capture}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout), Capture: c.Capture, Proposal: c.Proposal}
 }
 
 // settled returns a spec as the rooms will store it, so that it can be compared

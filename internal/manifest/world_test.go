@@ -230,7 +230,7 @@ spec: {owner: sam, connection: ledger, from: {file: /run/ledger}}
 `},
 		{Name: "firm/access.yaml", Text: `kind: Tool
 name: ledger/list_invoices
-spec: {effect: read, subject: customer.email, objects: {invoice: "lines.*.number"}}
+spec: {effect: read, subject: customer.email, objects: {invoice: "lines.*.number"}, template: "{agent} looks for {customer.email}", proposal: match}
 ---
 kind: Grant
 name: helper-reads

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,6 +211,21 @@ func (s *Service) Version() string {
 func (s *Service) Rule(name string) string {
 	if e := s.engine.Load(); e != nil {
 		return e.digests[name]
+	}
+	return ""
+}
+
+// Text returns the policy with this @id, in Cedar, as it is in force; "" if there
+// is none.
+func (s *Service) Text(id string) string {
+	e := s.engine.Load()
+	if e == nil {
+		return ""
+	}
+	for _, r := range e.rules {
+		if r.id == id {
+			return strings.TrimSpace(r.text)
+		}
 	}
 	return ""
 }

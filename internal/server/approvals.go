@@ -18,8 +18,15 @@ func (h *house) buildApprovals(_ context.Context, log *slog.Logger) error {
 	var err error
 	h.approvals, err = approvals.New(h.db, h.log, h.watch, approvals.Options{
 		Identity: h.identity, Findings: h.findings, Derive: h.secrets.Derive, Redactor: h.scanner, Stale: h.staleBinding, URL: h.cfg.URL, Logger: log,
+		Template: h.template, Policy: h.policy.Text,
 	})
 	return err
+}
+
+// template returns how a tool's calls are said in plain words.
+func (h *house) template(connection, tool string) string {
+	t, _ := h.connections.Tool(connection, tool)
+	return t.References.Template
 }
 
 // startApprovals starts the clocks of requests, and making approved calls.
