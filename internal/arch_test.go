@@ -41,7 +41,7 @@ audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
-inert < approvals
+inert < words, approvals
 identity < leaks
 inspection < policy
 dial < connections, tokens, gateway

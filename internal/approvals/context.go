@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/inert"
 	"github.com/countersign/countersign/internal/words"
 )
 
@@ -197,7 +198,7 @@ func (s *Service) before(ctx context.Context, r *Request, v *View) error {
 func step(ev, end audit.Event) Step {
 	st := Step{Call: ev.Call, Tool: toolOf(ev), At: ev.Time, Labels: ev.Labels, Effect: ev.Effect}
 	for _, o := range ev.Objects {
-		st.Objects = append(st.Objects, words.Inert(o))
+		st.Objects = append(st.Objects, inert.Text(o))
 	}
 	if end.Outcome != nil {
 		st.Outcome = end.Outcome.Status
@@ -215,7 +216,7 @@ func step(ev, end audit.Event) Step {
 	return st
 }
 
-func toolOf(ev audit.Event) string { return words.Inert(ev.Connection + "/" + ev.Tool) }
+func toolOf(ev audit.Event) string { return inert.Text(ev.Connection + "/" + ev.Tool) }
 
 // sources shows the beginnings of what calls of the run were answered.
 func (s *Service) sources(ctx context.Context, read []audit.Record, v *View) error {
@@ -270,7 +271,7 @@ func excerpt(body []byte) string {
 	if r := []rune(text); len(r) > maxExcerpt {
 		text = string(r[:maxExcerpt]) + "…"
 	}
-	return words.Inert(text)
+	return inert.Text(text)
 }
 
 // lastApproved compares the call with the last ones of the same agent and tool

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/inert"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/words"
 )
@@ -154,7 +155,7 @@ func (s *Service) comments(ctx context.Context, r *Request) ([]CommentView, erro
 		if ev.Object != "approval/"+r.ID {
 			continue
 		}
-		v := CommentView{Person: ev.Actor.Name, Text: words.Inert(ev.Reason), At: ev.Time}
+		v := CommentView{Person: ev.Actor.Name, Text: inert.Text(ev.Reason), At: ev.Time}
 		if ev.Type == "approval.asked" {
 			if a, ok := s.identity.Agent(r.Binding.Agent); ok {
 				v.Asked = a.Owner

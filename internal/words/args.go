@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json/jsontext"
 	"strings"
+
+	"github.com/countersign/countersign/internal/inert"
 )
 
 // Mark is in front of what stands in the place of a secret.
@@ -39,10 +41,10 @@ func Flatten(body []byte) []Argument {
 				continue // a name; its value follows
 			}
 		}
-		a := Argument{Name: Inert(pathOf(d.StackPointer())), Value: t.String(), text: t.Kind() == '"'}
+		a := Argument{Name: inert.Text(pathOf(d.StackPointer())), Value: t.String(), text: t.Kind() == '"'}
 		if a.text {
 			a.Odd = Odd(a.Value)
-			a.Value = Inert(a.Value)
+			a.Value = inert.Text(a.Value)
 		}
 		a.Redacted = strings.Contains(a.Value, Mark)
 		out = append(out, a)

@@ -1,10 +1,9 @@
-// Package words says calls in plain words to people, and makes foreign text
-// harmless to look at.
+// Package words says calls in plain words to people.
 //
 // A template is a sentence with holes for arguments; it is checked against the
 // schema of the tool it is for when it is declared, and filled when somebody has
 // to decide. What comes from a call can fill a hole and nothing else: it cannot
 // make another hole, end the line, turn around what follows, or hide.
 //
-// It is pure: no state, no I/O. Any room may import it; it imports nothing of ours.
+// It is pure: no state, no I/O. Any room may import it; it imports inert.
 package words

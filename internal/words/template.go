@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/countersign/countersign/internal/inert"
 )
 
 // MaxTemplate is the longest template, in bytes.
@@ -36,7 +38,7 @@ const AgentHole = "agent"
 // must name one of them, of a type that its format can show.
 func Check(t string, schema jsontext.Value) string {
 	switch {
-	case len(t) > MaxTemplate || !utf8.ValidString(t) || strings.ContainsFunc(t, hidden):
+	case len(t) > MaxTemplate || !utf8.ValidString(t) || strings.ContainsFunc(t, inert.Hidden):
 		return fmt.Sprintf("must be one line of at most %d bytes, without characters that are not seen", MaxTemplate)
 	case strings.ContainsAny(hole.ReplaceAllString(t, ""), "{}"):
 		return "has a brace that is not part of {argument} or {argument|format}"
@@ -158,7 +160,7 @@ func Render(template, agent string, args []Argument) ([]Part, bool) {
 		byName[a.Name] = a
 	}
 	if _, there := byName[AgentHole]; !there {
-		byName[AgentHole] = Argument{Name: AgentHole, Value: Inert(agent)}
+		byName[AgentHole] = Argument{Name: AgentHole, Value: inert.Text(agent)}
 	}
 	var out []Part
 	at := 0
@@ -232,7 +234,7 @@ func Join(parts []Part) string {
 // Plain says a call for which there is no template, by its first arguments.
 func Plain(agent, connection, tool string, args []Argument) []Part {
 	const most = 6
-	out := []Part{{Text: Inert(agent) + " wants to call " + Inert(connection) + "/" + Inert(tool)}}
+	out := []Part{{Text: inert.Text(agent) + " wants to call " + inert.Text(connection) + "/" + inert.Text(tool)}}
 	for i, a := range args[:min(len(args), most)] {
 		sep := ", "
 		if i == 0 {
