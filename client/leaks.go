@@ -42,6 +42,7 @@ func (c *Client) ReportLeaks(ctx context.Context, source string, items []Leak) (
 type Canary struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
+	Kind     string    `json:"kind"`
 	Where    string    `json:"where"`
 	By       string    `json:"by"`
 	Created  time.Time `json:"created"`
@@ -60,11 +61,13 @@ func (c *Client) Canaries(ctx context.Context) ([]Canary, error) {
 	return get[[]Canary](ctx, c, v1+"/canaries", url.Values{})
 }
 
-// CreateCanary makes a canary; where says where it will be put.
-func (c *Client) CreateCanary(ctx context.Context, name, where string) (NewCanary, error) {
+// CreateCanary makes a canary; kind says what it looks like (key or token), where
+// says where it will be put.
+func (c *Client) CreateCanary(ctx context.Context, name, kind, where string) (NewCanary, error) {
 	in := struct {
+		Kind  string `json:"kind,omitempty"`
 		Where string `json:"where,omitempty"`
-	}{where}
+	}{kind, where}
 	return send[NewCanary](ctx, c, http.MethodPost, v1+"/canaries"+segment(name), in)
 }
 

@@ -199,6 +199,7 @@ func (a *app) canaryList() *cobra.Command {
 		}
 		return list(a, all, "no canaries yet: countersign secret canary create NAME --where PLACE",
 			column[client.Canary]{"NAME", func(x client.Canary) string { return x.Name }, func(client.Canary) string { return bold }},
+			column[client.Canary]{"LIKE", func(x client.Canary) string { return x.Kind }, nil},
 			column[client.Canary]{"WHERE", func(x client.Canary) string { return x.Where }, nil},
 			column[client.Canary]{"USED", func(x client.Canary) string { return strconv.FormatInt(x.Uses, 10) }, func(x client.Canary) string {
 				if x.Uses > 0 {
@@ -213,12 +214,14 @@ func (a *app) canaryList() *cobra.Command {
 }
 
 func (a *app) canaryCreate() *cobra.Command {
-	var where string
+	var kind, where string
 	cmd := &cobra.Command{Use: "create NAME", Short: "Make a canary, shown this once", Args: operands("NAME"),
-		Example: "  countersign secret canary create wiki --where 'the runbook page in the wiki'"}
+		Example: "  countersign secret canary create wiki --where 'the runbook page in the wiki'\n  countersign secret canary create laptop --like token --where '~/.config/countersign of the shared machine'"}
+	cmd.Flags().StringVar(&kind, "like", "key", "what it looks like: an agent's key, or a user's token")
+	fixed(cmd, "like", "key", "token")
 	cmd.Flags().StringVar(&where, "where", "", "where you will put it")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
-		made, err := c.CreateCanary(ctx, args[0], where)
+		made, err := c.CreateCanary(ctx, args[0], kind, where)
 		if err != nil {
 			return err
 		}

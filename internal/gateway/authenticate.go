@@ -82,7 +82,7 @@ func (g *Gateway) unknown(in Incoming, who identity.Caller, err error) *Refusal 
 	if r.Kind == fault.Internal {
 		g.o.Logger.Error("cannot authenticate", "front", in.Front, "error", err)
 	}
-	if g.o.Trap != nil && in.Credential != "" && r.Code == ErrCredential.Code {
+	if g.o.Trap != nil && in.Credential != "" && r.Code == identity.ErrCredential.Code {
 		g.o.Trap(in.Credential, host(in.Remote), in.Client, in.Front+"/"+in.Connection)
 	}
 	ev := audit.Event{Type: audit.AuthRefused, Actor: audit.Actor{Kind: audit.KindAgent}}

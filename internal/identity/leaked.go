@@ -22,8 +22,9 @@ type Leaked struct {
 	Dead    bool // it was revoked, ended or expired already
 }
 
-// MintKey returns a credential that looks like an agent's key and is nobody's.
-func MintKey() string { return mint(KeyPrefix) }
+// Decoy returns a credential that looks like those with a prefix, KeyPrefix or
+// TokenPrefix, and is nobody's.
+func Decoy(prefix string) string { return mint(prefix) }
 
 // Recognise tells whether value is, or was, a credential of ours. It asks the
 // store: what is found out here decides about revocation, not about a call.
@@ -70,8 +71,8 @@ func (s *Service) recogniseKey(ctx context.Context, d digest) (Leaked, bool, err
 	return Leaked{ID: k.ID, Kind: KindKey, Agent: k.Agent, Expires: k.Expires, Dead: dead}, true, nil
 }
 
-// RevokeLeakedTx ends a leaked credential, for whoever reported it. An access
-// token is ended by a lock on it, which is not this room's.
+// RevokeLeakedTx ends a leaked credential, for whoever reported it. Access
+// tokens are ended by the room that issues them.
 func (s *Service) RevokeLeakedTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, l Leaked) error {
 	switch l.Kind {
 	case KindKey:

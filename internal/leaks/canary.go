@@ -24,6 +24,7 @@ const canaryID id.Kind = "cnr"
 type Canary struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
+	Kind     string    `json:"kind" enum:"key,token" doc:"what it looks like: an agent's key, or a user's token"`
 	Where    string    `json:"where" doc:"where it was put"`
 	By       string    `json:"by"`
 	Created  time.Time `json:"created"`
@@ -49,16 +50,35 @@ func (s *Service) reload(ctx context.Context) error {
 // canary returns the canary with a value, in memory.
 func (s *Service) canary(value string) (Canary, bool) {
 	view := *s.view.Load()
-	if len(view) == 0 || !strings.HasPrefix(value, identity.KeyPrefix) {
+	if len(view) == 0 || !Decoyed(value) {
 		return Canary{}, false
 	}
 	c, ok := view[keyed(s.o.Key, []byte(value))]
 	return c, ok
 }
 
-// CreateCanary makes a canary and returns it with its value, which is shown
-// once. where says where it will be put.
-func (s *Service) CreateCanary(ctx context.Context, by audit.Actor, reason, name, where string) (Canary, string, error) {
+// The kinds of canaries: what they look like.
+const (
+	LikeKey   = "key"   // an agent's, for where programs keep theirs
+	LikeToken = "token" // a user's, for where people keep theirs
+)
+
+var decoys = map[string]string{LikeKey: identity.KeyPrefix, LikeToken: identity.TokenPrefix}
+
+// Decoyed reports whether value looks like what canaries look like.
+func Decoyed(value string) bool {
+	return strings.HasPrefix(value, identity.KeyPrefix) || strings.HasPrefix(value, identity.TokenPrefix)
+}
+
+// CreateCanary makes a canary of a kind (LikeKey if empty) and returns it with
+// its value, which is shown once. where says where it will be put.
+func (s *Service) CreateCanary(ctx context.Context, by audit.Actor, reason, name, kind, where string) (Canary, string, error) {
+	if kind == "" {
+		kind = LikeKey
+	}
+	if decoys[kind] == "" {
+		return Canary{}, "", ErrInvalid.Say("a canary looks like a %s or a %s", LikeKey, LikeToken)
+	}
 	if !nameForm.MatchString(name) {
 		return Canary{}, "", ErrInvalid.Say("a canary's name must be 1 to 63 of a-z, 0-9, '.', '_' and '-'")
 	}
@@ -66,13 +86,13 @@ func (s *Service) CreateCanary(ctx context.Context, by audit.Actor, reason, name
 		return Canary{}, "", ErrReason
 	}
 	now := time.Now()
-	value := identity.MintKey()
-	c := Canary{ID: id.At(canaryID, now), Name: name, Where: clip(where, 300), By: by.Name, Created: now.UTC().Truncate(time.Microsecond)}
+	value := identity.Decoy(decoys[kind])
+	c := Canary{ID: id.At(canaryID, now), Name: name, Kind: kind, Where: clip(where, 300), By: by.Name, Created: now.UTC().Truncate(time.Microsecond)}
 	err := s.change(ctx, func(tx *audit.Tx) error {
 		if err := insertCanary(ctx, tx, c, keyed(s.o.Key, []byte(value))); err != nil {
 			return err
 		}
-		tx.Record(canaryEvent("canary.created", by, reason, c, map[string]any{"where": c.Where}))
+		tx.Record(canaryEvent("canary.created", by, reason, c, map[string]any{"kind": c.Kind, "where": c.Where}))
 		return storage.Bump(ctx, tx.Tx, watched)
 	})
 	if storage.Duplicate(err) {

@@ -38,6 +38,7 @@ type githubRequest struct {
 type createCanary struct {
 	Name string `path:"name" maxLength:"63"`
 	Body struct {
+		Kind   string `json:"kind,omitempty" enum:"key,token" doc:"what it looks like: an agent's key (if empty), or a user's token"`
 		Where  string `json:"where,omitempty" doc:"where it will be put"`
 		Reason string `json:"reason,omitempty"`
 	}
@@ -74,7 +75,7 @@ func (s *Service) Routes(api *rest.API) {
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: canaries + "/{name}", Summary: "Make a canary: a credential whose use is an incident", Tag: tag, Need: rest.Write, Status: http.StatusCreated},
 		func(ctx context.Context, c rest.Caller, r *createCanary) (*createdCanary, error) {
-			made, value, err := s.CreateCanary(ctx, person(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Where)
+			made, value, err := s.CreateCanary(ctx, person(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Kind, r.Body.Where)
 			return &createdCanary{made, value}, err
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: canaries + "/{name}", Summary: "Forget a canary", Tag: tag, Need: rest.Write},

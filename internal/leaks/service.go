@@ -43,6 +43,9 @@ type Options struct {
 	Digests  *Digests // of upstream secrets
 	// Key signs the digests of canaries; the same on every replica.
 	Key []byte
+	// RevokeAccess ends an access token and what was exchanged for it, inside a
+	// change. Required.
+	RevokeAccess func(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, l identity.Leaked) error
 	// Rotate replaces an upstream's secret now. It returns ErrByHand if that
 	// secret cannot be rotated by us. Nil rotates none.
 	Rotate func(ctx context.Context, by audit.Actor, reason, secret string) error
@@ -174,8 +177,8 @@ func (s *Service) answer(ctx context.Context, by audit.Actor, source, where, can
 	return out, failed
 }
 
-// revoke ends a credential of ours: revoked and locked in one change with its
-// finding.
+// revoke ends a credential of ours: revoked, and locked unless revoking alone
+// cuts its calls, in one change with its finding.
 func (s *Service) revoke(ctx context.Context, by audit.Actor, source, where string, l identity.Leaked) (Match, error) {
 	object := "user/" + l.User
 	if l.Agent != "" {
@@ -190,11 +193,15 @@ func (s *Service) revoke(ctx context.Context, by audit.Actor, source, where stri
 		m.Lock = ""
 		tx.Record(reported(by, source, where, object, l.ID, l.Kind))
 		if !l.Dead {
-			if err := s.o.Identity.RevokeLeakedTx(ctx, tx, by, reason, l); err != nil {
+			end := s.o.Identity.RevokeLeakedTx
+			if l.Kind == identity.KindAccess {
+				end = s.o.RevokeAccess
+			}
+			if err := end(ctx, tx, by, reason, l); err != nil {
 				return err
 			}
 		}
-		if !l.Dead && l.Agent != "" {
+		if !l.Dead && l.Agent != "" && l.Kind != identity.KindAccess {
 			lock, err := s.o.Locks.AddTx(ctx, tx, by, locks.Lock{Kind: locks.Credential, Name: l.ID, Reason: reason}, lockFor)
 			if err != nil {
 				return err
@@ -255,7 +262,7 @@ func leakFinding(m Match, owner, where string) findings.Finding {
 	what := map[string]string{"key": "a key", "run": "a run token", "access": "an access token", "token": "a user token", "secret": "the value"}[m.Kind]
 	f := findings.Finding{Rule: "credential.leaked", Severity: findings.High, Object: m.Object, Title: what + " of " + m.Object + " was found in the open"}
 	todo := map[string]string{
-		"revoked": "It was revoked and locked at once. Look for calls made with it (countersign log search credential:" + m.ID + "), and issue a new one.",
+		"revoked": "It was revoked at once, and calls in flight were cut. Look for calls made with it (countersign log search credential:" + m.ID + "), and issue a new one.",
 		"dead":    "It was dead already. Look whether it was used before (countersign log search credential:" + m.ID + ").",
 		"rotated": "It was rotated at once. Look at the provider for uses that did not come from here.",
 		"by_hand": "It still works at the provider: replace it there now, then countersign secret put. Look at the provider for uses that did not come from here.",

@@ -21,7 +21,7 @@ type querier interface {
 
 // readCanaries returns the canary called name, or all if name is empty.
 func readCanaries(ctx context.Context, q querier, name string) ([]canaryRow, error) {
-	rows, err := q.Query(ctx, `SELECT id, name, placed_at, digest, created_by, created, last_used, uses FROM canaries WHERE $1 = '' OR name = $1 ORDER BY name`, name)
+	rows, err := q.Query(ctx, `SELECT id, name, kind, placed_at, digest, created_by, created, last_used, uses FROM canaries WHERE $1 = '' OR name = $1 ORDER BY name`, name)
 	if err != nil {
 		return nil, storage.ErrUnavailable.With(err)
 	}
@@ -31,7 +31,7 @@ func readCanaries(ctx context.Context, q querier, name string) ([]canaryRow, err
 		var r canaryRow
 		var sum string
 		var created, used int64
-		if err := rows.Scan(&r.ID, &r.Name, &r.Where, &sum, &r.By, &created, &used, &r.Uses); err != nil {
+		if err := rows.Scan(&r.ID, &r.Name, &r.Kind, &r.Where, &sum, &r.By, &created, &used, &r.Uses); err != nil {
 			return nil, fmt.Errorf("leaks: read a row: %w", err)
 		}
 		if n, err := hex.Decode(r.digest[:], []byte(sum)); err != nil || n != len(r.digest) {
@@ -47,7 +47,7 @@ func readCanaries(ctx context.Context, q querier, name string) ([]canaryRow, err
 }
 
 func insertCanary(ctx context.Context, tx *audit.Tx, c Canary, d digest) error {
-	_, err := tx.Exec(ctx, `INSERT INTO canaries (id, name, placed_at, digest, created_by, created, last_used, uses) VALUES ($1, $2, $3, $4, $5, $6, 0, 0)`,
-		c.ID, c.Name, c.Where, hex.EncodeToString(d[:]), c.By, storage.Micros(c.Created))
+	_, err := tx.Exec(ctx, `INSERT INTO canaries (id, name, kind, placed_at, digest, created_by, created, last_used, uses) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0)`,
+		c.ID, c.Name, c.Kind, c.Where, hex.EncodeToString(d[:]), c.By, storage.Micros(c.Created))
 	return err
 }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/leaks"
 	"github.com/countersign/countersign/internal/secrets"
 )
@@ -35,16 +34,17 @@ func (h *house) buildLeaks(log *slog.Logger) {
 	h.leaks = leaks.New(leaks.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Locks: h.locks, Findings: h.findings, Digests: h.digests,
 		Key: h.secrets.Derive("leaks/canary/v1"), GitHubKeys: h.cfg.Leaks.GitHubKeys, Logger: log,
-		Rotate: h.rotateLeaked,
-		Owner:  func(name string) string { s, _ := h.secrets.Secret(name); return s.Owner },
+		RevokeAccess: h.tokens.RevokeLeakedTx,
+		Rotate:       h.rotateLeaked,
+		Owner:        func(name string) string { s, _ := h.secrets.Secret(name); return s.Owner },
 	})
 }
 
-// trap looks for canaries among what is presented to the API: an agent's key
-// has no business there.
+// trap looks for canaries among what is presented to the API.
 func (h *house) trap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && strings.HasPrefix(token, identity.KeyPrefix) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if token = strings.TrimSpace(token); strings.EqualFold(scheme, "Bearer") && leaks.Decoyed(token) {
 			h.leaks.Tripped(token, host(r.RemoteAddr), r.UserAgent(), "api "+r.Method+" "+r.URL.Path)
 		}
 		next.ServeHTTP(w, r)

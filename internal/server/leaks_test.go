@@ -13,12 +13,15 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/client"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/secrets/leaktest"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -58,8 +61,11 @@ func TestALeakIsAnswered(t *testing.T) {
 		}
 		p.api(t, "POST", "/agents/worker/runs", map[string]any{"expires_in": "1h"}, &run)
 		known["the run's token"] = run.Token
+		known["an access token"] = p.accessToken(t, "worker", all, "/llm/openai")
+		bystander := p.accessToken(t, "worker", all, "/llm/openai")
 		for what, text := range map[string]string{
 			"the agent's key": "export COUNTERSIGN_KEY='%s' # do not commit", "the run's token": `{"mcp":{"headers":{"Authorization":"Bearer %s"}}}`,
+			"an access token": "curl -H 'Authorization: Bearer %s'",
 		} {
 			secret := known[what]
 			var streams []<-chan struct{}
@@ -73,7 +79,7 @@ func TestALeakIsAnswered(t *testing.T) {
 			}
 			var answer leakAnswer
 			p.api(t, "POST", "/leaks", leak(fmt.Sprintf(text, secret)), &answer)
-			if len(answer.Matches) != 1 || answer.Matches[0].Object != "agent/worker" || answer.Matches[0].Done != "revoked" || answer.Matches[0].Lock == "" {
+			if len(answer.Matches) != 1 || answer.Matches[0].Object != "agent/worker" || answer.Matches[0].Done != "revoked" || (answer.Matches[0].Lock == "") != (what == "an access token") {
 				t.Fatalf("%s: %+v", what, answer)
 			}
 			for i, ended := range streams {
@@ -83,7 +89,9 @@ func TestALeakIsAnswered(t *testing.T) {
 					t.Fatalf("%s: the stream on replica %d goes on", what, i)
 				}
 			}
-			p.settled(t, answer.Matches[0].Lock)
+			if answer.Matches[0].Lock != "" {
+				p.settled(t, answer.Matches[0].Lock)
+			}
 			for i, r := range all {
 				if status, body := r.ask(t, secret); status == 200 {
 					t.Errorf("%s is good on replica %d: %s", what, i, body)
@@ -92,6 +100,11 @@ func TestALeakIsAnswered(t *testing.T) {
 			p.api(t, "POST", "/leaks", leak(secret), &answer)
 			if len(answer.Matches) != 1 || answer.Matches[0].Done != "dead" {
 				t.Errorf("%s again: %+v", what, answer)
+			}
+		}
+		for i, r := range all { // only what leaked is dead
+			if status, body := r.ask(t, bystander); status != 200 {
+				t.Errorf("the agent's other token on replica %d: %d %s", i, status, body)
 			}
 		}
 		var answer leakAnswer
@@ -122,6 +135,31 @@ func TestALeakIsAnswered(t *testing.T) {
 		}
 		leaktest.Bytes(t, known, "the database", dump(t, dsn))
 	})
+}
+
+// accessToken registers a key for an agent and gets a token for a door with it,
+// good at every replica: they must share one issuer.
+func (p *process) accessToken(t testing.TB, agent string, all []*process, door string) string {
+	t.Helper()
+	key, err := client.NewAgentKey(p.url, agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := key.JWK.Public().MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.New(p.url, p.token).AddClientKey(t.Context(), agent, client.ClientKeySpec{JWK: public}); err != nil {
+		t.Fatal(err)
+	}
+	token, err := client.New(p.url, "").AccessToken(t.Context(), key, "read write irreversible", p.url+door)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		r.eventuallyAllowed(t, token)
+	}
+	return token
 }
 
 // Who may not know anyway learns nothing by reporting, and not how often.
@@ -171,43 +209,110 @@ func TestCanaries(t *testing.T) {
 	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
 		p := start(t, t.TempDir(), dsn, "")
 		p.company(t)
-		var made struct {
-			Value string `json:"value"`
-		}
-		p.api(t, "POST", "/canaries/wiki", map[string]any{"where": "the runbook"}, &made)
-		unknown := "csk_" + strings.Repeat("0", 43) + "zzzzzz"
-		for _, path := range []string{"/llm/openai/v1/chat/completions", "/mcp/ledger", "/mcp", "/api/v1/agents"} {
-			method := "POST"
-			if strings.HasPrefix(path, "/api") {
-				method = "GET"
+		known := leaktest.Secrets{}
+		for kind, prefix := range map[string]string{"key": "csk_", "token": "csu_"} {
+			var made struct {
+				Value string `json:"value"`
 			}
-			a, one := p.as(t, made.Value, method, path, `{"jsonrpc":"2.0","id":1,"method":"ping"}`)
-			b, other := p.as(t, unknown, method, path, `{"jsonrpc":"2.0","id":1,"method":"ping"}`)
-			if a != 401 || a != b || len(one) != len(other) {
-				t.Errorf("%s: %d %s, an unknown one: %d %s", path, a, one, b, other)
+			p.api(t, "POST", "/canaries/wiki-"+kind, map[string]any{"kind": kind, "where": "the runbook"}, &made)
+			if !strings.HasPrefix(made.Value, prefix) {
+				t.Fatalf("the canary of kind %s does not look like one", kind)
 			}
+			known["the canary like a "+kind] = made.Value
+			p.presents(t, made.Value, prefix+strings.Repeat("0", 43)+"zzzzzz")
 		}
 		var found []struct {
 			Title    string `json:"title"`
 			Severity string `json:"severity"`
 			Detail   string `json:"detail"`
 		}
-		for deadline := time.Now().Add(30 * time.Second); len(found) == 0 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); len(found) < 2 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 			p.api(t, "GET", "/findings?rule=canary.used", nil, &found)
 		}
-		if len(found) != 1 || found[0].Severity != "critical" || !strings.Contains(found[0].Title, "from 127.0.0.1") || !strings.Contains(found[0].Detail, "the runbook") {
+		if len(found) != 2 || found[0].Severity != "critical" || !strings.Contains(found[0].Title, "from 127.0.0.1") || !strings.Contains(found[0].Detail, "the runbook") {
 			t.Errorf("findings: %+v", found)
 		}
 		var list []struct {
-			Uses int `json:"uses"`
+			Kind string `json:"kind"`
+			Uses int    `json:"uses"`
 		}
 		p.api(t, "GET", "/canaries", nil, &list)
-		if len(list) != 1 || list[0].Uses != 1 { // one address, told once
+		if len(list) != 2 || list[0].Uses != 1 || list[0].Kind != "key" || list[1].Uses != 1 || list[1].Kind != "token" { // one address, told once
 			t.Errorf("canaries: %+v", list)
 		}
+		if status, body := p.as(t, p.token, "POST", "/api/v1/canaries/x", `{"kind":"password"}`); status != 422 {
+			t.Errorf("a canary of no kind: %d %s", status, body)
+		}
 		p.stop(t)
-		leaktest.Bytes(t, leaktest.Secrets{"the canary": made.Value}, "the database", dump(t, dsn))
+		leaktest.Bytes(t, known, "the database", dump(t, dsn))
 	})
+}
+
+// presents shows a canary and an unknown credential at every door: the answers
+// differ in nothing.
+func (p *process) presents(t *testing.T, canary, unknown string) {
+	t.Helper()
+	for _, path := range []string{"/llm/openai/v1/chat/completions", "/mcp/ledger", "/mcp", "/api/v1/agents"} {
+		method := "POST"
+		if strings.HasPrefix(path, "/api") {
+			method = "GET"
+		}
+		a, one := p.as(t, canary, method, path, `{"jsonrpc":"2.0","id":1,"method":"ping"}`)
+		b, other := p.as(t, unknown, method, path, `{"jsonrpc":"2.0","id":1,"method":"ping"}`)
+		if a != 401 || a != b || len(one) != len(other) {
+			t.Errorf("%s: %d %s, an unknown one: %d %s", path, a, one, b, other)
+		}
+	}
+}
+
+// A canary trips at each door by itself, so no door overlooks it.
+func TestEveryDoorKnowsCanaries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process")
+	}
+	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
+	p.company(t)
+	form := func(path, field, value string) int {
+		resp, err := http.PostForm(p.url+path, url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, field: {value}, "subject_token_type": {"urn:ietf:params:oauth:token-type:access_token"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	for door, show := range map[string]func(value string){
+		"llm":     func(v string) { p.as(t, v, "POST", "/llm/openai/v1/chat/completions", `{}`) },
+		"mcp":     func(v string) { p.as(t, v, "POST", "/mcp/ledger", `{}`) },
+		"api":     func(v string) { p.as(t, v, "GET", "/api/v1/agents", "") },
+		"subject": func(v string) { form("/oauth2/token", "subject_token", v) },
+		"revoke":  func(v string) { form("/oauth2/revoke", "token", v) },
+	} {
+		for _, kind := range []string{"key", "token"} {
+			var made struct {
+				Value string `json:"value"`
+			}
+			name := door + "-" + kind
+			p.api(t, "POST", "/canaries/"+name, map[string]any{"kind": kind}, &made)
+			show(made.Value)
+			var found []struct {
+				Object string `json:"object"`
+			}
+			told := func() bool {
+				p.api(t, "GET", "/findings?rule=canary.used", nil, &found)
+				return slices.ContainsFunc(found, func(f struct {
+					Object string `json:"object"`
+				}) bool {
+					return f.Object == "canary/"+name
+				})
+			}
+			for deadline := time.Now().Add(20 * time.Second); !told(); time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Errorf("a %s shown at %s was overlooked", kind, door)
+					break
+				}
+			}
+		}
+	}
 }
 
 // GitHub's alerts are taken with its signature only.

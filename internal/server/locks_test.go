@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"encoding/json/v2"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +18,8 @@ import (
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
-// replicas starts n servers on one PostgreSQL database, or one on SQLite.
+// replicas starts n servers on one PostgreSQL database, or one on SQLite. Behind
+// a load balancer they are one server: all issue tokens under the first's URL.
 func replicas(t testing.TB, dsn string, n int) []*process {
 	t.Helper()
 	if !strings.HasPrefix(dsn, "postgres") {
@@ -36,7 +39,10 @@ func replicas(t testing.TB, dsn string, n int) []*process {
 				t.Fatal(err)
 			}
 		}
-		all = append(all, start(t, own, dsn, all[0].token))
+		listen := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
+		r := start(t, own, dsn, all[0].token, "COUNTERSIGN_URL="+all[0].url, "COUNTERSIGN_LISTEN="+listen)
+		r.url = "http://" + listen
+		all = append(all, r)
 	}
 	return all
 }

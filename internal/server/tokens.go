@@ -20,7 +20,9 @@ func (h *house) buildTokens(log *slog.Logger) error {
 	if h.tokens, err = tokens.New(h.db, h.log, h.watch, h.identity, o); err != nil {
 		return err
 	}
-	h.oauth = oauth.New(oauth.Options{Tokens: h.tokens, People: h.identity, Key: h.secrets.Derive("oauth/forms/v1")})
+	h.oauth = oauth.New(oauth.Options{Tokens: h.tokens, People: h.identity, Key: h.secrets.Derive("oauth/forms/v1"), Trap: func(credential, remote, client, door string) {
+		h.leaks.Tripped(credential, remote, client, door) // built after this
+	}})
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/storage"
 )
 
 // Revoke ends a token that somebody gives back (RFC 7009): who holds it may.
@@ -41,6 +42,22 @@ func (s *Service) Revoke(ctx context.Context, token, remote string) error {
 		})
 	}
 	return ErrUnallowed.Say("this credential is revoked by a person: countersign agent key revoke")
+}
+
+// RevokeLeakedTx ends an access token that somebody found where it does not
+// belong, and what was exchanged for it, inside a change. Its streams are cut
+// when replicas see it.
+func (s *Service) RevokeLeakedTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, l identity.Leaked) error {
+	ev := event("token.revoked", by, reason, "agent/"+l.Agent, map[string]any{"token": l.ID})
+	if a, ok := s.identity.Agent(l.Agent); ok {
+		ev = about(ev, a)
+	}
+	ev.Credential, ev.Run = l.ID, l.Run
+	tx.Record(ev)
+	if err := s.kill(ctx, tx, l.ID); err != nil {
+		return err
+	}
+	return storage.Bump(ctx, tx.Tx, Version)
 }
 
 func (s *Service) refreshSession(ctx context.Context, token string) (string, error) {

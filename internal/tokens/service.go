@@ -17,8 +17,8 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-// version is the name under which changes of this room are announced.
-const version = "tokens"
+// Version is the name under which changes of this room are announced.
+const Version = "tokens"
 
 // The life of what is issued.
 const (
@@ -99,7 +99,7 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, who *identity.S
 	s.clients = newDocuments()
 	s.refused.limit = rate.NewLimiter(1, 30)
 	s.view.Store(&view{})
-	watch.On(version, s.reload)
+	watch.On(Version, s.reload)
 	who.SetVerifier(s)
 	who.OnDelete(s.BeforeDelete)
 	return s, nil
@@ -148,7 +148,7 @@ func (s *Service) announced(ctx context.Context, fn func(tx *audit.Tx) error) er
 		if err := fn(tx); err != nil || tx.Writes() == before {
 			return err
 		}
-		return storage.Bump(ctx, tx.Tx, version)
+		return storage.Bump(ctx, tx.Tx, Version)
 	})
 	if err != nil {
 		return err

@@ -2,10 +2,16 @@ package tokens
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/asn1"
+	"encoding/base64"
 	"fmt"
+	"math/big"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,7 +44,7 @@ type SigningKey struct {
 	Starts     time.Time `json:"starts" doc:"when it begins to sign"`
 	Gone       time.Time `json:"gone,omitzero" doc:"when what it signed is no longer good; zero while it has no successor"`
 	private    *ecdsa.PrivateKey
-	signer     jose.Signer
+	header     string // of access tokens, as it stands in them
 }
 
 // JWK returns the public half as it is published.
@@ -59,30 +65,57 @@ func derive(from func(string) []byte, kid string) (*ecdsa.PrivateKey, error) {
 }
 
 func (k *SigningKey) open(from func(string) []byte) (err error) {
-	if k.private, err = derive(from, k.ID); err != nil {
-		return err
-	}
-	opts := (&jose.SignerOptions{}).WithHeader("kid", k.ID)
-	k.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: k.private}, opts.WithType(accessType))
+	k.private, err = derive(from, k.ID)
+	k.header = k.headerOf(accessType)
 	return err
+}
+
+// headerOf returns the JOSE header of tokens of a type, encoded. Kids are ours,
+// and types constants: neither has a character that JSON would escape.
+func (k SigningKey) headerOf(typ string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","kid":"` + k.ID + `","typ":"` + typ + `"}`))
+}
+
+// signature returns the encoded signature of a token's first two parts (RFC
+// 7518 section 3.4). It is deterministic (RFC 6979): whoever has the key can
+// tell a signature of ours by making it again, in a third of the time that
+// verifying takes, and there is one signature of a text and no second.
+func (k SigningKey) signature(text string) (string, error) {
+	sum := sha256.Sum256([]byte(text))
+	der, err := k.private.Sign(nil, sum[:], crypto.SHA256)
+	if err != nil {
+		return "", err
+	}
+	var rs struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(der, &rs); err != nil {
+		return "", err
+	}
+	var raw [64]byte
+	rs.R.FillBytes(raw[:32])
+	rs.S.FillBytes(raw[32:])
+	return base64.RawURLEncoding.EncodeToString(raw[:]), nil
+}
+
+// made reports whether this key made an access token, and returns its claims.
+func (k SigningKey) made(token string) (payload []byte, ok bool) {
+	dot := strings.LastIndexByte(token, '.')
+	if dot < 0 || dot <= len(k.header) || token[:len(k.header)+1] != k.header+"." {
+		return nil, false
+	}
+	want, err := k.signature(token[:dot])
+	if err != nil || subtle.ConstantTimeCompare([]byte(want), []byte(token[dot+1:])) != 1 {
+		return nil, false
+	}
+	payload, err = base64.RawURLEncoding.DecodeString(token[len(k.header)+1 : dot])
+	return payload, err == nil
 }
 
 // sign signs claims as a token of a type; a type of its own keeps one kind from
 // being taken for another (RFC 8725 section 3.11).
 func (k SigningKey) sign(typ string, payload []byte) (string, error) {
-	signer := k.signer
-	if typ != accessType {
-		var err error
-		opts := (&jose.SignerOptions{}).WithHeader("kid", k.ID).WithType(jose.ContentType(typ))
-		if signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: k.private}, opts); err != nil {
-			return "", err
-		}
-	}
-	jws, err := signer.Sign(payload)
-	if err != nil {
-		return "", err
-	}
-	return jws.CompactSerialize()
+	text := k.headerOf(typ) + "." + base64.RawURLEncoding.EncodeToString(payload)
+	signature, err := k.signature(text)
+	return text + "." + signature, err
 }
 
 // current returns the key that signs at now: the newest that has started.
@@ -174,8 +207,8 @@ func (s *Service) rotate(ctx context.Context, by audit.Actor, reason string, lea
 	return k, err
 }
 
-// verified remembers access tokens whose signature was found good lately, by
-// digest: a signature costs some 70 us to check.
+// verified remembers access tokens that were found ours lately, by digest: to
+// tell it costs some 30 us.
 type verified struct {
 	mu         sync.Mutex
 	young, old map[[sha256.Size]byte]*claims

@@ -149,5 +149,5 @@ func (s *Service) BeforeDelete(ctx context.Context, tx *audit.Tx, _ audit.Actor,
 			return err
 		}
 	}
-	return storage.Bump(ctx, tx.Tx, version)
+	return storage.Bump(ctx, tx.Tx, Version)
 }

@@ -245,7 +245,7 @@ func (s *Service) PutRuleTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		}
 		tx.Record(event("trust.created", by, reason, "trust/"+r.Name, map[string]any{"id": r.ID, "agent": r.Agent, "issuer": r.Issuer, "audience": r.Audience, "subject": r.Subject,
 			"wildcard": r.Wildcard, "claims": r.Claims, "jwks_url": r.JWKSURL, "allow_private": r.Private, "run_life": r.RunLife.String()}))
-		return true, storage.Bump(ctx, tx.Tx, version)
+		return true, storage.Bump(ctx, tx.Tx, Version)
 	}
 	old := found[0]
 	fields := r.changes(old)
@@ -267,7 +267,7 @@ func (s *Service) PutRuleTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		return false, err
 	}
 	tx.Record(event("trust.updated", by, reason, "trust/"+r.Name, fields))
-	return true, storage.Bump(ctx, tx.Tx, version)
+	return true, storage.Bump(ctx, tx.Tx, Version)
 }
 
 // DeleteRule removes a trust rule and ends every token and run that was had by it.
@@ -292,7 +292,7 @@ func (s *Service) DeleteRuleTx(ctx context.Context, tx *audit.Tx, by audit.Actor
 		return err
 	}
 	tx.Record(event("trust.deleted", by, reason, "trust/"+name, map[string]any{"id": r.ID, "agent": r.Agent, "issuer": r.Issuer, "subject": r.Subject}))
-	return storage.Bump(ctx, tx.Tx, version)
+	return storage.Bump(ctx, tx.Tx, Version)
 }
 
 // issuerOf returns the issuer by which rules are found: a JWT-SVID may have no

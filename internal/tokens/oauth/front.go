@@ -28,6 +28,9 @@ type Options struct {
 	Tokens *tokens.Service
 	People People
 	Key    []byte // 32 bytes that forms are bound with; the same on every replica
+	// Trap is shown every credential that was refused, with who presented it and
+	// where: it may be a canary. It must not block, nor keep the credential. May be nil.
+	Trap func(credential, remote, client, door string)
 }
 
 // Front serves the doors. It is safe for concurrent use.
@@ -91,6 +94,15 @@ func host(remote string) string {
 		return h
 	}
 	return remote
+}
+
+// trap shows the credentials of a refused request to whoever looks for canaries.
+func (f *Front) trap(r *http.Request, credentials ...string) {
+	for _, c := range credentials {
+		if f.o.Trap != nil && c != "" {
+			f.o.Trap(c, host(r.RemoteAddr), r.UserAgent(), r.URL.Path)
+		}
+	}
 }
 
 // answer sends v, never to be kept by anyone.

@@ -48,6 +48,7 @@ func (f *Front) token(w http.ResponseWriter, r *http.Request) {
 	}
 	out, err := f.grant(r, q)
 	if err != nil {
+		f.trap(r, q.Get("subject_token"), q.Get("actor_token"))
 		f.refuse(w, r, tokens.Refusal{Door: "token", Grant: q.Get("grant_type"), Agent: q.Get("client_id")}, err)
 		return
 	}
@@ -160,6 +161,7 @@ func (f *Front) revoke(w http.ResponseWriter, r *http.Request) {
 		err = tokens.ErrRequest.Say("token is missing")
 	}
 	if err == nil {
+		f.trap(r, q.Get("token")) // a credential that is not known is no error here
 		err = f.o.Tokens.Revoke(r.Context(), q.Get("token"), host(r.RemoteAddr))
 	}
 	if err != nil {
