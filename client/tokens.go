@@ -190,6 +190,37 @@ func (c *Client) EndConsent(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, v1+"/consents"+segment(id), nil, nil, nil)
 }
 
+// SigningKey is a key with which the server signs tokens, without its private
+// half.
+type SigningKey struct {
+	ID         string    `json:"id"` // kid
+	Generation int64     `json:"generation"`
+	Created    time.Time `json:"created"`
+	Starts     time.Time `json:"starts"`
+	Gone       time.Time `json:"gone,omitzero"`   // when what it signed is good no more
+	Status     string    `json:"status,omitzero"` // waiting, signing, published or gone
+}
+
+// SigningKeys lists the keys of the issuer, the oldest first.
+func (c *Client) SigningKeys(ctx context.Context) ([]SigningKey, error) {
+	return get[[]SigningKey](ctx, c, v1+"/signing-keys", nil)
+}
+
+// RotateSigningKey makes a new signing key. It signs after an hour, or at once,
+// which ends the old one and everything it signed. Needs a reason.
+func (c *Client) RotateSigningKey(ctx context.Context, atOnce bool) (SigningKey, error) {
+	in := struct {
+		AtOnce bool `json:"at_once,omitempty"`
+	}{atOnce}
+	return send[SigningKey](ctx, c, http.MethodPost, v1+"/signing-keys/rotate", in)
+}
+
+// RetireSigningKey ends a key that does not sign, and everything it signed.
+// Needs a reason.
+func (c *Client) RetireSigningKey(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodPost, v1+"/signing-keys"+segment(id)+"/retire", nil, struct{}{}, nil)
+}
+
 // Door is a connection of which an agent may use something.
 type Door struct {
 	Name    string `json:"name"`

@@ -79,6 +79,9 @@ func (a *app) printLeaks(r client.LeakAnswer) error {
 	}
 	for _, m := range r.Matches {
 		did := map[string]string{"revoked": "revoked and locked", "dead": "dead already", "rotated": "rotated", "by_hand": "must be replaced at its provider by hand", "noted": "a canary, noted"}[m.Done]
+		if m.Done == "revoked" && m.Lock == "" {
+			did = "revoked"
+		}
 		a.done("%s", inert(fmt.Sprintf("%s %s %s: %s", m.Kind, m.ID, m.Object, did), 0))
 	}
 	a.done("%d reported, %d of them known here (shown to operators and auditors)", r.Received, len(r.Matches))

@@ -259,12 +259,38 @@ type rotateKey struct {
 	}
 }
 
+// signingRow is a signing key as the API shows it.
+type signingRow struct {
+	SigningKey
+	Status string `json:"status" enum:"waiting,signing,published,gone"`
+}
+
+type retireKey struct {
+	ID   string `path:"id" maxLength:"64"`
+	Body struct {
+		Reason string `json:"reason,omitempty" doc:"needed, here or in the header"`
+	}
+}
+
+func (s *Service) signingRows(ctx context.Context) ([]signingRow, error) {
+	all, err := s.SigningKeys(ctx)
+	rows := make([]signingRow, 0, len(all))
+	for _, k := range all {
+		rows = append(rows, signingRow{k, StatusOf(all, k, s.now())})
+	}
+	return rows, err
+}
+
 func (s *Service) signingRoutes(api *rest.API) {
 	const path = "/api/v1/signing-keys"
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List the keys that sign tokens", Tag: tag},
-		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]SigningKey, error) {
-			all, err := s.SigningKeys(ctx)
-			return &all, err
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]signingRow, error) {
+			rows, err := s.signingRows(ctx)
+			return &rows, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/{id}/retire", Summary: "End a signing key that does not sign, and all it signed, now", Tag: tag, Need: rest.Govern},
+		func(ctx context.Context, c rest.Caller, r *retireKey) (*rest.None, error) {
+			return nil, s.RetireKey(ctx, actor(c), reasonOf(c, r.Body.Reason), r.ID)
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rotate", Summary: "Put a new signing key in the place of the present one", Tag: tag, Need: rest.Govern, Status: http.StatusCreated},
 		func(ctx context.Context, c rest.Caller, r *rotateKey) (*SigningKey, error) {

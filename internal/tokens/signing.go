@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -118,10 +119,14 @@ func (k SigningKey) sign(typ string, payload []byte) (string, error) {
 	return text + "." + signature, err
 }
 
-// current returns the key that signs at now: the newest that has started.
-func (v *view) current(now time.Time) (SigningKey, bool) {
-	for i := len(v.signing) - 1; i >= 0; i-- {
-		k := v.signing[i]
+// current returns the key that signs at now.
+func (v *view) current(now time.Time) (SigningKey, bool) { return current(v.signing, now) }
+
+// current returns the key of keys, the oldest first, that signs at now: the
+// newest that has started.
+func current(keys []SigningKey, now time.Time) (SigningKey, bool) {
+	for i := len(keys) - 1; i >= 0; i-- {
+		k := keys[i]
 		if !k.Starts.After(now) && (k.Gone.IsZero() || k.Gone.After(now)) {
 			return k, true
 		}
@@ -146,11 +151,39 @@ func (s *Service) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 	return readSigningKeys(ctx, s.db)
 }
 
+// The states of a signing key.
+const (
+	KeyWaiting   = "waiting"   // published; it will sign
+	KeySigning   = "signing"   // it signs
+	KeyPublished = "published" // another signs; what it signed is good
+	KeyGone      = "gone"      // what it signed is good no more
+)
+
+// StatusOf returns the state of one of keys.
+func StatusOf(keys []SigningKey, k SigningKey, now time.Time) string {
+	signs, ok := current(keys, now)
+	switch {
+	case !k.Gone.IsZero() && !k.Gone.After(now):
+		return KeyGone
+	case k.Starts.After(now):
+		return KeyWaiting
+	case ok && signs.ID == k.ID:
+		return KeySigning
+	}
+	return KeyPublished
+}
+
+// due reports whether a new key is needed: there is none that has no end yet, or
+// it has signed for long enough.
+func due(keys []SigningKey, now time.Time) bool {
+	i := slices.IndexFunc(keys, func(k SigningKey) bool { return k.Gone.IsZero() })
+	return i < 0 || now.Sub(keys[i].Starts) >= rotateEvery
+}
+
 // EnsureKey makes the first signing key if there is none, and the next one
 // when it is time. Of several replicas one succeeds, and the others see it.
 func (s *Service) EnsureKey(ctx context.Context) error {
-	keys := s.view.Load().signing
-	if len(keys) > 0 && s.now().Sub(keys[len(keys)-1].Starts) < rotateEvery {
+	if !due(s.view.Load().signing, s.now()) {
 		return nil
 	}
 	_, err := s.rotate(ctx, audit.System, "the signing key is due", lead, true)
@@ -171,6 +204,38 @@ func (s *Service) RotateKey(ctx context.Context, by audit.Actor, reason string, 
 	return s.rotate(ctx, by, reason, lead, false)
 }
 
+// RetireKey ends a key now, and everything it signed, on every replica: one that
+// leaked after another took over, or one that waits and shall not sign. The key
+// that signs at the moment cannot be retired, only rotated at once. Needs a reason.
+func (s *Service) RetireKey(ctx context.Context, by audit.Actor, reason, kid string) error {
+	if err := checkReason(reason, true); err != nil {
+		return err
+	}
+	return s.announced(ctx, func(tx *audit.Tx) error {
+		keys, err := readSigningKeys(ctx, tx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(keys, func(k SigningKey) bool { return k.ID == kid })
+		if i < 0 {
+			return ErrNotFound.Say("there is no signing key %q", cut(kid, 64))
+		}
+		now := s.now().UTC().Truncate(time.Microsecond)
+		was := StatusOf(keys, keys[i], now)
+		switch was {
+		case KeySigning:
+			return ErrConflict.Say("the key %s signs at the moment; to end it and all it signed now, rotate at once: countersign token keys rotate --at-once", kid)
+		case KeyGone:
+			return ErrConflict.Say("the key %s is gone already, since %s", kid, keys[i].Gone.Format(time.RFC3339))
+		}
+		if err := tx.ExecOne(ctx, `UPDATE token_keys SET gone = $1 WHERE kid = $2 AND (gone = 0 OR gone > $1)`, storage.Micros(now), kid); err != nil {
+			return err
+		}
+		tx.Record(event("token.key_retired", by, reason, "token-key/"+kid, map[string]any{"generation": keys[i].Generation, "was": was}))
+		return nil
+	})
+}
+
 // rotate adds the next generation; lead 0 ends what was before. With ifDue it
 // does nothing when another replica was first.
 func (s *Service) rotate(ctx context.Context, by audit.Actor, reason string, lead time.Duration, ifDue bool) (k SigningKey, err error) {
@@ -180,12 +245,15 @@ func (s *Service) rotate(ctx context.Context, by audit.Actor, reason string, lea
 			return err
 		}
 		now := s.now().UTC().Truncate(time.Microsecond)
-		if ifDue && len(keys) > 0 && now.Sub(keys[len(keys)-1].Starts) < rotateEvery {
+		if ifDue && !due(keys, now) {
 			return nil
 		}
 		k = SigningKey{Generation: 1, ID: id.At(signingID, now), Created: now, Starts: now}
 		if len(keys) > 0 {
-			k.Generation, k.Starts = keys[len(keys)-1].Generation+1, now.Add(lead)
+			k.Generation = keys[len(keys)-1].Generation + 1
+		}
+		if _, signs := current(keys, now); signs {
+			k.Starts = now.Add(lead)
 		}
 		gone := k.Starts.Add(overlap)
 		if lead == 0 {

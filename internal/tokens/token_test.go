@@ -372,6 +372,74 @@ func TestSigningKeysRotate(t *testing.T) {
 	})
 }
 
+// A key that does not sign can be retired, with all it signed, on every replica;
+// the one that signs cannot, so that there is always one.
+func TestSigningKeysRetire(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		p, _ := w.register("bot")
+		two := join(t, w.db, w.log, w.clock)
+		must(t, two.SetIssuer(w.Issuer()))
+		state := func() (out []string) {
+			keys, err := two.SigningKeys(ctx)
+			must(t, err)
+			for _, k := range keys {
+				out = append(out, tokens.StatusOf(keys, k, w.clock.now()))
+			}
+			return out
+		}
+		old := w.get("bot", p, "", "/mcp/ledger")
+		next, err := w.RotateKey(ctx, audit.System, "yearly", false)
+		must(t, err)
+		if got := state(); !slices.Equal(got, []string{tokens.KeySigning, tokens.KeyWaiting}) {
+			t.Errorf("%v", got)
+		}
+		keys, err := w.SigningKeys(ctx)
+		must(t, err)
+		first := keys[0].ID
+		for what, f := range map[string]func() error{
+			"the key that signs": func() error { return w.RetireKey(ctx, audit.System, "x", first) },
+			"a key that is not":  func() error { return w.RetireKey(ctx, audit.System, "x", "sgk_nothing") },
+			"without a reason":   func() error { return w.RetireKey(ctx, audit.System, "", next.ID) },
+		} {
+			if f() == nil {
+				t.Errorf("%s was retired", what)
+			}
+		}
+		two.accepts("refused retirements change nothing", old)
+		// One that waits goes; the next is made by itself, and there is always one.
+		must(t, w.RetireKey(ctx, audit.System, "it was seen", next.ID))
+		if w.RetireKey(ctx, audit.System, "again", next.ID) == nil {
+			t.Error("a key was retired twice")
+		}
+		must(t, w.EnsureKey(ctx))
+		if got := state(); !slices.Equal(got, []string{tokens.KeySigning, tokens.KeyGone, tokens.KeyWaiting}) {
+			t.Errorf("%v", got)
+		}
+		for range 3 * 60 {
+			w.clock.pass(time.Minute)
+			two.poll()
+			w.get("bot", p, "", "/mcp/ledger")
+		}
+		// One that was replaced goes before its time.
+		last := w.get("bot", p, "", "/mcp/ledger")
+		_, err = w.RotateKey(ctx, audit.System, "yearly", false)
+		must(t, err)
+		w.clock.pass(time.Hour - 9*time.Minute)
+		last = w.get("bot", p, "", "/mcp/ledger")
+		w.clock.pass(9 * time.Minute)
+		two.accepts("signed by the one before", last)
+		fresh := w.get("bot", p, "", "/mcp/ledger")
+		keys, err = w.SigningKeys(ctx)
+		must(t, err)
+		must(t, w.RetireKey(ctx, audit.System, "it leaked", keys[len(keys)-2].ID))
+		two.refuses("signed by a key that was retired", last, identity.ErrCredential)
+		two.accepts("signed by its successor", fresh)
+		if ev := w.events("token.key_retired", 2)[1]; ev.Reason != "it leaked" || ev.Object != "token-key/"+keys[len(keys)-2].ID || !strings.Contains(string(ev.Detail), tokens.KeyPublished) {
+			t.Errorf("%+v", ev)
+		}
+	})
+}
+
 // Another server's tokens are none of ours, even under the same master key.
 func TestAnotherIssuersTokens(t *testing.T) {
 	w := open(t, storagetest.Open(t, storagetest.SQLite(t)))
