@@ -111,11 +111,11 @@ func TestUpgrade(t *testing.T) {
 		plainly(t, db, event, []byte("0123456789abcdef"), []byte("before"))
 		rechain(t, db)
 		down := []string{`DROP TABLE payload_holds`, `DROP TABLE payload_retention`, `DROP TABLE search_state`,
-			`DROP INDEX payloads_key`, `ALTER TABLE payloads DROP COLUMN key`, `DROP TABLE payload_keys`, `DELETE FROM goose_db_version WHERE version_id IN (16, 17, 18)`}
+			`DROP INDEX payloads_key`, `ALTER TABLE payloads DROP COLUMN key`, `DROP TABLE payload_keys`, `DELETE FROM goose_db_version WHERE version_id IN (16, 17, 18, 140)`}
 		if db.Dialect() == storage.Postgres {
-			down = append(down, `ALTER TABLE search_events DROP COLUMN blind`)
+			down = append(down, `ALTER TABLE search_events DROP COLUMN blind`, `ALTER TABLE search_events RENAME COLUMN place TO doc`)
 		} else {
-			down = append(down, `DROP TABLE search_blind`, `INSERT INTO search_text (rowid, words) VALUES (1, 'before')`)
+			down = append(down, `DROP TABLE search_values`, `INSERT INTO search_text (rowid, words) VALUES (1, 'before')`)
 		}
 		for _, q := range down {
 			execute(t, db, q)

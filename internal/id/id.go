@@ -61,3 +61,19 @@ func Is(k Kind, s string) bool {
 	_, err := encoding.DecodeString(rest)
 	return err == nil
 }
+
+// Time returns when an identifier of kind k was made, to a four-thousandth of a
+// millisecond, and false if s does not have the form of one.
+func Time(k Kind, s string) (time.Time, bool) {
+	rest, ok := strings.CutPrefix(s, string(k)+"_")
+	if !ok {
+		return time.Time{}, false
+	}
+	b, err := encoding.DecodeString(rest)
+	if err != nil || len(b) != 16 {
+		return time.Time{}, false
+	}
+	ms := int64(binary.BigEndian.Uint64(append([]byte{0, 0}, b[:6]...)))
+	fraction := int64(b[6]&0x0f)<<8 | int64(b[7])
+	return time.UnixMilli(ms).Add(time.Duration((fraction*1e6 + 4095) / 4096)), true
+}

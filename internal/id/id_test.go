@@ -25,3 +25,19 @@ func TestIsRefusesOtherForms(t *testing.T) {
 		}
 	}
 }
+
+func TestTimeOfAnIdentifier(t *testing.T) {
+	now := time.Date(2026, 3, 4, 5, 6, 7, 123_456_000, time.UTC)
+	got, ok := id.Time(id.Event, id.At(id.Event, now))
+	if d := now.Sub(got); !ok || d < 0 || d > time.Millisecond/4096+1 {
+		t.Errorf("%v, %v", got, ok)
+	}
+	if again, ok := id.Time(id.Event, id.At(id.Event, got)); !ok || !again.Equal(got) {
+		t.Errorf("%v is not %v", again, got)
+	}
+	for _, s := range []string{"", "evt_", "evt_short", id.New(id.Call), id.New(id.Event) + "x"} {
+		if _, ok := id.Time(id.Event, s); ok {
+			t.Errorf("%q has a time", s)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,26 +27,34 @@ import (
 // than recording them.
 func fill(b *testing.B, db *storage.DB, lane int64, n int) {
 	b.Helper()
+	const chunk = 200 // rows of a statement
 	ctx := b.Context()
 	var chain audit.Hash
 	for from := 0; from < n; {
 		to := min(n, from+20_000)
+		at := chain
 		err := db.Tx(ctx, func(tx *storage.Tx) error {
-			at := chain
-			for i := from + 1; i <= to; i++ {
-				record := fmt.Appendf(nil, `{"id":"evt_%d_%d","schema":1,"pad":"%0460d"}`, lane, i, i)
-				at = audit.ChainHash(at, lane, int64(i), audit.LeafHash(record))
-				if _, err := tx.Exec(ctx, `INSERT INTO events (lane, sn, id, type, call, run, agent, at, chain, record) VALUES ($1, $2, $3, 'test.done', '', '', '', 0, $4, $5)`,
-					lane, i, fmt.Sprintf("evt_%d_%d", lane, i), at[:], record); err != nil {
+			at = chain
+			for first := from + 1; first <= to; first += chunk {
+				var rows []string
+				var args []any
+				for i := first; i < min(first+chunk, to+1); i++ {
+					record := fmt.Appendf(nil, `{"id":"evt_%d_%d","schema":1,"pad":"%0460d"}`, lane, i, i)
+					at = audit.ChainHash(at, lane, int64(i), audit.LeafHash(record))
+					k := len(args)
+					rows = append(rows, fmt.Sprintf(`($%d, $%d, $%d, 'test.done', '', '', '', 0, $%d, $%d)`, k+1, k+2, k+3, k+4, k+5))
+					args = append(args, lane, i, fmt.Sprintf("evt_%d_%d", lane, i), slices.Clone(at[:]), record)
+				}
+				if _, err := tx.Exec(ctx, `INSERT INTO events (lane, sn, id, type, call, run, agent, at, chain, record) VALUES `+strings.Join(rows, ", "), args...); err != nil {
 					return err
 				}
 			}
-			chain, from = at, to
 			return nil
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
+		chain, from = at, to
 	}
 	err := db.Tx(ctx, func(tx *storage.Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO lanes (lane, holder, epoch, until, sn, chain, clean_sn) VALUES ($1, '', 0, 9000000000000000000, $2, $3, $2)`, lane, n, chain[:])

@@ -5,7 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base32"
-	"fmt"
+	"hash"
 	"strings"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -28,15 +28,22 @@ var blindLetters = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPa
 func (b blinder) all(words []string) []string {
 	out := make([]string, len(words))
 	m := hmac.New(sha256.New, b.key)
-	var sum [sha256.Size]byte
-	var text [16]byte
 	for i, w := range words {
-		m.Reset()
-		m.Write([]byte(w))
-		blindLetters.Encode(text[:], m.Sum(sum[:0])[:10])
-		out[i] = string(text[:blindWord])
+		out[i] = blind(m, w)[:blindWord]
 	}
 	return out
+}
+
+// digest returns a longer digest of something that is not a word.
+func (b blinder) digest(s string) string { return blind(hmac.New(sha256.New, b.key), s) }
+
+func blind(m hash.Hash, s string) string {
+	var sum [sha256.Size]byte
+	var text [16]byte
+	m.Reset()
+	m.Write([]byte(s))
+	blindLetters.Encode(text[:], m.Sum(sum[:0])[:10])
+	return string(text[:])
 }
 
 // text blinds the words of a text, in order.
@@ -67,23 +74,14 @@ func (b blinder) text(s string) string {
 const purgeState = "purge"
 
 // forget removes the words of payloads from the index.
-func (s store) forget(ctx context.Context, tx *storage.Tx, places []audit.Place) error {
+func (s *Service) forget(ctx context.Context, tx *storage.Tx, places []audit.Place) error {
 	if len(places) == 0 {
 		return nil
 	}
-	docs := make([]string, len(places))
-	for i, p := range places {
-		docs[i] = fmt.Sprint(doc(&audit.Record{Lane: p.Lane, SN: p.SN}))
+	if s.db.Dialect() == storage.SQLite {
+		return s.forgetLite(ctx, tx, places)
 	}
-	in := ` IN (` + strings.Join(docs, ", ") + `)`
-	if s.db.Dialect() == storage.Postgres {
-		_, err := tx.Exec(ctx, `UPDATE search_events SET blind = '' WHERE doc`+in)
-		return err
-	}
-	if _, err := tx.Exec(ctx, `DELETE FROM search_blind WHERE rowid`+in); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, `INSERT INTO search_state (name, value) VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = 1`, purgeState)
+	_, err := tx.Exec(ctx, `UPDATE search_events SET blind = '' WHERE place IN (`+joinPlaces(places)+`)`)
 	return err
 }
 
@@ -117,7 +115,7 @@ func (s store) purge(ctx context.Context) (more bool, err error) {
 		if state == 1 {
 			pages = -purgePages // begins by planning to merge everything
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO search_blind (search_blind, rank) VALUES ('merge', $1)`, pages); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO search_text (search_text, rank) VALUES ('merge', $1)`, pages); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, `SELECT total_changes()`).Scan(&after); err != nil {

@@ -11,7 +11,9 @@ import (
 // without its pauses: benchmarks fill large indexes with it.
 func (s *Service) Insert(ctx context.Context, recs []audit.Record) error {
 	const chunk = 64
-	return s.db.Tx(ctx, func(tx *storage.Tx) error {
+	epoch := 0
+	err := s.db.Tx(ctx, func(tx *storage.Tx) error {
+		epoch = s.store.known.begin()
 		for len(recs) > 0 {
 			n := min(chunk, len(recs))
 			words := make([]texts, n)
@@ -25,4 +27,11 @@ func (s *Service) Insert(ctx context.Context, recs []audit.Record) error {
 		}
 		return nil
 	})
+	s.store.known.commit(epoch)
+	return err
+}
+
+// Document returns what SQLite's full-text table is given of a record.
+func (s *Service) Document(r *audit.Record) string {
+	return s.store.document(r, texts{eventText(r), s.store.blind.text(payloadText(r))})
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,12 +141,23 @@ func fillIndex(b *testing.B, db *storage.DB, s *search.Service, n int) {
 	b.Logf("%d events made in %v", n, time.Since(began).Round(time.Second))
 }
 
+// storeEvents writes the events themselves, many rows to a statement.
 func storeEvents(ctx context.Context, db *storage.DB, recs []audit.Record) error {
+	const chunk, columns = 200, 10
 	return db.Tx(ctx, func(tx *storage.Tx) error {
-		for i := range recs {
-			r := &recs[i]
-			if _, err := tx.Exec(ctx, `INSERT INTO events (lane, sn, id, type, call, run, agent, at, chain, record) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-				r.Lane, r.SN, r.Event.ID, string(r.Event.Type), r.Event.Call, r.Event.Run, r.Event.Agent, storage.Micros(r.Event.Time), make([]byte, 32), r.Raw); err != nil {
+		for part := range slices.Chunk(recs, chunk) {
+			var rows []string
+			var args []any
+			for i := range part {
+				r := &part[i]
+				marks := make([]string, columns)
+				for c := range marks {
+					marks[c] = fmt.Sprintf("$%d", len(args)+c+1)
+				}
+				rows = append(rows, "("+strings.Join(marks, ", ")+")")
+				args = append(args, r.Lane, r.SN, r.Event.ID, string(r.Event.Type), r.Event.Call, r.Event.Run, r.Event.Agent, storage.Micros(r.Event.Time), make([]byte, 32), r.Raw)
+			}
+			if _, err := tx.Exec(ctx, `INSERT INTO events (lane, sn, id, type, call, run, agent, at, chain, record) VALUES `+strings.Join(rows, ", "), args...); err != nil {
 				return err
 			}
 		}

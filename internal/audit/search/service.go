@@ -48,8 +48,8 @@ func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{store: store{db, newBlinder(log.Derive("search words"))}, db: db, log: log, o: o}
-	log.OnForget(s.store.forget)
+	s := &Service{store: store{db, newBlinder(log.Derive("search words")), &known{}}, db: db, log: log, o: o}
+	log.OnForget(s.forget)
 	if db.Dialect() == storage.Postgres {
 		s.lease = job.NewLease(db, "search", leaseTTL)
 	}
@@ -84,18 +84,11 @@ func (s *Service) Find(ctx context.Context, q Query, p Page) (Result, error) {
 		p.Limit = defaultPage
 	}
 	p.Limit = min(p.Limit, maxPage)
-	ids, err := s.store.find(ctx, q, p)
+	recs, next, err := s.find(ctx, q, p)
 	if err != nil {
 		return Result{}, err
 	}
-	var res Result
-	if len(ids) == p.Limit {
-		res.Next = ids[len(ids)-1]
-	}
-	recs, err := s.log.GetMany(ctx, ids)
-	if err != nil {
-		return Result{}, err
-	}
+	res := Result{Next: next}
 	for i := range recs {
 		if q.sure(&recs[i]) {
 			res.Records = append(res.Records, recs[i])
@@ -104,10 +97,37 @@ func (s *Service) Find(ctx context.Context, q Query, p Page) (Result, error) {
 	return res, nil
 }
 
-// sure checks what SQL only approximates: wildcards in fields of many values.
+// find returns a page of what the index selects, and from where the next one
+// continues.
+func (s *Service) find(ctx context.Context, q Query, p Page) (recs []audit.Record, next string, err error) {
+	if s.db.Dialect() == storage.SQLite && q.hasBeginnings() {
+		recs, done, err := s.findBegun(ctx, q, p)
+		if err != nil {
+			return nil, "", err
+		}
+		if done {
+			if len(recs) == p.Limit {
+				next = recs[len(recs)-1].Event.ID
+			}
+			return recs, next, nil
+		}
+	}
+	ids, err := s.store.find(ctx, q, p)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(ids) == p.Limit {
+		next = ids[len(ids)-1]
+	}
+	recs, err = s.log.GetMany(ctx, ids)
+	return recs, next, err
+}
+
+// sure checks what the index only approximates: wildcards in fields of many
+// values, and values by their digests.
 func (q Query) sure(r *audit.Record) bool {
 	for _, f := range q.filters {
-		if f.field.multi && f.holds(&r.Event) == f.not {
+		if f.holds(&r.Event) == f.not {
 			return false
 		}
 	}
@@ -328,7 +348,9 @@ var errMoved = errors.New("the index was moved by another")
 
 func (s *Service) index(ctx context.Context, erasures, from int64, batch []audit.Record, words []texts) (bool, error) {
 	last := batch[len(batch)-1]
+	epoch := 0
 	err := s.db.Tx(ctx, func(tx *storage.Tx) error {
+		epoch = s.store.known.begin()
 		if s.lease != nil {
 			if err := s.lease.Check(ctx, tx); err != nil {
 				return err
@@ -349,6 +371,9 @@ func (s *Service) index(ctx context.Context, erasures, from int64, batch []audit
 	})
 	if errors.Is(err, errMoved) || errors.Is(err, job.ErrFenced) {
 		return false, nil
+	}
+	if err == nil {
+		s.store.known.commit(epoch)
 	}
 	return err == nil, err
 }

@@ -13,6 +13,7 @@ import (
 type store struct {
 	db    *storage.DB
 	blind blinder
+	known *known // on SQLite
 }
 
 func (s store) positions(ctx context.Context) (audit.Cursor, error) {
@@ -51,75 +52,44 @@ func (s store) advance(ctx context.Context, tx *storage.Tx, lane, from, to int64
 }
 
 var columns = func() string {
-	names := []string{"doc", "id", "at"}
+	names := []string{"place", "id", "at"}
 	for _, f := range fields {
 		names = append(names, f.column)
 	}
 	return strings.Join(names, ", ")
 }()
 
-// doc numbers a record: lanes are few, records are many.
-func doc(r *audit.Record) int64 { return r.SN<<16 | r.Lane&0xffff }
+// place numbers a record: lanes are few, records are many.
+func place(r *audit.Record) int64 { return r.SN<<16 | r.Lane&0xffff }
 
 // texts are the words of one record.
 type texts struct{ event, blind string }
 
 // insert adds records and their words to the index.
 func (s store) insert(ctx context.Context, tx *storage.Tx, recs []audit.Record, words []texts) error {
-	pg := s.db.Dialect() == storage.Postgres
+	if s.db.Dialect() == storage.SQLite {
+		return s.insertLite(ctx, tx, recs, words)
+	}
 	var q strings.Builder
 	var args []any
-	q.WriteString(`INSERT INTO search_events (` + columns)
-	if pg {
-		q.WriteString(", words, blind")
-	}
-	q.WriteString(") VALUES ")
+	q.WriteString(`INSERT INTO search_events (` + columns + `, words, blind) VALUES `)
 	for i := range recs {
 		r := &recs[i]
 		if i > 0 {
 			q.WriteString(", ")
 		}
 		q.WriteString("(")
-		first := len(args)
-		args = append(args, doc(r), r.Event.ID, storage.Micros(r.Event.Time))
+		args = append(args, place(r), r.Event.ID, storage.Micros(r.Event.Time))
 		for _, f := range fields {
 			args = append(args, f.value(&r.Event))
 		}
-		for n := first + 1; n <= len(args); n++ {
-			fmt.Fprintf(&q, "$%d", n)
-			if n < len(args) {
-				q.WriteString(", ")
-			}
+		for n := len(args) - len(fields) - 2; n <= len(args); n++ {
+			fmt.Fprintf(&q, "$%d, ", n)
 		}
-		if pg {
-			args = append(args, vector(words[i].event), vector(words[i].blind))
-			fmt.Fprintf(&q, ", $%d::text::tsvector, $%d::text::tsvector", len(args)-1, len(args))
-		}
-		q.WriteString(")")
+		args = append(args, vector(words[i].event), vector(words[i].blind))
+		fmt.Fprintf(&q, "$%d::text::tsvector, $%d::text::tsvector)", len(args)-1, len(args))
 	}
-	if _, err := tx.Exec(ctx, q.String(), args...); err != nil || pg {
-		return err
-	}
-	if err := insertWords(ctx, tx, "search_text", recs, func(i int) string { return words[i].event }); err != nil {
-		return err
-	}
-	return insertWords(ctx, tx, "search_blind", recs, func(i int) string { return words[i].blind })
-}
-
-// insertWords adds to one of SQLite's full-text tables what is not empty.
-func insertWords(ctx context.Context, tx *storage.Tx, table string, recs []audit.Record, words func(int) string) error {
-	var rows []string
-	var args []any
-	for i := range recs {
-		if w := words(i); w != "" {
-			args = append(args, doc(&recs[i]), w)
-			rows = append(rows, fmt.Sprintf("($%d, $%d)", len(args)-1, len(args)))
-		}
-	}
-	if len(rows) == 0 {
-		return nil
-	}
-	_, err := tx.Exec(ctx, `INSERT INTO `+table+` (rowid, words) VALUES `+strings.Join(rows, ", "), args...)
+	_, err := tx.Exec(ctx, q.String(), args...)
 	return err
 }
 
@@ -140,7 +110,8 @@ func vector(text string) string {
 
 // clear empties the index inside tx.
 func (s store) clear(ctx context.Context, tx *storage.Tx) error {
-	q := []string{`DELETE FROM search_positions`, `DELETE FROM search_events`, `INSERT INTO search_text (search_text) VALUES ('delete-all')`, `INSERT INTO search_blind (search_blind) VALUES ('delete-all')`}
+	s.known.reset()
+	q := []string{`DELETE FROM search_positions`, `DELETE FROM search_events`, `DELETE FROM search_values`, `INSERT INTO search_text (search_text) VALUES ('delete-all')`}
 	if s.db.Dialect() == storage.Postgres {
 		q = []string{`TRUNCATE search_positions, search_events`}
 	}
@@ -187,9 +158,6 @@ func (c *conditions) query(q Query) {
 	}
 	for _, f := range q.filters {
 		c.filter(f)
-	}
-	if !c.pg {
-		return // words are looked up first, see findLite
 	}
 	for _, f := range q.filters {
 		c.filterWords(f)
@@ -238,7 +206,7 @@ func (c *conditions) filter(f filter) {
 		}
 	}
 	cond := "(" + strings.Join(any, " OR ") + ")"
-	if f.field.name == "touches" && !f.not {
+	if c.pg && f.field.name == "touches" && !f.not {
 		cond = "(" + cond + c.worded(f.values) + ")"
 	}
 	if f.not {
@@ -264,10 +232,7 @@ func (c *conditions) worded(values []string) string {
 
 // worder selects events in which the words follow each other.
 func (c *conditions) worder(w []string) string {
-	if c.pg {
-		return "words @@ " + c.arg(tsquery(w, false)) + "::text::tsquery"
-	}
-	return "doc IN (SELECT rowid FROM search_text WHERE search_text MATCH " + c.arg(`"`+strings.Join(w, " ")+`"`) + ")"
+	return "words @@ " + c.arg(tsquery(w, false)) + "::text::tsquery"
 }
 
 func (c *conditions) term(t term) {

@@ -25,7 +25,7 @@ const maxProblems = 20
 // VerifySlice compares the index with the log, for about budget records after a
 // place, as far as the index has followed: every record must have its row, with
 // the columns and the words that it would be given now, and no row may stand for
-// no record. Of long texts the first and the last words are looked up.
+// no record.
 func (s *Service) VerifySlice(ctx context.Context, after audit.Place, budget int64) (Slice, error) {
 	at, err := s.store.positions(ctx)
 	if err != nil {
@@ -86,8 +86,8 @@ func (s *Service) verifySpan(ctx context.Context, lane, from, to int64) ([]audit
 	}
 	for i := range recs {
 		r := &recs[i]
-		have, there := rows[doc(r)]
-		delete(rows, doc(r))
+		have, there := rows[place(r)]
+		delete(rows, place(r))
 		if !there {
 			wrong(r, "is not in the search index")
 			continue
@@ -147,9 +147,9 @@ func (w indexed) differs(r *audit.Record) string {
 	return ""
 }
 
-// rows returns what the index holds of a lane's records in (from, to], by doc.
+// rows returns what the index holds of a lane's records in (from, to], by place.
 func (s store) rows(ctx context.Context, lane, from, to int64) (map[int64]indexed, error) {
-	rows, err := s.db.Query(ctx, `SELECT `+columns+` FROM search_events WHERE doc > $1 AND doc <= $2 AND doc % 65536 = $3`,
+	rows, err := s.db.Query(ctx, `SELECT `+columns+` FROM search_events WHERE place > $1 AND place <= $2 AND place % 65536 = $3`,
 		from<<16|0xffff, to<<16|0xffff, lane&0xffff)
 	if err != nil {
 		return nil, storage.ErrUnavailable.With(err)
@@ -174,60 +174,102 @@ func (s store) rows(ctx context.Context, lane, from, to int64) (map[int64]indexe
 	return out, nil
 }
 
-// sampled is how many words of a text's beginning and end are looked up.
-const sampled = 12
-
-// missing says which words of a record the index does not find, or finds though
+// missing says which words of a record the index does not hold, or holds though
 // they were erased.
 func (s store) missing(ctx context.Context, r *audit.Record) (string, error) {
-	for _, part := range []struct{ text, column, table, what string }{
-		{eventText(r), "words", "search_text", "its words are not in the search index"},
-		{s.blind.text(payloadText(r)), "blind", "search_blind", "the words of its payloads are not in the search index"},
-	} {
-		w := strings.Fields(part.text)
-		for _, phrase := range [][]string{w[:min(len(w), sampled)], w[max(0, len(w)-sampled):]} {
-			if len(phrase) == 0 || len(w) > maxPosition || slices.ContainsFunc(phrase, foreign) {
-				continue // engines number words only so far, and part foreign ones in their own ways
-			}
-			ok, err := s.holds(ctx, part.column, part.table, phrase, doc(r))
-			if err != nil || !ok {
-				return part.what, err
-			}
-		}
+	t := texts{eventText(r), s.blind.text(payloadText(r))}
+	look := s.missingVector
+	if s.db.Dialect() == storage.SQLite {
+		look = s.missingLite
 	}
-	if len(r.Event.Payloads) == 0 || len(r.Payloads) > 0 || len(r.Damaged) > 0 {
-		return "", nil
-	}
-	left, err := s.blinded(ctx, doc(r))
-	if err != nil || !left {
+	event, blind, left, err := look(ctx, r, t)
+	switch {
+	case err != nil:
 		return "", err
+	case !event:
+		return "its words are not in the search index", nil
+	case left && len(r.Event.Payloads) > 0 && len(r.Payloads) == 0 && len(r.Damaged) == 0:
+		return "words of its payloads, which are gone, are still in the search index", nil
+	case !blind:
+		return "the words of its payloads are not in the search index", nil
 	}
-	return "words of its payloads, which are gone, are still in the search index", nil
+	return "", nil
 }
 
+// missingVector compares a row of PostgreSQL with what it would be given now.
+func (s store) missingVector(ctx context.Context, r *audit.Record, t texts) (event, blind, left bool, err error) {
+	err = s.db.QueryRow(ctx, `SELECT words = $1::text::tsvector, blind = $2::text::tsvector, blind <> ''::tsvector FROM search_events WHERE place = $3`,
+		vector(t.event), vector(t.blind), place(r)).Scan(&event, &blind, &left)
+	if storage.NoRows(err) {
+		return true, true, false, nil // a rebuild began
+	}
+	if err != nil {
+		return false, false, false, storage.ErrUnavailable.With(err)
+	}
+	return event, blind, left, nil
+}
+
+// pieceWords is how many words are looked up in a row.
+const pieceWords = 48
+
+// missingLite looks for the words of a document in pieces that overlap, and
+// compares how many there are: SQLite's index does not give them back.
+func (s store) missingLite(ctx context.Context, r *audit.Record, t texts) (event, blind, left bool, err error) {
+	var doc int64
+	var size []byte
+	err = s.db.QueryRow(ctx, `SELECT e.doc, e.blind, d.sz FROM search_events AS e JOIN search_text_docsize AS d ON d.id = e.doc WHERE e.place = $1`, place(r)).Scan(&doc, &left, &size)
+	if storage.NoRows(err) {
+		return false, true, false, nil
+	}
+	if err != nil {
+		return false, false, false, storage.ErrUnavailable.With(err)
+	}
+	own := strings.Fields(s.document(r, texts{event: t.event}))
+	all := strings.Fields(s.document(r, t))
+	if !slices.ContainsFunc(own, foreign) {
+		if count := sqliteVarint(size); count != int64(len(all)) {
+			left = left || count > int64(len(all))
+			return count >= int64(len(own)), false, left, nil
+		}
+	}
+	if event, err = s.holds(ctx, own, doc); err != nil || !event {
+		return event, true, left, err
+	}
+	blind, err = s.holds(ctx, all[max(0, len(own)-1):], doc)
+	return event, blind, left, err
+}
+
+// sqliteVarint reads SQLite's variable-length number: 7 bits a byte, the most
+// significant first.
+func sqliteVarint(b []byte) (n int64) {
+	for _, c := range b {
+		n = n<<7 | int64(c&0x7f)
+		if c < 0x80 {
+			return n
+		}
+	}
+	return -1
+}
+
+// foreign reports whether SQLite may divide a word in its own way.
 func foreign(word string) bool {
 	return strings.ContainsFunc(word, func(r rune) bool { return r > 127 })
 }
 
-func (s store) holds(ctx context.Context, column, table string, phrase []string, doc int64) (ok bool, err error) {
-	q, match := `SELECT EXISTS (SELECT 1 FROM `+table+` WHERE `+table+` MATCH $1 AND rowid = $2)`, `"`+strings.Join(phrase, " ")+`"`
-	if s.db.Dialect() == storage.Postgres {
-		q, match = `SELECT EXISTS (SELECT 1 FROM search_events WHERE `+column+` @@ $1::text::tsquery AND doc = $2)`, tsquery(phrase, false)
+// holds reports whether a document of SQLite's holds words in their order.
+func (s store) holds(ctx context.Context, words []string, doc int64) (bool, error) {
+	for at := 0; at < len(words); at += pieceWords - 1 {
+		piece := words[at:min(len(words), at+pieceWords)]
+		if slices.ContainsFunc(piece, foreign) {
+			continue
+		}
+		var ok bool
+		if err := s.db.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM search_text WHERE search_text MATCH $1 AND rowid = $2)`, phrase(piece), doc).Scan(&ok); err != nil {
+			return false, storage.ErrUnavailable.With(err)
+		}
+		if !ok {
+			return false, nil
+		}
 	}
-	if err := s.db.QueryRow(ctx, q, match, doc).Scan(&ok); err != nil {
-		return false, storage.ErrUnavailable.With(err)
-	}
-	return ok, nil
-}
-
-// blinded reports whether the index holds words of payloads of a record.
-func (s store) blinded(ctx context.Context, doc int64) (ok bool, err error) {
-	q := `SELECT EXISTS (SELECT 1 FROM search_blind WHERE rowid = $1)`
-	if s.db.Dialect() == storage.Postgres {
-		q = `SELECT EXISTS (SELECT 1 FROM search_events WHERE doc = $1 AND blind <> ''::tsvector)`
-	}
-	if err := s.db.QueryRow(ctx, q, doc).Scan(&ok); err != nil {
-		return false, storage.ErrUnavailable.With(err)
-	}
-	return ok, nil
+	return true, nil
 }

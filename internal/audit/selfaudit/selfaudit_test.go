@@ -193,7 +193,7 @@ func TestWhatWasChangedIsFoundAndLocated(t *testing.T) {
 		{"a checkpoint", selfaudit.Tree, `UPDATE checkpoints SET note = note || 'x'`, "checkpoint of", ""},
 		{"a column of the index", selfaudit.Index, `UPDATE search_events SET agent = 'nobody' WHERE id = ` + victim, "event evt_", "differs in the search index: agent"},
 		{"a row of the index", selfaudit.Index, `DELETE FROM search_events WHERE id = ` + victim, "event evt_", "is not in the search index"},
-		{"a row too many", selfaudit.Index, `UPDATE search_events SET doc = doc + 65536000 WHERE id = ` + victim, "event evt_", "is not in the search index"},
+		{"a row too many", selfaudit.Index, `UPDATE search_events SET place = place + 65536000 WHERE id = ` + victim, "event evt_", "is not in the search index"},
 		{"an outcome", selfaudit.Calls, `UPDATE events SET type = 'call.settled' WHERE type = 'call.outcome' AND call = 'call_12_9'`, "event evt_", "call call_12_9 was let out and has no outcome"},
 		{"two outcomes", selfaudit.Calls, `UPDATE events SET call = 'call_12_9' WHERE type = 'call.outcome' AND call = 'call_12_8'`, "event evt_", "has 2 outcomes"},
 	} {
@@ -227,12 +227,12 @@ func TestWordsThatAreMissingAreFound(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		g := build(t, db)
 		g.fill(t, 12)
-		q := `DELETE FROM search_blind WHERE rowid IN (SELECT doc FROM search_events WHERE call = 'call_12_3')`
+		q := `UPDATE search_text SET words = 'none' WHERE rowid IN (SELECT doc FROM search_events WHERE call = 'call_12_3')`
 		if db.Dialect() == storage.Postgres {
 			q = `UPDATE search_events SET blind = '' WHERE call = 'call_12_3'`
 		}
 		g.exec(t, q)
-		if _, problems := g.whole(t, 100); len(problems) != 2 || !strings.Contains(problems[0].Message, "the words of its payloads are not in the search index") {
+		if _, problems := g.whole(t, 100); len(problems) != 2 || !strings.Contains(problems[0].Message, "not in the search index") {
 			t.Errorf("%v", problems)
 		}
 	})
