@@ -42,7 +42,11 @@ func fill(b *testing.B, db *storage.DB, lane int64, n int) {
 					record := fmt.Appendf(nil, `{"id":"evt_%d_%d","schema":1,"pad":"%0460d"}`, lane, i, i)
 					at = audit.ChainHash(at, lane, int64(i), audit.LeafHash(record))
 					k := len(args)
-					rows = append(rows, fmt.Sprintf(`($%d, $%d, $%d, 'test.done', '', '', '', 0, $%d, $%d)`, k+1, k+2, k+3, k+4, k+5))
+					row := `(?, ?, ?, 'test.done', '', '', '', 0, ?, ?)` // numbered ones are names to SQLite, and looked up one by one
+					if db.Dialect() == storage.Postgres {
+						row = fmt.Sprintf(`($%d, $%d, $%d, 'test.done', '', '', '', 0, $%d, $%d)`, k+1, k+2, k+3, k+4, k+5)
+					}
+					rows = append(rows, row)
 					args = append(args, lane, i, fmt.Sprintf("evt_%d_%d", lane, i), slices.Clone(at[:]), record)
 				}
 				if _, err := tx.Exec(ctx, `INSERT INTO events (lane, sn, id, type, call, run, agent, at, chain, record) VALUES `+strings.Join(rows, ", "), args...); err != nil {

@@ -35,3 +35,6 @@ func (s *Service) Insert(ctx context.Context, recs []audit.Record) error {
 func (s *Service) Document(r *audit.Record) string {
 	return s.store.document(r, texts{eventText(r), s.store.blind.text(payloadText(r))})
 }
+
+// Walk sets how many events are gone through before lists of words are.
+func (s *Service) Walk(n int) { s.store.walk = n }

@@ -78,7 +78,7 @@ var fields = []field{
 // worded are the fields whose values are among the words of an event (see
 // eventText) and that have no index of their own.
 var worded = map[string]bool{"owner": true, "team": true, "connection": true, "tool": true, "call": true, "actor": true, "object": true, "model": true,
-	"policy": true, "grant": true, "label": true}
+	"policy": true, "grant": true, "label": true, "touches": true}
 
 // words returns the words of each value of a filter, if an event that it
 // selects must have those of one of them in a row; else nil.

@@ -2,6 +2,8 @@ package search
 
 import (
 	"context"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/countersign/countersign/internal/id"
@@ -23,20 +25,63 @@ func (s store) find(ctx context.Context, q Query, p Page) ([]string, error) {
 	if s.db.Dialect() == storage.SQLite {
 		return s.findLite(ctx, q, p)
 	}
+	if !q.wordy() {
+		return s.findVector(ctx, q, p, "")
+	}
+	near, err := s.near(ctx, q, p)
+	if err != nil || near == "" {
+		return s.findVector(ctx, q, p, "")
+	}
+	found, err := s.findVector(ctx, q, p, near)
+	if err != nil || len(found) == p.Limit {
+		return found, err
+	}
+	rest, err := s.findVector(ctx, q, Page{After: near, Limit: p.Limit - len(found), Oldest: p.Oldest}, "")
+	return append(found, rest...), err
+}
+
+// wordy reports whether q selects by words, or by fields that are looked up as
+// words: what PostgreSQL's planner cannot tell the number of, and whose index
+// does not know the order of results.
+func (q Query) wordy() bool {
+	return len(q.terms) > 0 || slices.ContainsFunc(q.filters, func(f filter) bool { return worded[f.field.name] })
+}
+
+// near returns the event up to which events are gone through one by one, "" if
+// there are not that many.
+func (s store) near(ctx context.Context, q Query, p Page) (string, error) {
+	c := conditions{pg: true}
+	c.times(q)
+	c.after(p)
+	ids, err := s.ids(ctx, `SELECT id FROM search_events`+c.where()+` ORDER BY id`+p.order()+` OFFSET `+strconv.Itoa(s.walk)+` LIMIT 1`, c.args)
+	if err != nil || len(ids) == 0 {
+		return "", err
+	}
+	return ids[0], nil
+}
+
+// findVector is find on PostgreSQL, up to an event if it is named, which is
+// included.
+func (s store) findVector(ctx context.Context, q Query, p Page, upTo string) ([]string, error) {
 	c := conditions{pg: true, blind: s.blind}
-	c.query(q)
-	order := "DESC"
+	c.times(q)
+	c.query(q, upTo == "")
+	c.after(p)
+	switch {
+	case upTo == "":
+	case p.Oldest:
+		c.add("id <= %s", upTo)
+	default:
+		c.add("id >= %s", upTo)
+	}
+	return s.ids(ctx, `SELECT id FROM search_events`+c.where()+` ORDER BY id`+p.order()+` LIMIT `+c.arg(p.Limit), c.args)
+}
+
+func (p Page) order() string {
 	if p.Oldest {
-		order = "ASC"
+		return " ASC"
 	}
-	if p.After != "" {
-		if p.Oldest {
-			c.add("id > %s", p.After)
-		} else {
-			c.add("id < %s", p.After)
-		}
-	}
-	return s.ids(ctx, `SELECT id FROM search_events`+c.where()+` ORDER BY id `+order+` LIMIT `+c.arg(p.Limit), c.args)
+	return " DESC"
 }
 
 func (s store) ids(ctx context.Context, q string, args []any) ([]string, error) {

@@ -1,6 +1,9 @@
 package search
 
-import "sync"
+import (
+	"maps"
+	"sync"
+)
 
 // known are values of fields that the index has remembered already, so that
 // they need not be written with every event. A value counts as known only once
@@ -10,27 +13,28 @@ type known struct {
 	mu      sync.Mutex
 	epoch   int
 	values  map[string]bool
-	pending []string
+	pending map[string]bool
 }
 
 func (k *known) has(field, value string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.values[field+"\x00"+value]
+	v := field + "\x00" + value
+	return k.values[v] || k.pending[v]
 }
 
 // later notes a value that was written and is not committed yet.
 func (k *known) later(field, value string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.pending = append(k.pending, field+"\x00"+value)
+	k.pending[field+"\x00"+value] = true
 }
 
 // begin forgets what was not committed. It returns what commit is to be given.
 func (k *known) begin() (epoch int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.pending = nil
+	k.pending = map[string]bool{}
 	return k.epoch
 }
 
@@ -41,11 +45,9 @@ func (k *known) commit(epoch int) {
 		if k.values == nil || len(k.values) > maxKnown {
 			k.values = map[string]bool{}
 		}
-		for _, v := range k.pending {
-			k.values[v] = true
-		}
+		maps.Copy(k.values, k.pending)
 	}
-	k.pending = nil
+	k.pending = map[string]bool{}
 }
 
 // reset forgets everything: the index is being emptied.
@@ -53,5 +55,5 @@ func (k *known) reset() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.epoch++
-	k.values, k.pending = nil, nil
+	k.values, k.pending = nil, map[string]bool{}
 }

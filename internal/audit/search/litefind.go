@@ -90,7 +90,7 @@ func (s store) tokens(ctx context.Context, f filter) (tokens []string, ok bool, 
 		switch {
 		case !strings.Contains(v, "*"):
 			tokens = append(tokens, phrase([]string{s.blind.valueToken(f.field, v)}))
-		case one && !strings.ContainsAny(kind, "*/"):
+		case one && !strings.ContainsAny(kind, "*"):
 			tokens = append(tokens, phrase([]string{s.blind.kindToken(f.field, kind)}))
 		case f.field.name == "tool" && last && !strings.ContainsAny(tail, "*/"):
 			tokens = append(tokens, phrase([]string{s.blind.tailToken(f.field, tail)}))
@@ -176,10 +176,6 @@ func (s store) findLite(ctx context.Context, q Query, p Page) ([]string, error) 
 			high = min(high, doc)
 		}
 	}
-	order := " DESC"
-	if p.Oldest {
-		order = " ASC"
-	}
 	from, doc := "search_events AS e", "e.doc"
 	c := e.columns
 	if match := e.String(); match != "" {
@@ -189,7 +185,7 @@ func (s store) findLite(ctx context.Context, q Query, p Page) ([]string, error) 
 	c.add(doc+" >= %s", low)
 	c.add(doc+" < %s", high)
 	limit := c.arg(p.Limit)
-	return s.ids(ctx, `SELECT e.id FROM `+from+c.where()+` ORDER BY `+doc+order+` LIMIT `+limit, c.args)
+	return s.ids(ctx, `SELECT e.id FROM `+from+c.where()+` ORDER BY `+doc+p.order()+` LIMIT `+limit, c.args)
 }
 
 // docAfter returns the document of an event, or where it would be.
@@ -205,16 +201,12 @@ func (s store) docAfter(ctx context.Context, event string) (int64, error) {
 	return doc, nil
 }
 
-// newest is how many events are read to find beginnings of words that are
-// common: merging the lists of all words that begin so takes longer.
-const newest = maxPage
-
 // findBegun finds a page of events with words that begin in some way if these
 // are common, and reports whether it did.
 func (s *Service) findBegun(ctx context.Context, q Query, p Page) ([]audit.Record, bool, error) {
 	rest := q
 	rest.terms = slices.DeleteFunc(slices.Clone(q.terms), func(t term) bool { return t.prefix })
-	ids, err := s.store.findLite(ctx, rest, Page{After: p.After, Limit: newest, Oldest: p.Oldest})
+	ids, err := s.store.findLite(ctx, rest, Page{After: p.After, Limit: s.store.walk, Oldest: p.Oldest})
 	if err != nil {
 		return nil, false, err
 	}
@@ -234,7 +226,7 @@ func (s *Service) findBegun(ctx context.Context, q Query, p Page) ([]audit.Recor
 			return found[:p.Limit], true, nil
 		}
 	}
-	return found, len(ids) < newest, nil
+	return found, len(ids) < s.store.walk, nil
 }
 
 // begins reports whether the words of r's event satisfy q's terms.

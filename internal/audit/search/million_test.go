@@ -152,7 +152,9 @@ func storeEvents(ctx context.Context, db *storage.DB, recs []audit.Record) error
 				r := &part[i]
 				marks := make([]string, columns)
 				for c := range marks {
-					marks[c] = fmt.Sprintf("$%d", len(args)+c+1)
+					if marks[c] = "?"; db.Dialect() == storage.Postgres { // numbered ones are names to SQLite, and looked up one by one
+						marks[c] = fmt.Sprintf("$%d", len(args)+c+1)
+					}
 				}
 				rows = append(rows, "("+strings.Join(marks, ", ")+")")
 				args = append(args, r.Lane, r.SN, r.Event.ID, string(r.Event.Type), r.Event.Call, r.Event.Run, r.Event.Agent, storage.Micros(r.Event.Time), make([]byte, 32), r.Raw)

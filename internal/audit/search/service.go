@@ -48,11 +48,12 @@ func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{store: store{db, newBlinder(log.Derive("search words")), &known{}}, db: db, log: log, o: o}
-	log.OnForget(s.forget)
+	s := &Service{store: store{db, newBlinder(log.Derive("search words")), &known{}, walkLite}, db: db, log: log, o: o}
 	if db.Dialect() == storage.Postgres {
+		s.store.walk = walkPostgres
 		s.lease = job.NewLease(db, "search", leaseTTL)
 	}
+	log.OnForget(s.forget)
 	return s, nil
 }
 

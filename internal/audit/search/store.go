@@ -14,7 +14,16 @@ type store struct {
 	db    *storage.DB
 	blind blinder
 	known *known // on SQLite
+	walk  int    // events gone through one by one before lists of words are
 }
+
+// How many events are gone through one by one, from where a page begins, before
+// the lists of all events with a word are read and sorted: if what is looked for
+// is common the page is among them, and if it is not, there is little to sort.
+const (
+	walkLite     = maxPage // that are read themselves
+	walkPostgres = 8000
+)
 
 func (s store) positions(ctx context.Context) (audit.Cursor, error) {
 	rows, err := s.db.Query(ctx, `SELECT lane, sn FROM search_positions`)
@@ -147,7 +156,8 @@ func (c *conditions) where() string {
 	return " WHERE " + strings.Join(c.sql, " AND ")
 }
 
-func (c *conditions) query(q Query) {
+// times selects q's span of time, by the events' identifiers too.
+func (c *conditions) times(q Query) {
 	if !q.since.IsZero() {
 		c.add("at >= %s", storage.Micros(q.since))
 		c.add("id >= %s", idAt(q.since.Add(-idSlack)))
@@ -156,11 +166,29 @@ func (c *conditions) query(q Query) {
 		c.add("at < %s", storage.Micros(q.until))
 		c.add("id < %s", idAt(q.until.Add(idSlack)))
 	}
+}
+
+// after selects what follows the page before.
+func (c *conditions) after(p Page) {
+	switch {
+	case p.After == "":
+	case p.Oldest:
+		c.add("id > %s", p.After)
+	default:
+		c.add("id < %s", p.After)
+	}
+}
+
+// query selects the rest of q on PostgreSQL; with lookup the fields also by
+// their words.
+func (c *conditions) query(q Query, lookup bool) {
 	for _, f := range q.filters {
 		c.filter(f)
 	}
 	for _, f := range q.filters {
-		c.filterWords(f)
+		if lookup {
+			c.filterWords(f)
+		}
 	}
 	for _, t := range q.terms {
 		c.term(t)
@@ -206,33 +234,10 @@ func (c *conditions) filter(f filter) {
 		}
 	}
 	cond := "(" + strings.Join(any, " OR ") + ")"
-	if c.pg && f.field.name == "touches" && !f.not {
-		cond = "(" + cond + c.worded(f.values) + ")"
-	}
 	if f.not {
 		cond = "NOT " + cond
 	}
 	c.sql = append(c.sql, cond)
-}
-
-// worded narrows a condition to events with the words of one of the values,
-// which an index finds: objects are many, and their column is walked. Values
-// without words, or with wildcards, narrow nothing.
-func (c *conditions) worded(values []string) string {
-	var any []string
-	for _, v := range values {
-		w := words(v)
-		if len(w) == 0 || strings.Contains(v, "*") {
-			return ""
-		}
-		any = append(any, c.worder(w))
-	}
-	return " AND (" + strings.Join(any, " OR ") + ")"
-}
-
-// worder selects events in which the words follow each other.
-func (c *conditions) worder(w []string) string {
-	return "words @@ " + c.arg(tsquery(w, false)) + "::text::tsquery"
 }
 
 func (c *conditions) term(t term) {
