@@ -90,7 +90,7 @@ func (s store) tokens(ctx context.Context, f filter) (tokens []string, ok bool, 
 		switch {
 		case !strings.Contains(v, "*"):
 			tokens = append(tokens, phrase([]string{s.blind.valueToken(f.field, v)}))
-		case one && !strings.ContainsAny(kind, "*"):
+		case one && !strings.ContainsAny(kind, "*/"):
 			tokens = append(tokens, phrase([]string{s.blind.kindToken(f.field, kind)}))
 		case f.field.name == "tool" && last && !strings.ContainsAny(tail, "*/"):
 			tokens = append(tokens, phrase([]string{s.blind.tailToken(f.field, tail)}))
