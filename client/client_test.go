@@ -242,3 +242,32 @@ func TestSettingsThatOthersCanRead(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestACutOffExportIsNoticed(t *testing.T) {
+	for name, c := range map[string]struct {
+		serve func(w http.ResponseWriter)
+		want  error
+	}{
+		"whole": {func(w http.ResponseWriter) {
+			w.Header().Set("Trailer", "X-Countersign-Complete")
+			fmt.Fprintln(w, "{}")
+			w.Header().Set("X-Countersign-Complete", "true")
+		}, nil},
+		"no trailer": {func(w http.ResponseWriter) { fmt.Fprintln(w, "{}") }, client.ErrCutOff},
+		"broken off": {func(w http.ResponseWriter) {
+			fmt.Fprintln(w, "{}")
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, client.ErrCutOff},
+	} {
+		cl := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("payloads") != "true" {
+				t.Errorf("%s", r.URL)
+			}
+			c.serve(w)
+		})
+		if err := cl.ExportLog(t.Context(), 0, true, io.Discard); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

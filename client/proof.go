@@ -94,14 +94,25 @@ func (c *Client) VerifyTree(ctx context.Context) (TreeVerification, error) {
 }
 
 // ExportLog writes the sealed log from index first on to w: JSON Lines that
-// tlog.VerifyExport checks offline.
-func (c *Client) ExportLog(ctx context.Context, first int64, w io.Writer) error {
-	resp, err := c.send(ctx, http.MethodGet, v1+"/log/export", url.Values{"first": {strconv.FormatInt(first, 10)}}, nil, nil)
+// tlog.VerifyExport checks offline; with payloads, these too. ErrCutOff if there
+// would have been more.
+func (c *Client) ExportLog(ctx context.Context, first int64, payloads bool, w io.Writer) error {
+	q := url.Values{"first": {strconv.FormatInt(first, 10)}}
+	if payloads {
+		q.Set("payloads", "true")
+	}
+	resp, err := c.send(ctx, http.MethodGet, v1+"/log/export", q, nil, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	_, err = io.Copy(w, resp.Body)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || (err == nil && resp.Trailer.Get(complete) != "true") {
+		return ErrCutOff
+	}
 	return err
 }
 

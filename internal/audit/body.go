@@ -64,6 +64,43 @@ func (b *bodyRow) open(event string) ([]byte, string) {
 	return plain[saltSize:], bodyWhole
 }
 
+// Opening is what the commitment to a payload was made of.
+type Opening struct {
+	Name       string
+	Salt, Body []byte
+	Erased     bool   // on purpose, or expired
+	Problem    string // it is there but is not what was written
+}
+
+// Openings returns what a record's commitments were made of, in their order; of
+// those of which only the commitment was kept (Digest), nothing.
+func (l *Log) Openings(ctx context.Context, lane, sn int64, record []byte) ([]Opening, error) {
+	ev, err := DecodeRecord(record)
+	if err != nil || len(ev.Payloads) == 0 {
+		return nil, err
+	}
+	var out []Opening
+	err = l.bodies(ctx, lane, sn-1, sn, func(b bodyRow) {
+		if levelOf(ev.Payloads, b.n) == Digest {
+			return
+		}
+		o := Opening{Name: b.name}
+		plain, state := b.plain(ev.ID)
+		switch {
+		case state == bodyErased:
+			o.Erased = true
+		case state == bodyWhole && len(plain) >= saltSize:
+			o.Salt, o.Body = plain[:saltSize:saltSize], plain[saltSize:]
+		case state == bodyWhole:
+			o.Problem = "was changed: it does not open"
+		default:
+			o.Problem = state
+		}
+		out = append(out, o)
+	})
+	return out, err
+}
+
 // bodies calls fn for the payloads of a lane's records in (from, to], in order.
 func (l *Log) bodies(ctx context.Context, lane, from, to int64, fn func(bodyRow)) error {
 	rows, err := l.db.Query(ctx, `SELECT p.sn, p.n, p.name, p.salt, p.body, p.key, coalesce(k.id, 0), coalesce(k.kind, ''), coalesce(k.name, ''), k.sealed, coalesce(k.destroyed, 0)

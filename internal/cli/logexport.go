@@ -48,7 +48,7 @@ Authentication, Account Change, Detection Finding). An export that was cut off g
 	fl.StringVar(&f.until, "until", "", "events before then")
 	fl.StringVar(&f.after, "after", "", "begin after this event")
 	fl.BoolVar(&f.resume, "resume", false, "go on where the file of --out ends")
-	fl.BoolVar(&f.payloads, "payloads", false, "with prompts, answers, arguments and results, as they are stored; it is recorded")
+	fl.BoolVar(&f.payloads, "payloads", false, "with prompts, answers, arguments and results, as they are stored; it is recorded. With --format log also their salts, so that log verify compares them with their commitments")
 	fl.Int64Var(&f.first, "first", 0, "with the sealed log: begin with this index")
 	fixed(cmd, "format", formatLog, formatJSONL, formatOCSF)
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -66,10 +66,10 @@ Authentication, Account Change, Detection Finding). An export that was cut off g
 }
 
 func (f *exportFlags) check() error {
-	timed := f.since != "" || f.until != "" || f.after != "" || f.resume || f.payloads
+	timed := f.since != "" || f.until != "" || f.after != "" || f.resume
 	if f.format == "" {
 		f.format = formatLog
-		if timed {
+		if timed || f.payloads {
 			f.format = formatJSONL
 		}
 	}
@@ -89,15 +89,15 @@ func (f *exportFlags) check() error {
 // exportSealed writes the verifiable log.
 func (a *app) exportSealed(ctx context.Context, c *client.Client, f exportFlags) error {
 	if f.out == "" {
-		return c.ExportLog(ctx, f.first, a.stdout)
+		return c.ExportLog(ctx, f.first, f.payloads, a.stdout)
 	}
 	file, err := os.OpenFile(f.out, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := a.waiting("exporting", func() error { return c.ExportLog(ctx, f.first, file) }); err != nil {
+	if err := a.waiting("exporting", func() error { return c.ExportLog(ctx, f.first, f.payloads, file) }); err != nil {
 		file.Close()
-		return err
+		return fmt.Errorf("%w; what is in %s is not whole", err, f.out)
 	}
 	if err := errors.Join(file.Sync(), file.Close()); err != nil {
 		return err

@@ -208,9 +208,12 @@ func (a *app) verdict(what string, shown tlog.Shown, err error) error {
 	}
 	if a.output == "json" {
 		return a.printJSON(map[string]any{"id": what, "ok": true, "origin": shown.Origin, "size": shown.Size, "root": shown.Root.String(),
-			"key": shown.Key, "trusted": shown.Trusted, "cosignatures": len(shown.Cosignatures), "index": shown.Index, "entries": shown.Entries, "record": shown.Record})
+			"key": shown.Key, "trusted": shown.Trusted, "cosignatures": len(shown.Cosignatures), "index": shown.Index, "entries": shown.Entries, "payloads": shown.Payloads, "erased": shown.Erased, "record": shown.Record})
 	}
 	a.done("%s: %d entries checked against the checkpoint of %d signed by %s, %d cosignatures", what, shown.Entries, shown.Size, shown.Key, len(shown.Cosignatures))
+	if shown.Payloads+shown.Erased > 0 {
+		a.done("%d payloads are what the entries commit to; %d were erased", shown.Payloads, shown.Erased)
+	}
 	if shown.Record != "" {
 		fmt.Fprintf(a.stdout, "record %d: %s\n", shown.Index, inert(shown.Record, 0))
 	}

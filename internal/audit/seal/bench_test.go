@@ -188,7 +188,7 @@ func exportAndVerify(b *testing.B, s *seal.Service, r *sealed) {
 	defer f.Close()
 	began := time.Now()
 	w := bufio.NewWriterSize(f, 1<<20)
-	if err := errors.Join(s.Export(b.Context(), 0, w), w.Flush()); err != nil {
+	if err := errors.Join(s.Export(b.Context(), 0, false, w), w.Flush()); err != nil {
 		b.Fatal(err)
 	}
 	r.Export = time.Since(began).Seconds()

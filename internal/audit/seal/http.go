@@ -25,7 +25,8 @@ type checkpointsRequest struct {
 }
 
 type exportRequest struct {
-	First int64 `query:"first" minimum:"0" doc:"index of the first record; all if empty"`
+	First    int64 `query:"first" minimum:"0" doc:"index of the first record; all if empty"`
+	Payloads bool  `query:"payloads" doc:"with the bodies beside events and the salts of their commitments; it is recorded who asked"`
 }
 
 type reasonRequest struct {
@@ -92,9 +93,28 @@ func (s *Service) Routes(api *rest.API) {
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify-tree", Summary: "Compare every record with the Merkle tree and its checkpoints", Tag: tag, Need: rest.Inspect}, s.serveVerify)
 	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: path + "/export", Summary: "Export the sealed log, verifiable offline", Tag: tag, Need: rest.Inspect}, "application/jsonl",
-		func(ctx context.Context, _ rest.Caller, r *exportRequest) (rest.Stream, error) {
-			return func(w http.ResponseWriter) error { return s.Export(ctx, r.First, w) }, nil
-		})
+		s.serveExport)
+}
+
+// complete is the trailer of an export that reached its end.
+const complete = "X-Countersign-Complete"
+
+func (s *Service) serveExport(ctx context.Context, c rest.Caller, r *exportRequest) (rest.Stream, error) {
+	if r.Payloads {
+		_, err := s.log.Append(ctx, audit.Event{Type: "payload.exported", Actor: audit.Person(c.ID, c.Name), Object: "export/sealed", Reason: c.Reason, Remote: c.Remote, Credential: c.Credential,
+			Detail: []byte(`{"format":"log","first":` + decimal(r.First) + `}`)})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return func(w http.ResponseWriter) error {
+		w.Header().Set("Trailer", complete)
+		if err := s.Export(ctx, r.First, r.Payloads, w); err != nil {
+			return err
+		}
+		w.Header().Set(complete, "true")
+		return nil
+	}, nil
 }
 
 func (s *Service) serveVerify(ctx context.Context, _ rest.Caller, _ *struct{}) (*Verification, error) {

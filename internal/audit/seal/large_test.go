@@ -39,7 +39,7 @@ func TestLargeRecords(t *testing.T) {
 		sealAll(t, s)
 		mustVerify(t, s)
 		var b bytes.Buffer
-		if err := s.Export(ctx, 0, &b); err != nil {
+		if err := s.Export(ctx, 0, false, &b); err != nil {
 			t.Fatal(err)
 		}
 		if shown, err := tlog.VerifyExport(&b, tr, nil); err != nil {

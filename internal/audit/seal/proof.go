@@ -60,7 +60,7 @@ func (s *Service) witnessKeys() []string {
 
 // Export writes the records from index first on, up to the newest checkpoint,
 // in the form that tlog.VerifyExport verifies.
-func (s *Service) Export(ctx context.Context, first int64, to io.Writer) error {
+func (s *Service) Export(ctx context.Context, first int64, payloads bool, to io.Writer) error {
 	c, err := s.store.newest(ctx)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (s *Service) Export(ctx context.Context, first int64, to io.Writer) error {
 	if err != nil {
 		return broken(err)
 	}
-	h := tlog.ExportHeader{Format: tlog.ExportFormat, First: first, Lanes: map[string]tlog.LaneStart{}, Checkpoint: c.Note, Key: keys.First, Rotations: keys.Rotations}
+	h := tlog.ExportHeader{Format: tlog.ExportFormat, First: first, Lanes: map[string]tlog.LaneStart{}, Checkpoint: c.Note, Key: keys.First, Rotations: keys.Rotations, Payloads: payloads}
 	for _, p := range b.Peaks() {
 		h.Peaks = append(h.Peaks, p.String())
 	}
@@ -88,12 +88,27 @@ func (s *Service) Export(ctx context.Context, first int64, to io.Writer) error {
 		return err
 	}
 	err = s.each(ctx, first, c.Size, func(idx int64, p span, sn int64, chain, record []byte) error {
-		return writeLine(w, tlog.ExportLine{Index: idx, Lane: p.lane, SN: sn, Chain: hex.EncodeToString(chain), Record: string(record)})
+		l := tlog.ExportLine{Index: idx, Lane: p.lane, SN: sn, Chain: hex.EncodeToString(chain), Record: string(record)}
+		if payloads {
+			if err := s.openings(ctx, &l, record); err != nil {
+				return err
+			}
+		}
+		return writeLine(w, l)
 	})
 	if err != nil {
 		return err
 	}
 	return w.Flush()
+}
+
+// openings adds what a record's commitments were made of.
+func (s *Service) openings(ctx context.Context, l *tlog.ExportLine, record []byte) error {
+	all, err := s.log.Openings(ctx, l.Lane, l.SN, record)
+	for _, o := range all {
+		l.Payloads = append(l.Payloads, tlog.ExportPayload(o))
+	}
+	return err
 }
 
 func writeLine(w *bufio.Writer, v any) error {

@@ -240,7 +240,7 @@ func checkExport(t *testing.T, s *seal.Service, tr tlog.Trust, size int64) {
 	t.Helper()
 	for _, first := range []int64{0, 1, 255, 256, 500, size} {
 		var b bytes.Buffer
-		if err := s.Export(t.Context(), first, &b); err != nil {
+		if err := s.Export(t.Context(), first, false, &b); err != nil {
 			t.Fatal(err)
 		}
 		shown, err := tlog.VerifyExport(bytes.NewReader(b.Bytes()), tr, nil)
@@ -248,7 +248,7 @@ func checkExport(t *testing.T, s *seal.Service, tr tlog.Trust, size int64) {
 			t.Errorf("from %d: %+v, %v", first, shown, err)
 		}
 	}
-	if err := s.Export(t.Context(), size+1000, io.Discard); !errors.Is(err, seal.ErrNotSealed) {
+	if err := s.Export(t.Context(), size+1000, false, io.Discard); !errors.Is(err, seal.ErrNotSealed) {
 		t.Error(err)
 	}
 }

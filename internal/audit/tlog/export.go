@@ -3,6 +3,7 @@ package tlog
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json/v2"
 	"errors"
@@ -27,6 +28,7 @@ type ExportHeader struct {
 	Checkpoint string               `json:"checkpoint"`          // signed; the export ends at its size
 	Key        string               `json:"key"`                 // the log's first key
 	Rotations  []string             `json:"rotations,omitempty"` // from it to the one that signed
+	Payloads   bool                 `json:"payloads,omitempty"`  // what stands beside records is exported, too
 }
 
 // LaneStart is the end of a lane's chain before the first entry exported.
@@ -42,9 +44,20 @@ type ExportLine struct {
 	SN     int64  `json:"sn"`
 	Chain  string `json:"chain"`  // hex: ChainHash after this record
 	Record string `json:"record"` // the exact bytes
+
+	Payloads []ExportPayload `json:"payloads,omitempty"` // if the header says so: one for each commitment of the record, in their order, but those of level digest
 }
 
-const maxLine = 4 << 20
+// ExportPayload is what a commitment was made of: digest = SHA-256(salt, body).
+type ExportPayload struct {
+	Name    string `json:"name"`
+	Salt    []byte `json:"salt,omitempty"`    // base64
+	Body    []byte `json:"body,omitempty"`    // base64
+	Erased  bool   `json:"erased,omitempty"`  // on purpose: there is nothing to compare
+	Problem string `json:"problem,omitempty"` // why it could not be exported
+}
+
+const maxLine = 16 << 20
 
 type laneEnd struct {
 	sn    int64
@@ -57,6 +70,8 @@ type exported struct {
 	line  int
 	tree  *compact
 	lanes map[int64]laneEnd
+
+	payloads bool // the header says that they are there
 }
 
 // VerifyExport verifies an exported log. Each record is checked against its
@@ -80,6 +95,8 @@ func VerifyExport(r io.Reader, t Trust, progress func(done int64)) (Shown, error
 			if err := x.record(&lines[i], c.Size); err != nil {
 				return shown, err
 			}
+			shown.Payloads += lines[i].payloads
+			shown.Erased += lines[i].erased
 		}
 		shown.Entries += int64(len(lines))
 		if progress != nil {
@@ -109,6 +126,9 @@ type line struct {
 	leaf, chain Hash
 	notLine     error // the text is no entry
 	notChain    error // its chain is no hash
+	notPayload  error // a payload is not what was committed to
+	payloads    int64 // compared
+	erased      int64
 }
 
 // batch reads and parses some lines.
@@ -121,7 +141,7 @@ func (x *exported) batch() []line {
 	for part := range slices.Chunk(lines, max(1, (len(lines)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
 		wg.Go(func() {
 			for i := range part {
-				part[i].parse()
+				part[i].parse(x.payloads)
 			}
 		})
 	}
@@ -129,13 +149,62 @@ func (x *exported) batch() []line {
 	return lines
 }
 
-func (l *line) parse() {
+func (l *line) parse(payloads bool) {
 	if l.notLine = json.Unmarshal(l.text, &l.entry, json.RejectUnknownMembers(true)); l.notLine != nil {
 		return
 	}
 	l.chain, l.notChain = parseHex(l.entry.Chain)
 	l.leaf = LeafHash([]byte(l.entry.Record))
-	l.text, l.entry.Record = nil, ""
+	if payloads || len(l.entry.Payloads) > 0 {
+		l.notPayload = l.compare()
+	}
+	l.text, l.entry.Record, l.entry.Payloads = nil, "", nil
+}
+
+// compare compares payloads with the record's commitments.
+func (l *line) compare() error {
+	var record struct {
+		Payloads []struct {
+			Name   string `json:"name"`
+			Digest string `json:"digest"`
+			Level  string `json:"level"`
+		} `json:"payloads"`
+	}
+	if err := json.Unmarshal([]byte(l.entry.Record), &record); err != nil {
+		return fmt.Errorf("its commitments cannot be read: %w", err)
+	}
+	left := l.entry.Payloads
+	for _, c := range record.Payloads {
+		if c.Level == "digest" {
+			continue // nothing but the commitment was kept
+		}
+		if len(left) == 0 || left[0].Name != c.Name {
+			return fmt.Errorf("%q is missing", cut(c.Name))
+		}
+		p := left[0]
+		left = left[1:]
+		switch {
+		case p.Problem != "":
+			return fmt.Errorf("%q %s", cut(c.Name), cut(p.Problem))
+		case p.Erased:
+			l.erased++
+		case payloadDigest(p.Salt, p.Body) != c.Digest:
+			return fmt.Errorf("%q was changed: it is not what the record commits to", cut(c.Name))
+		default:
+			l.payloads++
+		}
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%q is not in the record", cut(left[0].Name))
+	}
+	return nil
+}
+
+func payloadDigest(salt, body []byte) string {
+	h := sha256.New()
+	h.Write(salt)
+	h.Write(body)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func (x *exported) where() string { return "line " + strconv.Itoa(x.line) }
@@ -152,6 +221,7 @@ func (x *exported) header() (ExportHeader, error) {
 	if h.Format != ExportFormat {
 		return h, wrong("line 1", "the format is %q, not %s", cut(h.Format), ExportFormat)
 	}
+	x.payloads = h.Payloads
 	peaks := make([]Hash, len(h.Peaks))
 	for i, p := range h.Peaks {
 		var err error
@@ -197,6 +267,9 @@ func (x *exported) record(at *line, size int64) error {
 		return failed(where(), "its chain", at.notChain)
 	case ChainHash(end.chain, l.Lane, l.SN, at.leaf) != at.chain:
 		return wrong(where(), "was changed: the chain does not match")
+	}
+	if at.notPayload != nil {
+		return failed(where(), "its payloads", at.notPayload)
 	}
 	x.lanes[l.Lane] = laneEnd{l.SN, at.chain}
 	x.tree.append(at.leaf)

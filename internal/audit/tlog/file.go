@@ -129,6 +129,8 @@ type Shown struct {
 	Record       string // the entry, for a proof
 	Entries      int64  // checked
 	Tiles        int64  // checked
+	Payloads     int64  // compared with their commitments
+	Erased       int64  // payloads that were erased on purpose
 }
 
 // VerifyProof verifies a proof file.
