@@ -27,9 +27,17 @@ type pgServer struct {
 	cmd       *exec.Cmd
 }
 
-// ownPostgres makes and starts a server, or skips the test where its programs
-// are not installed.
+// ownPostgres makes and starts a server.
 func ownPostgres(t *testing.T) *pgServer {
+	t.Helper()
+	s := placePostgres(t)
+	s.initialise()
+	return s
+}
+
+// placePostgres finds a place for a server, or skips the test where its
+// programs are not installed.
+func placePostgres(t *testing.T) *pgServer {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a PostgreSQL server")
@@ -53,10 +61,17 @@ func ownPostgres(t *testing.T) *pgServer {
 		}
 	}
 	s.data = filepath.Join(dir, "data")
-	if out, err := s.program("initdb", "-D", s.data, "-U", "countersign", "-A", "trust", "-E", "UTF8", "--locale=C", "-N").CombinedOutput(); err != nil {
+	return s
+}
+
+// initialise makes the server's files and starts it.
+func (s *pgServer) initialise() {
+	t := s.t
+	t.Helper()
+	if out, err := s.program("initdb", "-D", s.data, "-U", "countersign", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "--wal-segsize=1").CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	conf := fmt.Sprintf("\nlisten_addresses = '127.0.0.1'\nport = %d\nunix_socket_directories = ''\nmax_connections = 60\nfsync = off\n", s.port)
+	conf := fmt.Sprintf("\nlisten_addresses = '127.0.0.1'\nport = %d\nunix_socket_directories = ''\nmax_connections = 60\nfsync = off\nmin_wal_size = 4MB\nmax_wal_size = 32MB\n", s.port)
 	f, err := os.OpenFile(filepath.Join(s.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteString(conf)
@@ -67,7 +82,6 @@ func ownPostgres(t *testing.T) *pgServer {
 	}
 	s.start()
 	t.Cleanup(s.kill)
-	return s
 }
 
 func pgPrograms(t *testing.T) string {

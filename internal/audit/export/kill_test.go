@@ -186,10 +186,19 @@ func TestKilledBetweenSendingAndStoringThePosition(t *testing.T) {
 // whole lines.
 func TestFilesSurviveKilling(t *testing.T) {
 	kills := 6
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		kills = 3
+	case os.Getenv("COUNTERSIGN_FAULTS") == "long":
+		kills = 40
 	}
-	dsn, dir := storagetest.SQLite(t), filepath.Join(t.TempDir(), "lake")
+	storagetest.EachDSN(t, func(t *testing.T, dsn string) { killWriters(t, dsn, kills) })
+}
+
+// killWriters kills processes that write files, and looks at what is left.
+func killWriters(t *testing.T, dsn string, kills int) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "lake")
 	var durable []string
 	for i := range kills {
 		cmd, lines := spawn(t, dsn, "", dir)

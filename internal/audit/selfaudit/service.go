@@ -187,7 +187,8 @@ const (
 )
 
 // Look goes on with the audit where it stopped, if this process has the lease,
-// and reports what it found. It runs by itself once an hour.
+// and reports what it found. It runs by itself once an hour, and soon
+// after a start if that is overdue.
 func (s *Service) Look(ctx context.Context) ([]Problem, error) {
 	if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
 		return nil, err
@@ -280,13 +281,26 @@ func (s *Service) Stop(ctx context.Context) error {
 	return s.lease.Release(ctx)
 }
 
+// afterStart is how soon after a start an overdue slice is looked at.
+const afterStart = 5 * time.Second
+
+// due returns how long the first slice has time. A process that never lives for
+// an hour looks, too.
+func (s *Service) due(ctx context.Context) time.Duration {
+	st, err := s.Status(ctx)
+	if err != nil || st.Ran.IsZero() {
+		return s.o.Every
+	}
+	return min(s.o.Every, max(afterStart, st.Ran.Add(s.o.Every).Sub(s.o.Now())))
+}
+
 func (s *Service) run(ctx context.Context, done chan struct{}) {
 	defer close(done)
-	for {
+	for wait := s.due(ctx); ; wait = s.o.Every {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(s.o.Every):
+		case <-time.After(wait):
 		}
 		if _, err := s.Look(ctx); err != nil && ctx.Err() == nil {
 			s.o.Logger.Warn("the log could not be looked at; the next try is within the hour", "error", err)
