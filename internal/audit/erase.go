@@ -367,9 +367,15 @@ func (l *Log) scrub(ctx context.Context) {
 	if l.db.Dialect() == storage.Postgres {
 		_, err = l.db.Writer().ExecContext(ctx, `VACUUM payload_keys`)
 	} else {
-		var busy, frames, moved int
-		if err = l.db.Writer().QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved); err == nil && busy != 0 {
-			err = fmt.Errorf("%d of %d frames moved", moved, frames)
+		busy := true
+		for err == nil && busy { // somebody reads, or copies, at this moment
+			var frames, moved int
+			err = l.db.Writer().QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved)
+			select {
+			case <-ctx.Done():
+				err = errors.Join(err, ctx.Err())
+			case <-time.After(20 * time.Millisecond):
+			}
 		}
 	}
 	if err != nil {
