@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json/v2"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -367,14 +366,14 @@ func (l *Log) scrub(ctx context.Context) {
 	if l.db.Dialect() == storage.Postgres {
 		_, err = l.db.Writer().ExecContext(ctx, `VACUUM payload_keys`)
 	} else {
-		busy := true
-		for err == nil && busy { // somebody reads, or copies, at this moment
+		for busy := true; busy && err == nil; { // somebody reads, or copies, at this moment
 			var frames, moved int
-			err = l.db.Writer().QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved)
-			select {
-			case <-ctx.Done():
-				err = errors.Join(err, ctx.Err())
-			case <-time.After(20 * time.Millisecond):
+			if err = l.db.Writer().QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved); busy && err == nil {
+				select {
+				case <-ctx.Done():
+					err = ctx.Err()
+				case <-time.After(20 * time.Millisecond):
+				}
 			}
 		}
 	}
