@@ -12,7 +12,7 @@ import (
 type Connection struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
-	Kind     string    `json:"kind"` // llm, mcp
+	Kind     string    `json:"kind"` // llm, mcp, http
 	Dialect  string    `json:"dialect,omitempty"`
 	Target   string    `json:"target"` // URL, or the command's program
 	Owner    string    `json:"owner"`
@@ -25,13 +25,13 @@ type Connection struct {
 // ConnectionSpec is what a person says of a connection.
 type ConnectionSpec struct {
 	Kind         string            `json:"kind"`
-	Dialect      string            `json:"dialect,omitempty"` // of an llm: openai, anthropic
+	Dialect      string            `json:"dialect,omitempty"` // of an llm: openai, anthropic; of an http: git
 	URL          string            `json:"url,omitempty"`
 	Command      []string          `json:"command,omitempty"` // of an MCP server over stdio
 	Env          map[string]string `json:"env,omitempty"`     // a value may be secret://NAME
 	Owner        string            `json:"owner"`
 	Secret       string            `json:"secret,omitempty"`
-	Auth         string            `json:"auth,omitempty"` // bearer, x-api-key, none, header:NAME
+	Auth         string            `json:"auth,omitempty"` // bearer, x-api-key, basic, none, header:NAME
 	Description  string            `json:"description,omitempty"`
 	AllowPrivate bool              `json:"allow_private,omitempty"`
 	Timeout      string            `json:"timeout,omitempty"`  // until the answer begins
@@ -132,6 +132,19 @@ func (c *Client) DeleteConnection(ctx context.Context, name string) error {
 // RefreshConnection asks an MCP connection for its tools.
 func (c *Client) RefreshConnection(ctx context.Context, name string) (Refreshed, error) {
 	return send[Refreshed](ctx, c, http.MethodPost, connectionPath(name)+"/refresh", nil)
+}
+
+// Imported is what importing an OpenAPI document did.
+type Imported struct {
+	Refreshed
+	Left []string `json:"left"` // operations left out, and why
+}
+
+// ImportOpenAPI reads the operations of an http connection out of an OpenAPI
+// document (3.0 or 3.1, JSON or YAML, at most 32 MiB): of those whose
+// operationId one of only matches ("repos/*"), all if there is none.
+func (c *Client) ImportOpenAPI(ctx context.Context, name, document string, only []string) (Imported, error) {
+	return send[Imported](ctx, c, http.MethodPost, connectionPath(name)+"/import", map[string]any{"document": document, "only": append([]string{}, only...)})
 }
 
 // ToolQuery narrows a list of tools. Empty fields select everything.

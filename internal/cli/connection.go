@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) connectionCommand() *cobra.Command {
-	return group("connection", "Register the models and MCP servers that agents call",
-		a.connectionList(), a.connectionShow(), a.connectionPut("add"), a.connectionPut("update"), a.connectionRefresh(),
+	return group("connection", "Register the models, MCP servers and APIs that agents call",
+		a.connectionList(), a.connectionShow(), a.connectionPut("add"), a.connectionPut("update"), a.connectionRefresh(), a.connectionImport(),
 		a.remove("delete NAME", "Delete a connection", "connection", "Calls to it are refused from now on.", connectionNames, (*client.Client).DeleteConnection))
 }
 
@@ -52,7 +52,7 @@ func connectionTools(x client.Connection) string {
 	if x.Drifted > 0 {
 		return fmt.Sprintf("%d, %d refused", x.Tools, x.Drifted)
 	}
-	if x.Kind == "llm" {
+	if x.Dialect != "" {
 		return "built in"
 	}
 	return fmt.Sprint(x.Tools)
@@ -74,7 +74,7 @@ func (a *app) showConnection(x client.ConnectionDetail) error {
 	s := x.Spec
 	var tools []string
 	for _, t := range x.Tools {
-		if !t.Builtin || s.Kind == "llm" {
+		if !t.Builtin || s.Dialect != "" {
 			tools = append(tools, fmt.Sprintf("%s  %s, %s", t.Name, t.Effect, t.Status))
 		}
 	}
@@ -99,14 +99,14 @@ type connectionFlags struct {
 
 func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
 	fl, s := cmd.Flags(), &f.spec
-	fl.StringVar(&s.Kind, "kind", "mcp", "llm or mcp")
-	fl.StringVar(&s.Dialect, "dialect", "", "of an llm: openai or anthropic")
+	fl.StringVar(&s.Kind, "kind", "mcp", "llm, mcp or http")
+	fl.StringVar(&s.Dialect, "dialect", "", "of an llm: openai or anthropic; of an http: git")
 	fl.StringVar(&s.URL, "url", "", "where it is, without /v1 for models")
 	fl.StringArrayVar(&s.Command, "command", nil, "program of an MCP server over stdio; repeat the flag for each of its arguments")
 	fl.StringArrayVar(&f.env, "env", nil, "KEY=VALUE of the command's environment; VALUE may be secret://NAME (repeatable; replaces all)")
 	fl.StringVar(&s.Owner, "owner", "", "user who answers for it (default: you)")
 	fl.StringVar(&s.Secret, "secret", "", "secret that is sent with each request")
-	fl.StringVar(&s.Auth, "auth", "", "how it is sent: bearer, x-api-key, none or header:NAME")
+	fl.StringVar(&s.Auth, "auth", "", "how it is sent: bearer, x-api-key, basic (the secret is USER:PASSWORD), none or header:NAME")
 	fl.StringVar(&s.Description, "description", "", "what it is")
 	fl.BoolVar(&s.AllowPrivate, "allow-private", false, "it is on this machine or in a private network")
 	fl.StringVar(&s.Timeout, "timeout", "", "until an answer begins, such as 30s")
@@ -114,9 +114,9 @@ func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
 	fl.StringVar(&s.Capture, "capture", "", "how much of its payloads the log keeps: full, redacted or digest (default redacted)")
 	a.completeFlag(cmd, "owner", userNames)
 	a.completeFlag(cmd, "secret", secretNames)
-	fixed(cmd, "kind", "llm", "mcp")
-	fixed(cmd, "dialect", "openai", "anthropic")
-	fixed(cmd, "auth", "bearer", "x-api-key", "none")
+	fixed(cmd, "kind", "llm", "mcp", "http")
+	fixed(cmd, "dialect", "openai", "anthropic", "git")
+	fixed(cmd, "auth", "bearer", "x-api-key", "basic", "none")
 	fixed(cmd, "capture", "full", "redacted", "digest")
 }
 
@@ -161,14 +161,15 @@ func (a *app) connectionPut(verb string) *cobra.Command {
 		}
 		return operands("NAME")(cmd, args)
 	}
-	cmd.Short = map[string]string{"add": "Register a model or MCP server", "update": "Change a connection"}[verb]
+	cmd.Short = map[string]string{"add": "Register a model, an MCP server or an API", "update": "Change a connection"}[verb]
 	f.add(a, cmd)
 	if verb == "add" {
 		cmd.Long = `Registers a connection. The tools of an MCP server are asked for and pinned in your name: what you see now is what agents
 may be granted; a tool that changes later is refused until somebody accepts it.`
 		cmd.Example = `  countersign connection add helpdesk --url https://helpdesk.example/mcp --secret helpdesk-token
   countersign connection add files -- npx -y @modelcontextprotocol/server-filesystem /srv
-  countersign connection add openai --kind llm --dialect openai --url https://api.openai.com --auth bearer --secret openai-key`
+  countersign connection add openai --kind llm --dialect openai --url https://api.openai.com --auth bearer --secret openai-key
+  countersign connection add github --kind http --url https://api.github.com --secret github-token`
 	} else {
 		cmd.ValidArgsFunction = a.completeFirst(connectionNames)
 		cmd.Example = "  countersign connection update helpdesk --url https://helpdesk2.example/mcp"
@@ -227,15 +228,7 @@ are new are refused until somebody accepts them (countersign tool diff, counters
 		if a.output == "json" {
 			return a.printJSON(r)
 		}
-		a.done("%s has %d tools", args[0], len(r.Pinned)+len(r.Same)+len(r.Changed)+len(r.New))
-		for _, l := range []struct {
-			names []string
-			what  string
-		}{{r.Pinned, "pinned now"}, {r.Changed, "changed and refused: countersign tool diff"}, {r.New, "new and refused: countersign tool diff"}, {r.Gone, "gone"}} {
-			for _, n := range l.names {
-				fmt.Fprintf(a.stdout, "  %s  %s\n", inert(n, 128), a.paint(a.stdout, dim, l.what))
-			}
-		}
+		a.refreshed(args[0], r)
 		return nil
 	})
 	return cmd

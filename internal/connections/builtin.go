@@ -37,61 +37,91 @@ const (
 	schemaTask = `{"type":"object","properties":{"taskId":{"type":"string"}}}`
 )
 
-type builtin struct{ name, description, schema string }
+type builtin struct{ name, description, schema, effect string }
+
+// The tools of an http connection with the dialect Git. A push whose refs are
+// all created, or moved forward by what it sends, can be taken back; one that
+// deletes or rewrites cannot.
+const (
+	GitFetch   = "fetch"
+	GitPush    = "push"
+	GitRewrite = "push.rewrite"
+)
+
+const schemaFetch = `{"type":"object","properties":{` +
+	`"repository":{"type":"string","description":"path of the repository"},` +
+	`"prefixes":{"type":"array","items":{"type":"string"},"description":"refs listed, as prefixes; none: all"},` +
+	`"refs":{"type":"array","items":{"type":"string"},"description":"refs wanted by name"},` +
+	`"step":{"type":"string","description":"list or fetch"}},"required":["repository","step"]}`
+
+const schemaPush = `{"type":"object","properties":{` +
+	`"repository":{"type":"string","description":"path of the repository"},` +
+	`"step":{"type":"string","description":"list or push"},` +
+	`"ref":{"type":"string","description":"the ref, if there is one update"},` +
+	`"kind":{"type":"string","description":"of the update, if there is one: create, update, delete or rewrite"},` +
+	`"refs":{"type":"array","items":{"type":"string"},"description":"every ref that is updated"},` +
+	`"kinds":{"type":"array","items":{"type":"string"},"description":"every kind of update"},` +
+	`"updates":{"type":"array","items":{"type":"string"},"description":"each update as KIND REF"},` +
+	`"options":{"type":"array","items":{"type":"string"},"description":"push options"}},"required":["repository","step"]}`
 
 var builtins = map[string][]builtin{
 	OpenAI: {
-		{"chat.completions", "Generate an answer to a conversation", schemaGenerate},
-		{"responses", "Generate a response, possibly with the provider's tools", schemaGenerate},
-		{"embeddings", "Turn text into vectors", schemaModel},
-		{"models", "List models", schemaModels},
+		{"chat.completions", "Generate an answer to a conversation", schemaGenerate, Read},
+		{"responses", "Generate a response, possibly with the provider's tools", schemaGenerate, Read},
+		{"embeddings", "Turn text into vectors", schemaModel, Read},
+		{"models", "List models", schemaModels, Read},
 	},
 	Anthropic: {
-		{"messages", "Generate an answer to a conversation", schemaGenerate},
-		{"messages.count_tokens", "Count the tokens of a conversation", schemaModel},
-		{"models", "List models", schemaModels},
+		{"messages", "Generate an answer to a conversation", schemaGenerate, Read},
+		{"messages.count_tokens", "Count the tokens of a conversation", schemaModel, Read},
+		{"models", "List models", schemaModels, Read},
+	},
+	Git: {
+		{GitFetch, "List the refs of a repository and fetch them", schemaFetch, Read},
+		{GitPush, "Create refs, and move refs forward by what is sent", schemaPush, Write},
+		{GitRewrite, "Push with a ref that is deleted, or moved to where it was not shown to lead", schemaPush, Irreversible},
 	},
 	MCP: {
-		{"mcp:initialize", "Begin a session", schemaNone},
-		{"mcp:server/discover", "Ask what the server can do", schemaNone},
-		{"mcp:ping", "Check that the server answers", schemaNone},
-		{"mcp:tools/list", "List tools", schemaNone},
-		{"mcp:resources/list", "List resources", schemaNone},
-		{"mcp:resources/templates/list", "List resource templates", schemaNone},
-		{"mcp:resources/read", "Read a resource", schemaURI},
-		{"mcp:resources/subscribe", "Be told when a resource changes", schemaURI},
-		{"mcp:resources/unsubscribe", "No longer be told when a resource changes", schemaURI},
-		{"mcp:subscriptions/listen", "Listen to changes", schemaNone},
-		{"mcp:prompts/list", "List prompts", schemaNone},
-		{"mcp:prompts/get", "Get a prompt", schemaPrompt},
-		{"mcp:completion/complete", "Complete an argument", schemaNone},
-		{"mcp:logging/setLevel", "Choose how much the server logs", schemaNone},
-		{"mcp:tasks/get", "Ask how a task stands", schemaTask},
-		{"mcp:tasks/result", "Get the result of a task", schemaTask},
-		{"mcp:tasks/update", "Give a task the input it waits for", schemaTask},
-		{"mcp:tasks/cancel", "Cancel a task", schemaTask},
-		{"mcp:tasks/list", "List tasks", schemaNone},
-		{"mcp:session/delete", "End a session", schemaNone},
-		{"mcp:response", "Answer a question the server asked", schemaNone},
-		{"mcp:notifications/initialized", "Say that a session has begun", schemaNone},
-		{"mcp:notifications/cancelled", "Cancel a request", schemaNone},
-		{"mcp:notifications/progress", "Report progress", schemaNone},
-		{"mcp:notifications/roots/list_changed", "Say that the client's roots changed", schemaNone},
+		{"mcp:initialize", "Begin a session", schemaNone, Read},
+		{"mcp:server/discover", "Ask what the server can do", schemaNone, Read},
+		{"mcp:ping", "Check that the server answers", schemaNone, Read},
+		{"mcp:tools/list", "List tools", schemaNone, Read},
+		{"mcp:resources/list", "List resources", schemaNone, Read},
+		{"mcp:resources/templates/list", "List resource templates", schemaNone, Read},
+		{"mcp:resources/read", "Read a resource", schemaURI, Read},
+		{"mcp:resources/subscribe", "Be told when a resource changes", schemaURI, Read},
+		{"mcp:resources/unsubscribe", "No longer be told when a resource changes", schemaURI, Read},
+		{"mcp:subscriptions/listen", "Listen to changes", schemaNone, Read},
+		{"mcp:prompts/list", "List prompts", schemaNone, Read},
+		{"mcp:prompts/get", "Get a prompt", schemaPrompt, Read},
+		{"mcp:completion/complete", "Complete an argument", schemaNone, Read},
+		{"mcp:logging/setLevel", "Choose how much the server logs", schemaNone, Read},
+		{"mcp:tasks/get", "Ask how a task stands", schemaTask, Read},
+		{"mcp:tasks/result", "Get the result of a task", schemaTask, Read},
+		{"mcp:tasks/update", "Give a task the input it waits for", schemaTask, Read},
+		{"mcp:tasks/cancel", "Cancel a task", schemaTask, Read},
+		{"mcp:tasks/list", "List tasks", schemaNone, Read},
+		{"mcp:session/delete", "End a session", schemaNone, Read},
+		{"mcp:response", "Answer a question the server asked", schemaNone, Read},
+		{"mcp:notifications/initialized", "Say that a session has begun", schemaNone, Read},
+		{"mcp:notifications/cancelled", "Cancel a request", schemaNone, Read},
+		{"mcp:notifications/progress", "Report progress", schemaNone, Read},
+		{"mcp:notifications/roots/list_changed", "Say that the client's roots changed", schemaNone, Read},
 	},
 }
 
 // builtinTools returns the tools every connection of c's kind has, without
-// discovery: a model provider's endpoints, MCP's own methods. Their effect is
-// read and cannot be changed.
+// discovery: a model provider's endpoints, MCP's own methods, what git does.
+// Their effect cannot be changed.
 func builtinTools(c Connection) []Tool {
 	key := c.Kind
-	if c.Kind == LLM {
+	if c.Dialect != "" {
 		key = c.Dialect
 	}
 	tools := make([]Tool, 0, len(builtins[key]))
 	for _, b := range builtins[key] {
 		tools = append(tools, Tool{
-			ID: c.Name + "/" + b.name, Connection: c.Name, Name: b.name, Effect: Read, Status: StatusPinned, Builtin: true,
+			ID: c.Name + "/" + b.name, Connection: c.Name, Name: b.name, Effect: b.effect, Status: StatusPinned, Builtin: true,
 			Description: b.description, InputSchema: jsontext.Value(b.schema),
 		})
 	}
@@ -100,5 +130,5 @@ func builtinTools(c Connection) []Tool {
 
 // builtinName reports whether name belongs to a connection's built-in tools.
 func builtinName(c Connection, name string) bool {
-	return c.Kind == LLM || strings.HasPrefix(name, Protocol)
+	return c.Dialect != "" || strings.HasPrefix(name, Protocol)
 }

@@ -17,7 +17,7 @@ import (
 var (
 	ErrNotFound    = fault.New(fault.NotFound, "connection_not_found", "no such connection; countersign connection list shows what there is")
 	ErrSpec        = fault.New(fault.Invalid, "bad_connection", "the connection is not valid")
-	ErrUnsupported = fault.New(fault.Unsupported, "kind_not_in_this_version", "connections of this kind are not in this version; use llm or mcp")
+	ErrUnsupported = fault.New(fault.Unsupported, "kind_not_in_this_version", "connections of this kind are not in this version; use llm, mcp or http")
 	ErrOwner       = fault.New(fault.Invalid, "unknown_owner", "the owner must be an existing user")
 )
 
@@ -25,6 +25,9 @@ var (
 const (
 	LLM = "llm" // a model provider, Dialect says which wire
 	MCP = "mcp" // a Model Context Protocol server, over Streamable HTTP (URL) or stdio (Command)
+	// HTTP is any HTTP API: its tools are operations that a person lists or
+	// imports. With the dialect Git it is a server of git repositories.
+	HTTP = "http"
 )
 
 // The dialects of a connection of kind llm.
@@ -33,11 +36,16 @@ const (
 	Anthropic = "anthropic"
 )
 
+// Git is the dialect of an http connection that serves git repositories by the
+// smart protocol.
+const Git = "git"
+
 // The ways a connection's secret is put on a request. A header of its own is
 // written "header:NAME".
 const (
 	AuthBearer = "bearer"    // Authorization: Bearer SECRET
 	AuthAPIKey = "x-api-key" // x-api-key: SECRET
+	AuthBasic  = "basic"     // Authorization: Basic; the secret is USER:PASSWORD
 	AuthNone   = "none"      // no secret
 	AuthHeader = "header:"   // prefix; NAME: SECRET
 )
@@ -72,14 +80,14 @@ const (
 // Connection is a registered upstream.
 type Connection struct {
 	ID, Name    string
-	Kind        string // LLM or MCP
-	Dialect     string // of an llm: OpenAI or Anthropic
+	Kind        string // LLM, MCP or HTTP
+	Dialect     string // of an llm: OpenAI or Anthropic; of an http: Git or nothing
 	URL         string
 	Command     []string          // of an mcp over stdio: program and arguments, never a secret
 	Env         map[string]string // of Command; a value may be "secret://name"
 	Owner       string            // name of the user who answers for it
 	Secret      string            // name of the secret sent with each request
-	Auth        string            // how: AuthBearer, AuthAPIKey, AuthNone or "header:NAME"
+	Auth        string            // how: AuthBearer, AuthAPIKey, AuthBasic, AuthNone or "header:NAME"
 	Description string
 	// AllowPrivate lets the URL name, or resolve to, a loopback or private
 	// address, and lets such an address be spoken to without TLS.
@@ -92,7 +100,7 @@ type Connection struct {
 	Created  time.Time
 	Updated  time.Time
 	// Discovered is when its tools were first discovered and pinned; zero for
-	// an mcp connection that still waits for that. An llm needs none.
+	// an mcp or http connection that still waits for that. An llm needs none.
 	Discovered time.Time
 }
 
@@ -150,13 +158,17 @@ func checkKind(c *Connection) error {
 		}
 	case MCP:
 		if c.Dialect != "" {
-			return bad("dialect", "only llm connections have a dialect")
+			return bad("dialect", "only llm and http connections have a dialect")
 		}
-	case "http", "retrieval":
-		fe := &FieldError{Field: "kind", Message: fmt.Sprintf("%s connections are not in this version; use llm or mcp", c.Kind)}
+	case HTTP:
+		if c.Dialect != "" && c.Dialect != Git {
+			return bad("dialect", "an http connection speaks git, or plain HTTP without a dialect, not %q", clip(c.Dialect))
+		}
+	case "retrieval":
+		fe := &FieldError{Field: "kind", Message: fmt.Sprintf("%s connections are not in this version; use llm, mcp or http", c.Kind)}
 		return ErrUnsupported.Say("%s", fe.Error()).With(fe)
 	default:
-		return bad("kind", "%q must be llm or mcp", clip(c.Kind))
+		return bad("kind", "%q must be llm, mcp or http", clip(c.Kind))
 	}
 	return nil
 }
@@ -187,6 +199,8 @@ func checkTarget(c *Connection) error {
 		return err
 	case c.Kind == LLM:
 		return bad("url", "an llm connection needs the base URL of its provider")
+	case c.Kind == HTTP:
+		return bad("url", "an http connection needs the base URL of its API")
 	case len(c.Command) == 0:
 		return bad("url", "an mcp connection needs a url (Streamable HTTP) or a command (stdio)")
 	case c.AllowPrivate:
@@ -272,8 +286,8 @@ func checkAuth(c *Connection) error {
 	switch {
 	case own && (!headerForm.MatchString(name) || slices.Contains(reserved, strings.ToLower(name))):
 		return bad("auth", "%q is not a header that can carry a secret", clip(name))
-	case !own && c.Auth != AuthBearer && c.Auth != AuthAPIKey && c.Auth != AuthNone:
-		return bad("auth", "%q must be bearer, x-api-key, none or header:NAME", clip(c.Auth))
+	case !own && !slices.Contains([]string{AuthBearer, AuthAPIKey, AuthBasic, AuthNone}, c.Auth):
+		return bad("auth", "%q must be bearer, x-api-key, basic, none or header:NAME", clip(c.Auth))
 	case len(c.Command) > 0 && (c.Auth != AuthNone || c.Secret != ""):
 		return bad("auth", "a command has no requests to sign; give it secrets as secret://name in env")
 	case c.Auth == AuthNone && c.Secret != "":
@@ -290,6 +304,8 @@ func defaultAuth(c *Connection) string {
 		return AuthNone
 	case c.Dialect == Anthropic:
 		return AuthAPIKey
+	case c.Dialect == Git && c.Secret != "":
+		return AuthBasic
 	case c.Kind == LLM || c.Secret != "":
 		return AuthBearer
 	}

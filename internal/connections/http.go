@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections/openapi"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/rest"
 )
@@ -28,13 +29,13 @@ type Row struct {
 // Spec is what a person says of a connection.
 type Spec struct {
 	Kind         string            `json:"kind" enum:"llm,mcp,http,retrieval"`
-	Dialect      string            `json:"dialect,omitempty" doc:"of an llm: openai or anthropic"`
+	Dialect      string            `json:"dialect,omitempty" doc:"of an llm: openai or anthropic; of an http: git or nothing"`
 	URL          string            `json:"url,omitempty"`
 	Command      []string          `json:"command,omitempty" doc:"program and arguments of an mcp server over stdio"`
 	Env          map[string]string `json:"env,omitempty" doc:"its environment; a value may be secret://NAME"`
 	Owner        string            `json:"owner"`
 	Secret       string            `json:"secret,omitempty" doc:"name of the secret sent with each request"`
-	Auth         string            `json:"auth,omitempty" doc:"bearer, x-api-key, none or header:NAME"`
+	Auth         string            `json:"auth,omitempty" doc:"bearer, x-api-key, basic, none or header:NAME"`
 	Description  string            `json:"description,omitempty"`
 	AllowPrivate bool              `json:"allow_private,omitempty"`
 	Timeout      string            `json:"timeout,omitempty" doc:"until the answer begins, such as 30s; empty: the default"`
@@ -116,6 +117,9 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, op(http.MethodPut, "/connections/{name}", "Register or update a connection; the tools of a new mcp connection are discovered and pinned", rest.Write), s.httpPut)
 	rest.Handle(api, op(http.MethodDelete, "/connections/{name}", "Delete a connection", rest.Write), s.httpDelete)
 	rest.Handle(api, own(http.MethodPost, "/connections/{name}/refresh", "Ask an mcp connection for its tools", "connection/{name}"), s.httpRefresh)
+	imports := own(http.MethodPost, "/connections/{name}/import", "Read the operations of an http connection out of an OpenAPI document", "connection/{name}")
+	imports.MaxBody = 2 * openapi.MaxDocument // escaped in JSON
+	rest.Handle(api, imports, s.httpImport)
 	rest.Handle(api, op(http.MethodGet, "/tools", "List tools", rest.Read), s.httpTools)
 	rest.Handle(api, op(http.MethodGet, "/connections/{connection}/tools/{tool}", "Show a tool", rest.Read), s.httpTool)
 	rest.Handle(api, op(http.MethodPatch, "/connections/{connection}/tools/{tool}", "Say what effect a tool has and what its arguments mean", rest.Write), s.httpSay)
@@ -214,7 +218,7 @@ func (s *Service) httpPut(ctx context.Context, c rest.Caller, r *struct {
 		return nil, err
 	}
 	var warnings []string
-	if now, ok := s.Connection(r.Name); ok && now.Discovered.IsZero() {
+	if now, ok := s.Connection(r.Name); ok && now.Kind == MCP && now.Discovered.IsZero() {
 		if _, err := s.Refresh(ctx, person(c), c.Reason, r.Name); err != nil {
 			s.logger.Warn("cannot discover tools", "connection", r.Name, "error", err)
 			warnings = append(warnings, "registered, but its tools could not be discovered ("+fault.Public(err).Message+
@@ -241,6 +245,20 @@ func (s *Service) httpRefresh(ctx context.Context, c rest.Caller, r *byName) (*R
 	return &out, nil
 }
 
+func (s *Service) httpImport(ctx context.Context, c rest.Caller, r *struct {
+	Name string `path:"name"`
+	Body struct {
+		Document string   `json:"document" doc:"OpenAPI 3.0 or 3.1, JSON or YAML"`
+		Only     []string `json:"only,omitempty" doc:"patterns of operationId, such as repos/*; empty: all"`
+	}
+}) (*Imported, error) {
+	out, err := s.Import(ctx, person(c), c.Reason, r.Name, []byte(r.Body.Document), r.Body.Only...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
 func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 	Connection string `query:"connection"`
 	Status     string `query:"status" doc:"pinned, drifted, new or gone"`
@@ -252,7 +270,7 @@ func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 			continue
 		}
 		for _, t := range s.Tools(c.Name) {
-			if (r.Status == "" || r.Status == t.Status) && (r.Builtin || !t.Builtin || c.Kind == LLM) {
+			if (r.Status == "" || r.Status == t.Status) && (r.Builtin || !t.Builtin || c.Dialect != "") {
 				rows = append(rows, toolRowOf(t))
 			}
 		}

@@ -203,7 +203,11 @@ func (s *Service) writeOne(ctx context.Context, tx *audit.Tx, c Connection, old 
 	t, was := old, &old
 	if !known {
 		was = nil
-		t = Tool{ID: id.At(id.Tool, now), Connection: c.Name, Name: seen.def.Name, Effect: Irreversible, Status: StatusNew}
+		p, err := parseDefinition(seen.def)
+		if err != nil {
+			return t, err
+		}
+		t = Tool{ID: id.At(id.Tool, now), Connection: c.Name, Name: seen.def.Name, Effect: p.initial(c), Status: StatusNew}
 	}
 	kind := audit.Type("tool.drifted")
 	switch {

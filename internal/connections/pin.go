@@ -30,7 +30,7 @@ func (s *Service) Refresh(ctx context.Context, by audit.Actor, reason, name stri
 	case !ok:
 		return Refreshed{}, ErrNotFound.Say("there is no connection %q", clip(name))
 	case c.Kind != MCP:
-		return Refreshed{}, bad("kind", "only mcp connections have tools to discover; those of an llm connection are built in")
+		return Refreshed{}, bad("kind", "only mcp connections have tools to discover; those of an http connection are imported (countersign connection import-openapi) or listed, others are built in")
 	}
 	if err := checkReason(reason, false); err != nil {
 		return Refreshed{}, err
@@ -43,6 +43,13 @@ func (s *Service) Refresh(ctx context.Context, by audit.Actor, reason, name stri
 	if err != nil {
 		return Refreshed{}, err
 	}
+	return s.compare(ctx, by, reason, c, defs)
+}
+
+// compare pins definitions, the first time, or shows how they differ from
+// their pins.
+func (s *Service) compare(ctx context.Context, by audit.Actor, reason string, c Connection, defs []Definition) (Refreshed, error) {
+	name := c.Name
 	sights, err := s.sight(name, defs)
 	if err != nil {
 		s.distrust(ctx, c, err)
@@ -82,7 +89,11 @@ func (s *Service) refresh(ctx context.Context, tx *audit.Tx, by audit.Actor, rea
 	}
 	out := Refreshed{First: true}
 	for _, n := range names(sights) {
-		t := Tool{ID: id.At(id.Tool, s.now()), Connection: name, Name: n, Effect: Irreversible}
+		p, err := parseDefinition(sights[n].def)
+		if err != nil {
+			return out, err
+		}
+		t := Tool{ID: id.At(id.Tool, s.now()), Connection: name, Name: n, Effect: p.initial(c)}
 		if err := s.pin(ctx, tx, by, reason, t, nil, sights[n]); err != nil {
 			return out, err
 		}
@@ -107,6 +118,7 @@ func (s *Service) lookAgain(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	if err != nil {
 		return out, err
 	}
+	rows = slices.DeleteFunc(rows, listed) // a document says nothing about operations that a person lists
 	byName := map[string]Tool{}
 	for _, t := range rows {
 		byName[t.Name] = t

@@ -139,7 +139,8 @@ func checkReason(reason string, must bool) error {
 
 // Register creates or updates a connection; it reports whether anything
 // changed. ID, Created, Updated and Discovered of c are ignored. The tools of
-// an mcp connection are found by Refresh.
+// an mcp connection are found by Refresh, those of an http connection given by
+// Import or Declare.
 func (s *Service) Register(ctx context.Context, by audit.Actor, reason string, c Connection) (changed bool, err error) {
 	err = s.change(ctx, func(tx *audit.Tx) error {
 		changed, err = s.RegisterTx(ctx, tx, by, reason, c)
@@ -163,14 +164,14 @@ func (s *Service) RegisterTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 		return false, err
 	case found && old.same(c):
 		return false, nil
-	case found && old.Kind != c.Kind:
-		return false, bad("kind", "connection %s is of kind %s; delete it first to register another kind under its name", c.Name, old.Kind)
+	case found && (old.Kind != c.Kind || c.Kind == HTTP && old.Dialect != c.Dialect):
+		return false, bad("kind", "connection %s is of kind %s; delete it first to register another kind under its name", c.Name, strings.TrimSpace(old.Kind+" "+old.Dialect))
 	}
 	now := s.now()
 	kind := audit.Type("connection.updated")
 	if !found {
 		kind, old = "connection.registered", Connection{ID: id.At(id.Connection, now), Created: now}
-		if c.Kind == LLM {
+		if c.Dialect != "" { // its tools are built in
 			old.Discovered = now
 		}
 	}

@@ -147,7 +147,7 @@ func parseDefinition(d Definition) (parsed, error) {
 		return p, ErrDefinitions.Say("the definition of tool %s is nested more than %d levels", shown(d.Name), maxDepth)
 	}
 	if err := json.Unmarshal(d.Raw, &p); err != nil {
-		return p, ErrDefinitions.Say("the definition of tool %s is not what MCP demands", shown(d.Name)).With(err)
+		return p, ErrDefinitions.Say("the definition of tool %s cannot be read", shown(d.Name)).With(err)
 	}
 	if p.Name != d.Name {
 		return p, ErrDefinitions.Say("the definition of tool %s names another tool", shown(d.Name))
@@ -205,6 +205,19 @@ func (p parsed) claim() string {
 		return Write
 	}
 	return ""
+}
+
+// initial returns the effect of a tool that is pinned for the first time: worst
+// until a person says otherwise. A person gives the operations of an HTTP API,
+// and a method that promises to change nothing is as good as their word.
+func (p parsed) initial(c Connection) string {
+	switch {
+	case c.Kind != HTTP:
+		return Irreversible
+	case p.Annotations.ReadOnly != nil && *p.Annotations.ReadOnly:
+		return Read
+	}
+	return Write
 }
 
 // raised returns the effect of a tool whose definition changes from old to now:

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/secrets"
 )
@@ -125,7 +126,12 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 	case *TrustSpec:
 		return o.Tokens.PutRuleTx(ctx, tx, r.by, r.reason, spec.rule(c.Name))
 	case *ConnectionSpec:
-		return o.Connections.RegisterTx(ctx, tx, r.by, r.reason, spec.connection(c.Name))
+		registered, err := o.Connections.RegisterTx(ctx, tx, r.by, r.reason, spec.connection(c.Name))
+		if err != nil || spec.Kind != connections.HTTP {
+			return registered, err
+		}
+		listed, err := o.Connections.ListTx(ctx, tx, r.by, r.reason, c.Name, spec.Operations)
+		return registered || listed, err
 	case *SecretSpec:
 		return o.Secrets.PutTx(ctx, tx, r.by, r.reason, spec.secret(c.Name), r.values[c.Name])
 	case *ToolSpec:
@@ -187,6 +193,9 @@ func (r *run) twice(ctx context.Context, p *plan, resources []Resource) (Result,
 	}
 	p.warnings = append(p.warnings, "new connections are among the files: applied in two transactions, connections and what they need first")
 	for _, name := range p.waiting {
+		if c, ok := r.s.o.Connections.Connection(name); ok && c.Kind != connections.MCP {
+			continue // its operations are listed: they are known now
+		}
 		if _, err := r.s.o.Connections.Refresh(ctx, r.by, r.reason, name); err != nil {
 			r.s.o.Logger.Warn("cannot discover tools", "connection", name, "error", err)
 			p.warnings = append(p.warnings, fmt.Sprintf("the tools of %s could not be discovered (%s); none can be called until this works: countersign connection refresh %s",

@@ -133,6 +133,9 @@ func (p *plan) wait() {
 			continue
 		}
 		p.fresh = p.fresh || c.Op == Create
+		if slices.ContainsFunc(c.Diff, func(d FieldDiff) bool { return d.Field == "operations" }) {
+			p.fresh, p.waiting = true, append(p.waiting, c.Name)
+		}
 		if c.spec.(*ConnectionSpec).Kind == connections.MCP && p.now.conns[c.Name].Discovered.IsZero() {
 			p.waiting = append(p.waiting, c.Name)
 		}
@@ -144,6 +147,14 @@ func (p *plan) wait() {
 		}
 	}
 	slices.Sort(p.waiting)
+}
+
+// listed reports whether the files say what the tools of a connection are.
+func (p *plan) listed(conn string) bool {
+	return slices.ContainsFunc(p.changes, func(c Change) bool {
+		spec, ok := c.spec.(*ConnectionSpec)
+		return ok && c.Name == conn && spec.Kind == connections.HTTP
+	})
 }
 
 // references checks that what a document names will be there.
@@ -257,6 +268,9 @@ func (s *Service) planPolicies(ctx context.Context, p *plan) error {
 		p.addPolicyProblem(c, problem, tools)
 	}
 	for _, name := range p.waiting {
+		if p.listed(name) {
+			continue
+		}
 		p.warnings = append(p.warnings, fmt.Sprintf("the tools of %s are not known yet; what names them is checked after they are discovered", name))
 	}
 	return nil

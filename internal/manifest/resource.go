@@ -115,6 +115,7 @@ type ConnectionSpec struct {
 	Timeout      Duration          `yaml:"timeout,omitempty"`
 	Capture      string            `yaml:"capture,omitempty"`
 	Proposal     string            `yaml:"proposal,omitempty"`
+	Operations   map[string]string `yaml:"operations,omitempty"` // of an http connection, by name: METHOD PATH, …
 }
 
 // SecretSpec is what may be said of a secret; its value is not part of it.

@@ -75,7 +75,9 @@ func (st *state) people(s *Service) {
 func (st *state) upstreams(s *Service) {
 	for _, c := range s.o.Connections.Connections() {
 		st.conns[c.Name] = c
-		st.specs[key{KindConnection, c.Name}] = connectionSpec(c)
+		spec := connectionSpec(c)
+		spec.Operations = s.o.Connections.Listed(c.Name)
+		st.specs[key{KindConnection, c.Name}] = spec
 		for _, t := range s.o.Connections.Tools(c.Name) {
 			if !t.Builtin && t.Status != connections.StatusNew {
 				st.specs[key{KindTool, c.Name + "/" + t.Name}] = toolSpec(c, t)
@@ -116,7 +118,9 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return connectionSpec(c), nil
+		settled := connectionSpec(c)
+		settled.Operations, err = connections.NormalizeListed(c, spec.Operations)
+		return settled, err
 	case *SecretSpec:
 		n, err := spec.secret(r.Name).Normalize()
 		if err != nil {

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json/v2"
 	"errors"
@@ -59,7 +60,8 @@ type API struct {
 	Refused func(c Caller, op Op, p *Problem)
 }
 
-// MaxBody is the largest request body an operation accepts, in bytes.
+// MaxBody is the largest request body an operation accepts unless it says
+// otherwise, in bytes.
 const MaxBody = 4 << 20
 
 // New mounts an empty API on mux.
@@ -111,6 +113,8 @@ type Op struct {
 	Need         Need
 	Of           string // for Own: whose object it is, such as "agent/{name}" with a parameter of Path
 	Status       int    // of success; 0 means 200, or 204 when the answer has no body
+	// MaxBody is the largest request body in bytes; 0 means MaxBody.
+	MaxBody int64
 }
 
 type callerKey struct{}
@@ -227,7 +231,7 @@ func (api *API) operation(op Op) huma.Operation {
 	api.room = op.Tag
 	o := huma.Operation{
 		OperationID: operationID(op), Method: op.Method, Path: op.Path, Summary: op.Summary, DefaultStatus: op.Status,
-		MaxBodyBytes: MaxBody, Middlewares: huma.Middlewares{api.authenticate(op)},
+		MaxBodyBytes: cmp.Or(op.MaxBody, MaxBody), Middlewares: huma.Middlewares{api.authenticate(op)},
 		Extensions: map[string]any{"x-countersign-need": op.Need.String()},
 	}
 	if op.Tag != "" {
