@@ -63,6 +63,7 @@ secrets/provider/exchange, secrets/provider/vault, secrets/provider/local < serv
 # the line
 identity, policy, secrets, connections, approvals, inspection, findings, audit < gateway
 gateway < gateway/mcp
+gateway < gateway/egress
 gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors
@@ -77,6 +78,7 @@ audit/export < server
 audit/selfaudit < server
 gateway/llm < server
 gateway/mcp < server
+gateway/egress < server
 example < server
 leaks < server
 server, cli < cmd/countersign

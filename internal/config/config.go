@@ -109,6 +109,7 @@ type Tools struct {
 type Limits struct {
 	ModelBody    int64         `yaml:"model_body"`    // bytes of a model request. Default 32 MiB.
 	ToolBody     int64         `yaml:"tool_body"`     // bytes of an MCP message. Default 4 MiB.
+	APIBody      int64         `yaml:"api_body"`      // bytes of an HTTP API request that policy reads. Default 8 MiB.
 	ReadTimeout  time.Duration `yaml:"read_timeout"`  // for a whole request body. Default 60s.
 	IdleStream   time.Duration `yaml:"idle_stream"`   // a stream without a byte is cut. Default 10m.
 	HeaderBytes  int           `yaml:"header_bytes"`  // request headers. Default 64 KiB.
@@ -225,6 +226,7 @@ func (c *Config) Fill() {
 	or(&c.Tools.Recheck, 15*time.Minute)
 	or(&c.Limits.ModelBody, 32<<20)
 	or(&c.Limits.ToolBody, 4<<20)
+	or(&c.Limits.APIBody, 8<<20)
 	or(&c.Limits.ReadTimeout, time.Minute)
 	or(&c.Limits.IdleStream, 10*time.Minute)
 	or(&c.Limits.HeaderBytes, 64<<10)
@@ -258,7 +260,7 @@ func (c *Config) Validate() error {
 	if f := c.Log.Format; f != "" && f != "text" && f != "json" {
 		errs = append(errs, fmt.Errorf("log.format: %q is not text or json", f))
 	}
-	if c.Limits.ModelBody < 0 || c.Limits.ToolBody < 0 || c.Limits.HeaderBytes < 0 || c.Limits.ReadTimeout < 0 || c.Limits.IdleStream < 0 || c.Limits.ShutdownWait < 0 {
+	if c.Limits.ModelBody < 0 || c.Limits.ToolBody < 0 || c.Limits.APIBody < 0 || c.Limits.HeaderBytes < 0 || c.Limits.ReadTimeout < 0 || c.Limits.IdleStream < 0 || c.Limits.ShutdownWait < 0 {
 		errs = append(errs, errors.New("limits: a limit cannot be negative"))
 	}
 	return errors.Join(append(errs, c.Export.validate()...)...)

@@ -51,6 +51,9 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 	if g.o.Approvals == nil {
 		return pending(v)
 	}
+	if call.Unbound != "" {
+		return g.notHeld(call, v, approvals.ErrImpossible.Say("this call needs an approval, and none can be for it: %s", call.Unbound))
+	}
 	held := g.held(in, call, v)
 	// Whoever leaves now must not leave us in doubt about what was used up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)

@@ -46,7 +46,10 @@ type Call struct {
 	Digest     string // hex SHA-256 of the exact bytes decided on; by Serve, of Request's query and body, if empty
 	// Bound is what an approval is for, where that is not exactly Request.Body:
 	// the envelope around an MCP message differs from one sending to the next.
-	Bound    []byte
+	Bound []byte
+	// Unbound, if not empty, says why no approval can be for this call: its
+	// content is not all known before it is sent. A held one is then refused.
+	Unbound  string
 	Prompt   []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
 	Observer Observer        // may be nil
 	// Rewrite, if set, may change the upstream's answer (header and body)
@@ -75,6 +78,8 @@ type Call struct {
 
 	credential string // as presented, to look again whether it is good
 	resume     *Resumed
+	sent       *sending          // of a request that is streamed
+	hidden     []string          // what the answer must not show
 	permit     *approvals.Permit // of an approved call
 }
 
@@ -89,6 +94,18 @@ type Upstream struct {
 	// Body is exactly the bytes that were decided on. It must not be changed
 	// afterwards: a transport may still send it when its response has come.
 	Body []byte
+	// Stream is what follows Body, read as it is sent; nil if Body is all.
+	// Policy has not seen it, so the front answers for what may be in it. An
+	// error of it breaks the request off.
+	Stream io.Reader
+	// Length is how many bytes Body and Stream have together; negative if that
+	// is not known. Only with a Stream.
+	Length int64
+	// Redirects lets a redirect through to Rewrite, which answers for where it leads.
+	Redirects bool
+	// Upgrade asks for another protocol on the same connection; the answer then
+	// may be 101 with an Answer.Upgraded.
+	Upgrade string
 	// Idle is how long the answer may be silent: 0 means the gateway's default,
 	// negative means without limit (a listening stream).
 	Idle time.Duration
@@ -110,6 +127,15 @@ type Answer struct {
 	// for an identical call.
 	Told func()
 	Kept bool // the answer to the same call when it was made before
+	// Trailer returns what followed the body (RFC 9110, section 6.5). It is to be
+	// called after the body's end; nil if there is none.
+	Trailer func() http.Header
+	// Upgraded is where to write what goes to the upstream after 101, while Body
+	// is what comes from it. Closing Body closes both.
+	Upgraded io.Writer
+	// Cover makes the upstream's secret unreadable in a whole message of an
+	// upgraded connection, whose Body is passed on as it comes.
+	Cover func(message []byte)
 }
 
 // Observer sees a call's answer as it passes. One is made by the front for
@@ -132,6 +158,7 @@ type Seen struct {
 	Payloads []audit.Payload // of the outcome; owned by the receiver
 	Failed   string          // if not empty, the answer said that the call failed, in one line
 	Code     int             // of the failure, if other than the HTTP status (JSON-RPC)
+	Detail   any             // of the outcome's event: a plain struct, nothing secret in it; may be nil
 }
 
 // Transport carries calls to an upstream that is not reached by HTTP. The

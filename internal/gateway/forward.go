@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
@@ -55,7 +56,7 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 		return nil, a.broken(err, sent(err))
 	}
 	a.answered(resp.StatusCode)
-	if err := unacceptable(resp); err != nil {
+	if err := unacceptable(resp, call.Request); err != nil {
 		resp.Body.Close()
 		return nil, g.refuse(call, receipt, err, true)
 	}
@@ -67,10 +68,14 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 			return nil, a.rewriteFailed(err)
 		}
 	}
+	trailer := trailerOf(resp)
 	if err := a.open(resp); err != nil {
 		return nil, err
 	}
-	answer = &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run}
+	answer = &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run, Trailer: trailer}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		answer.Upgraded, answer.Cover = a.upgraded(), call.cover
+	}
 	if p := call.permit; p != nil && call.resume == nil { // of a resumed call there is nobody to tell
 		answer.Told = func() { p.Told(client) }
 	}
@@ -121,13 +126,16 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 		return nil, err
 	}
 	use := secrets.Use{Call: call.ID, Secret: c.Secret, Connection: c.Name, Agent: call.Who.Agent.Name, Host: req.URL.Host}
-	secret, err := g.inject(receipt, call, req, use)
+	secret, encoded, err := g.inject(receipt, call, req, use)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := up.http.RoundTrip(req)
 	if err == nil {
-		hide(resp, secret)
+		call.hidden = append([]string{secret}, encoded...)
+		for _, shown := range call.hidden {
+			hide(resp, shown)
+		}
 		if resp.StatusCode == http.StatusUnauthorized && secret != "" {
 			g.o.Injector.Rejected(use)
 		}
@@ -136,8 +144,8 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 }
 
 // inject puts the upstream's secret on the request: here, and only here. It returns
-// the secret so that the answer cannot repeat it.
-func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request, use secrets.Use) (secret string, err error) {
+// the secret, and how else it was written, so that the answer cannot repeat it.
+func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request, use secrets.Use) (secret string, encoded []string, err error) {
 	c := call.Connection
 	name, prefix := "Authorization", "Bearer "
 	switch custom, isCustom := strings.CutPrefix(c.Auth, connections.AuthHeader); {
@@ -146,35 +154,53 @@ func (g *Gateway) inject(receipt audit.Receipt, call *Call, req *http.Request, u
 	case c.Auth == connections.AuthAPIKey:
 		name, prefix = "X-Api-Key", ""
 	case c.Auth == connections.AuthBearer:
+	case c.Auth == connections.AuthBasic:
+		prefix = "Basic "
 	case c.Auth == connections.AuthNone, c.Auth == "" && c.Secret == "":
-		return "", nil
+		return "", nil, nil
 	default:
-		return "", ErrSecret.Say("the connection's way of authentication is not known here; ask its owner")
+		return "", nil, ErrSecret.Say("the connection's way of authentication is not known here; ask its owner")
 	}
 	req.Header.Del(name) // the agent's, if it sent one by that name
 	if c.Secret == "" {
-		return "", nil
+		return "", nil, nil
 	}
 	value, err := g.o.Injector.Inject(req.Context(), receipt, use)
 	if err != nil {
-		return "", ErrSecret.With(err)
+		return "", nil, ErrSecret.With(err)
 	}
 	defer value.Wipe()
 	secret = string(value.Expose())
-	req.Header[http.CanonicalHeaderKey(name)] = []string{prefix + secret}
-	return secret, nil
+	sent := secret
+	if c.Auth == connections.AuthBasic {
+		user, password, both := strings.Cut(secret, ":")
+		if !both || user == "" {
+			return "", nil, ErrSecret.Say("the connection sends its secret as basic, so it must be USER:PASSWORD; ask its owner")
+		}
+		sent = base64.StdEncoding.EncodeToString([]byte(secret))
+		encoded = []string{sent}
+		if len(password) >= 8 { // less could be anything
+			encoded = append(encoded, password)
+		}
+	}
+	req.Header[http.CanonicalHeaderKey(name)] = []string{prefix + sent}
+	return secret, encoded, nil
 }
 
 // unacceptable says why a response must not reach the agent.
-func unacceptable(resp *http.Response) error {
+func unacceptable(resp *http.Response, up *Upstream) error {
 	switch resp.StatusCode {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return ErrRedirect
+		if !up.Redirects {
+			return ErrRedirect
+		}
 	case http.StatusUnauthorized, http.StatusProxyAuthRequired:
 		// It is about our credential, not the agent's, and providers quote parts of it.
 		return ErrRejected
 	case http.StatusSwitchingProtocols:
-		return ErrAnswer
+		if up.Upgrade == "" || !strings.EqualFold(resp.Header.Get("Upgrade"), up.Upgrade) {
+			return ErrAnswer
+		}
 	}
 	return nil
 }
@@ -255,7 +281,18 @@ func newRequest(ctx context.Context, call *Call, base requestBase) (*http.Reques
 	header := cleanRequest(up.Header)
 	header[callHeader] = []string{call.ID} // so that both sides' logs can be laid side by side
 	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
-	if len(up.Body) > 0 {
+	if up.Upgrade != "" {
+		header["Connection"], header["Upgrade"] = []string{"Upgrade"}, []string{up.Upgrade}
+	}
+	switch {
+	case up.Stream != nil:
+		// Without GetBody it is sent at most once, whatever happens.
+		call.sent = newSending(up)
+		req.Body, req.ContentLength = call.sent, up.Length
+		if up.Length < 0 {
+			req.ContentLength = -1
+		}
+	case len(up.Body) > 0:
 		// GetBody lets the transport start over on a fresh connection, which it
 		// does only if it wrote nothing on a stale one: see cleanRequest.
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(up.Body)), nil }

@@ -82,6 +82,11 @@ func (a *answerBody) open(resp *http.Response) error {
 		return a.end
 	}
 	a.body, a.length, a.status, a.header = resp.Body, resp.ContentLength, resp.StatusCode, resp.Header.Clone()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		a.length = -1
+		// What was upgraded does not end with the request's context by itself.
+		context.AfterFunc(a.ctx, func() { resp.Body.Close() })
+	}
 	a.digest = sha256.New()
 	if o := a.call.Observer; o != nil {
 		a.observing = true
@@ -210,6 +215,7 @@ func (a *answerBody) tell(o audit.Outcome, err error) {
 	classify(&o, seen, err)
 	ev := callEvent(a.call)
 	ev.Type, ev.Outcome = audit.CallOutcome, &o
+	ev.Detail = outcomeDetail(a.call, seen)
 	a.g.o.Ledger.Outcome(a.receipt, ev, seen.Payloads...)
 	a.settlePermit(o.Status, err)
 }

@@ -75,6 +75,14 @@ func (t *transports) of(c connections.Connection) (*upstream, error) {
 	return fresh, nil
 }
 
+func parseBase(raw string) (requestBase, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return requestBase{}, ErrURL.With(err)
+	}
+	return requestBase{*u}, nil
+}
+
 func (t *transports) make(key upstreamKey) (*upstream, error) {
 	u, err := url.Parse(key.url)
 	switch {

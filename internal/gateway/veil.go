@@ -20,7 +20,20 @@ func hide(resp *http.Response, secret string) {
 			values[i] = strings.ReplaceAll(values[i], secret, stars)
 		}
 	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return // nothing may be held back there; see Answer.Cover
+	}
 	resp.Body = &veil{ReadCloser: resp.Body, secret: []byte(secret), stars: []byte(stars)}
+}
+
+// cover puts asterisks over the upstream's secret in a whole message.
+func (c *Call) cover(message []byte) {
+	for _, secret := range c.hidden {
+		if secret != "" {
+			v := veil{secret: []byte(secret), stars: []byte(strings.Repeat("*", len(secret)))}
+			v.cover(message)
+		}
+	}
 }
 
 // veil is a body without the secret. It holds back what may be the secret's

@@ -80,6 +80,8 @@ func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approva
 		h.mcp.Resume(out, req, resume)
 	case "llm":
 		h.llm.Resume(out, req, resume)
+	case "http":
+		h.http.Resume(out, req, resume)
 	}
 	now, err := h.approvals.Get(ctx, r.ID)
 	switch {

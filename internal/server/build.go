@@ -21,6 +21,7 @@ import (
 	"github.com/countersign/countersign/internal/console"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/gateway/egress"
 	"github.com/countersign/countersign/internal/gateway/llm"
 	"github.com/countersign/countersign/internal/gateway/mcp"
 	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
@@ -72,6 +73,7 @@ type house struct {
 	gateway     *gateway.Gateway
 	llm         *llm.Front
 	mcp         *mcp.Front
+	http        *egress.Front
 	api         http.Handler
 	console     *console.Console
 	doorman     *doorman
@@ -238,6 +240,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.onClose("MCP servers", func(context.Context) error { children.Close(); return nil })
 	h.gateway.Stdio(children)
 	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
+	h.http = egress.New(egress.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.APIBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.mcp = mcp.New(mcp.Options{
 		Line: h.gateway, Registry: h.connections, Key: h.secrets.Derive("mcp/session/v1"), MaxBody: h.cfg.Limits.ToolBody, ReadTimeout: h.cfg.Limits.ReadTimeout, Version: h.version, Logger: log,
 		Challenge: h.challenge,

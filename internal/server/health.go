@@ -37,7 +37,7 @@ func front(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
 		w.WriteHeader(http.StatusNotFound)
 	}
-	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPI     /api/openapi.json\nlogin   /oauth2/token /.well-known/oauth-authorization-server\nlog     /log/checkpoint /log/tile/...\nhealth  /healthz /readyz /metrics\n")
+	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPIs    /http/{connection}/...\nAPI     /api/openapi.json\nlogin   /oauth2/token /.well-known/oauth-authorization-server\nlog     /log/checkpoint /log/tile/...\nhealth  /healthz /readyz /metrics\n")
 }
 
 // mountHealth mounts liveness (the process answers), readiness (a call could

@@ -26,6 +26,8 @@ func (h *house) raw(next http.Handler) http.Handler {
 			h.llm.ServeHTTP(w, r)
 		case strings.HasPrefix(at+"/", "/mcp/"):
 			h.mcp.ServeHTTP(w, r)
+		case strings.HasPrefix(at+"/", "/http/"):
+			h.http.ServeHTTP(w, r)
 		default:
 			h.straight(next).ServeHTTP(w, r)
 		}

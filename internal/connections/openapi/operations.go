@@ -110,6 +110,7 @@ func (r *reader) operation(name, method, at string, item, o object) (op *operati
 	if op.Parameters, op.Path, err = r.parameters(at, item, o); err != nil {
 		return nil, nil, err
 	}
+	op.WebSocket = method == "GET" && o.flag("x-websocket")
 	if len(o["requestBody"]) > 0 && method != "GET" && method != "HEAD" {
 		if op.Body, err = r.body(o["requestBody"]); err != nil {
 			return nil, nil, err
