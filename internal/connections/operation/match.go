@@ -2,7 +2,6 @@ package operation
 
 import (
 	"errors"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -251,7 +250,7 @@ func (s *search) take(l *leaf, values []string) (entry, []string) {
 	if e, ok := l.byMethod[s.method]; ok {
 		return e, values
 	}
-	if e, ok := l.byMethod[http.MethodGet]; ok && s.method == http.MethodHead {
+	if e, ok := l.byMethod[get]; ok && s.method == head {
 		return e, values
 	}
 	for method := range l.byMethod {

@@ -4,7 +4,6 @@ import (
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 )
@@ -87,7 +86,14 @@ type Body struct {
 }
 
 // Methods are those that an operation may have.
-var Methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
+var Methods = []string{get, head, "POST", "PUT", "PATCH", "DELETE", options}
+
+// The methods that promise to change nothing (RFC 9110, section 9.2.1).
+const (
+	get     = "GET"
+	head    = "HEAD"
+	options = "OPTIONS"
+)
 
 // Finish fills in what follows from the rest and checks it.
 func (o *Operation) Finish() error {
@@ -101,7 +107,7 @@ func (o *Operation) Finish() error {
 	if err := o.checkParameters(t.names); err != nil {
 		return err
 	}
-	if o.Body != nil && o.Method == http.MethodGet || o.Body != nil && o.Method == http.MethodHead {
+	if o.Body != nil && o.Method == get || o.Body != nil && o.Method == head {
 		return fmt.Errorf("%s has no body", o.Method)
 	}
 	o.Annotations = Annotations{ReadOnly: o.safe()}
@@ -143,7 +149,7 @@ func (o *Operation) checkParameters(inPath []string) error {
 
 // safe reports whether the method promises to change nothing (RFC 9110, 9.2.1).
 func (o *Operation) safe() bool {
-	return (o.Method == http.MethodGet && !o.WebSocket) || o.Method == http.MethodHead || o.Method == http.MethodOptions
+	return (o.Method == get && !o.WebSocket) || o.Method == head || o.Method == options
 }
 
 // Reads reports whether the operation may carry a body of a media type, and
