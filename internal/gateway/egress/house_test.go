@@ -57,10 +57,16 @@ func (r *rig) serve(db *storage.DB, base, dialect string, operations map[string]
 		r.operations(operations)
 	}
 	r.Policies(line.AllowAll)
+	r.front()
+}
+
+// front serves the line's front.
+func (r *rig) front() {
+	r.t.Helper()
 	front := egress.New(egress.Options{Gateway: r.Gateway, Registry: r.Connections, MaxBody: 64 << 10, ReadTimeout: 5 * time.Second})
 	s := httptest.NewServer(front)
 	r.url = s.URL + "/http/forge"
-	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	r.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 }
 
 // operations lists the operations of the connection.
