@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -105,18 +106,35 @@ func (c *Client) SearchLog(ctx context.Context, query, cursor string, limit int,
 	return get[Page](ctx, c, v1+"/log/events", v)
 }
 
-// LogEntry returns one event with its payloads and its place in the log.
+// LogEntry returns one event with its payloads and its place in the log. That
+// contents were read is recorded.
 func (c *Client) LogEntry(ctx context.Context, id string) (Entry, error) {
 	return get[Entry](ctx, c, v1+"/log/events"+segment(id), nil)
+}
+
+// bare asks for no contents.
+var bare = url.Values{"bare": {"true"}}
+
+// BareEntry is LogEntry without contents: nothing is revealed, or recorded.
+func (c *Client) BareEntry(ctx context.Context, id string) (Entry, error) {
+	return get[Entry](ctx, c, v1+"/log/events"+segment(id), bare)
 }
 
 // maxRun is the number of events after which Run stops asking.
 const maxRun = 20000
 
 // Run returns a run's events with their payloads, the oldest first. complete
-// is false if there are more than 20,000.
+// is false if there are more than 20,000. That contents were read is recorded.
 func (c *Client) Run(ctx context.Context, run string) (entries []Entry, complete bool, err error) {
-	v := url.Values{}
+	return c.run(ctx, run, url.Values{})
+}
+
+// BareRun is Run without contents: nothing is revealed, or recorded.
+func (c *Client) BareRun(ctx context.Context, run string) (entries []Entry, complete bool, err error) {
+	return c.run(ctx, run, maps.Clone(bare))
+}
+
+func (c *Client) run(ctx context.Context, run string, v url.Values) (entries []Entry, complete bool, err error) {
 	for len(entries) < maxRun {
 		page, err := get[struct {
 			Events []Entry `json:"events"`

@@ -168,6 +168,9 @@ func (v *visit) Field(name, otherwise string) string {
 // Here is the page's own address.
 func (v *visit) Here() template.URL { return v.with() }
 
+// With is the page's address with other parameters.
+func (v *visit) With(kv ...string) template.URL { return v.with(kv...) }
+
 // Now is the time of the visit.
 func (v *visit) Now() time.Time { return v.console.now() }
 

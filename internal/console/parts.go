@@ -17,6 +17,9 @@ type entry struct {
 var sections = []entry{
 	{Section: "now", Title: "Now", Path: "/", Icon: "pulse"},
 	{Section: "approvals", Title: "Approvals", Path: "/approvals", Icon: "check"},
+	{Section: "agents", Title: "Agents", Path: "/agents", Icon: "agent"},
+	{Section: "runs", Title: "Runs", Path: "/runs", Icon: "run"},
+	{Section: "log", Title: "Log", Path: "/events", Icon: "log"},
 }
 
 func (v *visit) nav() []entry {

@@ -80,13 +80,15 @@ type listRequest struct {
 }
 
 type eventRequest struct {
-	ID string `path:"id" maxLength:"64"`
+	ID   string `path:"id" maxLength:"64"`
+	Bare bool   `query:"bare" doc:"without contents: nothing is revealed, and nothing recorded"`
 }
 
 type runRequest struct {
 	Run    string `path:"run" maxLength:"256"`
 	Limit  int    `query:"limit" minimum:"0" maximum:"1000" doc:"500 if empty"`
 	Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+	Bare   bool   `query:"bare" doc:"without contents: nothing is revealed, and nothing recorded"`
 }
 
 type tailRequest struct {
@@ -185,7 +187,37 @@ func (s *Service) serveEvent(ctx context.Context, c rest.Caller, r *eventRequest
 	}
 	left := 2 * runBytes
 	e := []Entry{entryOf(&rec, &left)}
-	return &e[0], s.withoutContents(ctx, c, e)
+	return &e[0], s.reveal(ctx, c, "event/"+r.ID, r.Bare, e)
+}
+
+// reveal takes away the contents that the caller does not see, and records
+// that the rest was seen before it is.
+func (s *Service) reveal(ctx context.Context, c rest.Caller, object string, bare bool, entries []Entry) error {
+	if bare {
+		for i := range entries {
+			for j := range entries[i].Payloads {
+				p := &entries[i].Payloads[j]
+				p.Text, p.Base64, p.Erased, p.Withheld = "", "", false, true
+			}
+		}
+		return nil
+	}
+	if err := s.withoutContents(ctx, c, entries); err != nil {
+		return err
+	}
+	ev := audit.Event{Type: "contents.read", Actor: audit.Person(c.ID, c.Name), Remote: c.Remote, Credential: c.Credential, Object: object, Reason: c.Reason}
+	for _, e := range entries {
+		for _, p := range e.Payloads {
+			if p.Text != "" || p.Base64 != "" {
+				ev.Agent = e.Event.Agent
+				return s.log.Change(ctx, func(tx *audit.Tx) error {
+					tx.Record(ev)
+					return nil
+				})
+			}
+		}
+	}
+	return nil
 }
 
 // runBytes is how much payload an answer about a run holds at most.
@@ -199,7 +231,7 @@ func (s *Service) serveRun(ctx context.Context, c rest.Caller, r *runRequest) (*
 	out := RunListing{Run: r.Run, Events: []Entry{}}
 	after, left := r.Cursor, runBytes
 	for len(out.Events) < limit {
-		recs, err := s.log.List(ctx, audit.Query{Run: r.Run, Oldest: true, After: after, Limit: min(limit-len(out.Events), 50), Payloads: true})
+		recs, err := s.log.List(ctx, audit.Query{Run: r.Run, Oldest: true, After: after, Limit: min(limit-len(out.Events), 50), Payloads: !r.Bare})
 		if err != nil {
 			return nil, err
 		}
@@ -217,7 +249,7 @@ func (s *Service) serveRun(ctx context.Context, c rest.Caller, r *runRequest) (*
 	if len(out.Events) == limit {
 		out.Next = after
 	}
-	return &out, s.withoutContents(ctx, c, out.Events)
+	return &out, s.reveal(ctx, c, "run/"+r.Run, r.Bare, out.Events)
 }
 
 // entryOf shows a record, with at most left bytes of payload.

@@ -170,6 +170,14 @@
     state();
   }
 
+  // Copying what is shown once.
+  for (const b of all("[data-copy]")) b.addEventListener("click", async () => {
+    const field = document.getElementById(b.dataset.copy);
+    field.select();
+    await navigator.clipboard?.writeText(field.value);
+    b.textContent = "Copied";
+  });
+
   // A link of the first start carries the token behind the #, which no server sees.
   const given = location.hash.match(/^#(csu_[A-Za-z0-9_-]+)$/);
   if (given && $("#token")) {
