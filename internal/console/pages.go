@@ -29,10 +29,10 @@ type done struct {
 }
 
 // pages are all addresses. A new one is a row here, a template, and a function.
-var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, profilePages)
+var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, lockPages, peoplePages, setupPages, profilePages)
 
 // actions are all forms.
-var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, profileActions)
+var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, lockActions, peopleActions, setupActions, profileActions)
 
 func pageNamed(name string) *page {
 	i := slices.IndexFunc(pages, func(p page) bool { return p.name == name })

@@ -20,6 +20,12 @@ var sections = []entry{
 	{Section: "agents", Title: "Agents", Path: "/agents", Icon: "agent"},
 	{Section: "runs", Title: "Runs", Path: "/runs", Icon: "run"},
 	{Section: "log", Title: "Log", Path: "/events", Icon: "log"},
+	{Section: "findings", Title: "Findings", Path: "/findings", Icon: "warn"},
+	{Section: "connections", Title: "Connections", Path: "/connections", Icon: "plug"},
+	{Section: "policies", Title: "Policies", Path: "/policies", Icon: "policy"},
+	{Section: "locks", Title: "Locks", Path: "/locks", Icon: "lock"},
+	{Section: "people", Title: "Users and groups", Path: "/people", Icon: "people"},
+	{Section: "settings", Title: "Settings", Path: "/settings", Icon: "gear"},
 }
 
 func (v *visit) nav() []entry {

@@ -109,6 +109,7 @@ func (c *Console) functions() template.FuncMap {
 		"version": func() string { return c.version },
 		"pairs":   pairs,
 		"initial": initial,
+		"rules":   rulesOf,
 		"json":    indented,
 	}
 }
@@ -129,13 +130,14 @@ func pairs(kv ...any) (map[string]any, error) {
 // pathOf joins a path of ours with segments that may hold anything. A segment
 // that is "." or ".." would be taken away: it leads nowhere instead.
 func pathOf(base string, segments ...string) template.URL {
+	joined := base
 	for _, s := range segments {
 		if s == "." || s == ".." {
 			s = "?"
 		}
-		base += "/" + url.PathEscape(s)
+		joined += "/" + url.PathEscape(s)
 	}
-	return template.URL(base) //nolint:gosec // escaped
+	return template.URL(joined) //nolint:gosec // escaped
 }
 
 // queryOf adds parameters to a path of ours.

@@ -1,0 +1,123 @@
+package console
+
+import (
+	"github.com/countersign/countersign/client"
+)
+
+var setupPages = []page{{"/setup", "setup", "Set up", "setup", (*Console).showSetup}}
+
+var setupActions = []action{
+	{"/setup/password", "setup", (*Console).setupPassword},
+	{"/setup/agent", "setup", (*Console).setupAgent},
+	{"/setup/connection", "setup", (*Console).setupConnection},
+	{"/setup/key", "setup", (*Console).setupKey},
+}
+
+// setupPage leads from nothing to the first governed call. Each step is done
+// when the API says so, whoever did it and wherever.
+type setupPage struct {
+	Agents      []client.Agent
+	Connections []client.Connection
+	Grants      int
+	Keyed       bool
+	First       *client.Event
+	URL         string
+	Agent       string
+	Key         string // shown this once
+	Step        int    // the first that is not done
+}
+
+func (c *Console) showSetup(v *visit) (any, error) {
+	d := setupPage{URL: c.url}
+	var err error
+	if d.Agents, err = v.API.Agents(v.ctx()); err != nil {
+		return nil, err
+	}
+	if d.Connections, err = v.API.Connections(v.ctx()); err != nil {
+		return nil, err
+	}
+	grants, err := v.API.Grants(v.ctx(), "")
+	if err != nil {
+		return nil, err
+	}
+	d.Grants = len(grants)
+	for _, a := range d.Agents {
+		d.Keyed = d.Keyed || len(a.Keys) > 0
+	}
+	if len(d.Agents) > 0 {
+		d.Agent = d.Agents[0].Name
+	}
+	found, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.denied,call.held -agent:\"\"", "", 1, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(found.Events) > 0 {
+		d.First = &found.Events[0]
+	}
+	for i, finished := range []bool{v.Me.Password, len(d.Agents) > 0, len(d.Connections) > 0 && d.Grants > 0, d.Keyed, d.First != nil} {
+		if !finished {
+			d.Step = i + 1
+			break
+		}
+	}
+	return d, nil
+}
+
+func (c *Console) setupPassword(v *visit) (done, error) {
+	d, err := c.setOwnPassword(v)
+	d.to = "/setup"
+	return d, err
+}
+
+const setupReason = "guided set-up"
+
+func (c *Console) setupAgent(v *visit) (done, error) {
+	f := v.Form
+	a, err := v.API.WithReason(setupReason).PutAgent(v.ctx(), f.Get("name"), client.AgentSpec{Owner: v.Me.Name, Stage: "development", Purpose: f.Get("purpose")})
+	return done{to: "/setup", said: a.Name + " is registered, and you answer for it."}, err
+}
+
+// setupConnection registers a connection with its secret, and lets the agent
+// use it for a month.
+func (c *Console) setupConnection(v *visit) (done, error) {
+	f, api := v.Form, v.API.WithReason(setupReason)
+	spec := client.ConnectionSpec{Kind: f.Get("kind"), URL: f.Get("url"), Owner: v.Me.Name, AllowPrivate: f.Get("private") != ""}
+	name, value := f.Get("name"), f.Get("value")
+	switch f.Get("kind") {
+	case "openai", "anthropic":
+		spec.Kind, spec.Dialect = "llm", f.Get("kind")
+	}
+	if value != "" {
+		spec.Secret, spec.Auth = name+"-key", "bearer"
+		if spec.Dialect == "anthropic" {
+			spec.Auth = "x-api-key"
+		}
+	}
+	if _, err := api.PutConnection(v.ctx(), name, spec); err != nil {
+		return done{}, err
+	}
+	v.Form.Del("value")
+	if value != "" {
+		if _, _, err := api.PutSecret(v.ctx(), spec.Secret, client.SecretSpec{Owner: v.Me.Name, Connection: name}, value); err != nil {
+			return done{}, err
+		}
+	}
+	g, err := api.PutGrant(v.ctx(), f.Get("agent")+"-"+name, client.GrantSpec{Agent: f.Get("agent"), Connection: name, Tools: []string{"*"}, Expires: v.Now().AddDate(0, 1, 0)})
+	return done{to: "/setup", said: name + " is registered, and " + g.Agent + " may use it for a month."}, err
+}
+
+func (c *Console) setupKey(v *visit) (done, error) {
+	k, err := v.API.WithReason(setupReason).IssueKey(v.ctx(), v.Form.Get("agent"), "30d")
+	if err != nil {
+		return done{}, err
+	}
+	data, err := c.showSetup(v)
+	if err != nil {
+		return done{}, err
+	}
+	if d, ok := data.(setupPage); ok {
+		d.Key, d.Agent = k.Value, k.Agent
+		data = d
+	}
+	return done{template: "setup", title: "Set up", data: data}, nil
+}

@@ -1,0 +1,156 @@
+// The console's pages: what each is for, done in a browser.
+import { api, call, check, end, harmed, person, signIn, tooWide, url, violations } from "./world.mjs";
+
+const hostile = process.env.HOSTILE;
+const admin = await person("admin");
+check(await admin.title() !== "", "signs in with a password");
+
+// Two browsers: what one decides the other sees within a second, and new
+// requests appear without a reload.
+const fiona = await person("fiona");
+await fiona.goto(url + "/approvals");
+await admin.goto(url + "/approvals");
+const before = await fiona.locator(".request").count();
+await call(hostile);
+await fiona.locator(".request").nth(before).waitFor();
+check(true, "a new request appears without a reload");
+await fiona.waitForFunction(() => /^\(1\)/.test(document.title));
+check((await fiona.getAttribute("link[rel=icon]", "href")).startsWith("data:"), "the icon shows the count");
+check(await fiona.locator("#announce").textContent() !== "", "a screen reader is told");
+
+// The keyboard alone.
+await fiona.keyboard.press("j");
+await fiona.keyboard.press("Enter");
+await fiona.waitForURL(/\/approvals\/apr_/);
+check((await violations(fiona)).length === 0, "the request has no serious accessibility violation", (await violations(fiona)).join(" | "));
+check(await harmed(fiona) === "", "the request is harmless", await harmed(fiona));
+check((await fiona.textContent(".args")).includes("⟨U+202E⟩"), "characters that are not seen are written out");
+await fiona.keyboard.press("a");
+await fiona.keyboard.type("looked at the ticket");
+await fiona.keyboard.press("Enter");
+await admin.locator(".request").first().waitFor();
+const gone = admin.waitForFunction(() => !document.querySelector(".request"));
+const began = Date.now();
+await fiona.keyboard.press("Enter");
+await gone;
+const took = Date.now() - began;
+check(took < 1000 * Number(process.env.SLOW ?? 1), `the other browser sees the decision within a second (${took} ms)`);
+await fiona.locator(".said.good").waitFor();
+check((await fiona.textContent(".votes")).includes("looked at the ticket"), "decides with the keyboard alone");
+check(!/^\(/.test(await fiona.title()), "the title shows the count no more");
+
+// The same words again: two requests of identical shape are decided at once.
+await call("T-2001");
+await admin.goto(url + "/approvals?box=mine");
+await admin.locator(".request").first().waitFor();
+await admin.locator(".request a").first().click();
+await admin.fill("#reason", "not for you");
+await admin.click("button[value=deny]");
+await admin.locator(".said.good").waitFor();
+check((await admin.textContent("main")).includes("Denied"), "denies with a reason");
+
+// Now: the stream is live, can be paused and filtered.
+await admin.goto(url + "/");
+await admin.locator("#calls").waitFor();
+const first = await admin.locator("#calls li").first().getAttribute("id");
+await call("T-2002");
+await admin.waitForFunction((id) => document.querySelector("#calls li")?.id !== id, first);
+check(true, "calls appear by themselves");
+await admin.click("#pause");
+check(await admin.getAttribute("#pause", "aria-pressed") === "true", "the stream pauses");
+await admin.goto(url + "/?q=" + encodeURIComponent("decision:allow"));
+check(await admin.locator("#calls .denied, #calls .held").count() === 0, "the stream is filtered");
+
+// The log: search, save, export, prove.
+await admin.goto(url + "/events");
+await admin.fill("#filter", "type:call.held");
+await admin.click("form[role=search] button.primary");
+check(/call\.held/.test(await admin.textContent("#table")) && !/user\.created/.test(await admin.textContent("#table")), "the log is searched");
+await admin.click("details summary:has-text('Save this search')");
+await admin.fill("#s-name", "held-ones");
+await admin.click("details[open] button");
+await admin.locator(".chip.saved:has-text('held-ones')").waitFor();
+check(true, "a search is saved");
+const csv = await admin.evaluate(async () => { const r = await fetch("/events?q=type%3Acall.held&as=csv"); return r.headers.get("content-disposition") + (await r.text()).split("\n")[0]; });
+check(csv.includes("attachment") && csv.includes("time,id,type"), "the log is exported", csv);
+await admin.fill("#filter", "since:nonsense");
+await admin.click("form[role=search] button.primary");
+check(await admin.locator("#bad").count() === 1, "a query that cannot be read says so");
+
+const { events } = await api("GET", "/log/events?q=" + encodeURIComponent("type:call.held") + "&limit=1&oldest=true");
+const event = events[0].id;
+for (let i = 0; i < 40; i++) {
+  await admin.goto(url + "/events/" + event);
+  if (await admin.locator("#verify-now").count()) break;
+  await admin.waitForTimeout(250);
+}
+await admin.click("#verify-now");
+await admin.locator("#verify[data-result]").waitFor();
+check(await admin.getAttribute("#verify", "data-result") === "good", "the browser verifies an event", await admin.textContent("#verify-steps"));
+await admin.evaluate(() => { const v = document.getElementById("verify"); v.dataset.record = btoa(atob(v.dataset.record).replace("held", "sent")); delete v.dataset.result; });
+await admin.click("#verify-now");
+await admin.locator("#verify[data-result]").waitFor();
+check(await admin.getAttribute("#verify", "data-result") === "bad", "and refuses one that was changed");
+await admin.evaluate((record) => { const v = document.getElementById("verify"); delete v.dataset.result; }, 0);
+await admin.reload();
+await admin.route("**/log/checkpoint", async (route) => { const r = await route.fetch(); const b = await r.text(); await route.fulfill({ response: r, body: b.replace(/\n(\d+)\n/, (_, n) => `\n${Number(n) + 1}\n`) }); });
+await admin.click("#verify-now");
+await admin.locator("#verify[data-result]").waitFor();
+check(await admin.getAttribute("#verify", "data-result") === "bad", "and refuses a checkpoint that nobody signed");
+await admin.unroute("**/log/checkpoint");
+
+// A run: contents are shown when they are asked for, and that is recorded.
+const run = events[0].run;
+await admin.goto(url + (run ? "/runs/" + run : "/events/" + event));
+check(!(await admin.textContent("main")).includes("gnp.exe"), "contents are not shown unasked");
+await admin.locator(".contents button").first().click();
+await admin.locator("#contents").waitFor();
+check((await api("GET", "/log/events?q=" + encodeURIComponent("type:contents.read") + "&limit=1")).events.length === 1, "that contents were read is recorded");
+
+// An agent: stop and resume, a key that is shown once.
+await admin.goto(url + "/agents/worker");
+await admin.fill("#stop-reason", "test of the brakes");
+await admin.click("button:has-text('Stop worker')");
+await admin.locator(".said.good").waitFor();
+check(/stopped on 1 replica/.test(await admin.textContent(".said.good")), "an agent is stopped", await admin.textContent(".said.good"));
+check(/lock|stopped/i.test(await call("T-2003")), "and makes no call");
+await admin.fill("#resume-reason", "the brakes hold");
+await admin.click("button:has-text('Resume worker')");
+await admin.locator(".said.good").waitFor();
+check(/Pending|pending/.test(await call("T-2004")), "an agent is resumed");
+await admin.click("summary:has-text('Issue a key')");
+await admin.fill("#key-reason", "a second program");
+await admin.click("details[open] button:has-text('Issue')");
+check((await admin.inputValue("#value")).startsWith("csk_"), "a key is issued");
+await admin.reload().catch(() => {});
+
+// Every page: no serious violation in either colour, no scrolling sideways on a
+// phone, nothing hostile alive, nothing against the page's own policy.
+const request = (await api("GET", "/approvals?limit=1"))[0].id;
+export const paths = ["/", "/approvals", "/approvals?box=settled", `/approvals/${request}`, "/agents", "/agents/worker", "/runs", ...(run ? [`/runs/${run}`] : []), "/events", `/events/${event}`, `/events/${event}/contents`, "/profile", "/nowhere"];
+for (const colorScheme of ["light", "dark"]) {
+  const page = await person("admin", { colorScheme });
+  for (const path of paths) {
+    await page.goto(url + path, { waitUntil: "load" });
+    const found = await violations(page);
+    check(found.length === 0, `${path} has no serious violation in ${colorScheme}`, found.join(" | "));
+    check(await harmed(page) === "", `${path} is harmless`, await harmed(page));
+    await page.setViewportSize({ width: 375, height: 740 });
+    const wide = await tooWide(page);
+    check(wide <= 0, `${path} fits a phone`, `${wide} px too wide`);
+    await page.setViewportSize({ width: 1280, height: 860 });
+  }
+  check(page.noise.length === 0, `no page complains in ${colorScheme}`, [...new Set(page.noise)].join(" | "));
+  await page.context().close();
+}
+check(admin.noise.length + fiona.noise.length === 0, "nobody's browser complains", [...admin.noise, ...fiona.noise].join(" | "));
+
+// Signing out everywhere ends the other browser's session too.
+const other = await person("fiona");
+await fiona.goto(url + "/profile");
+await fiona.click("button:has-text('Sign out everywhere')");
+await fiona.waitForURL(/sign-in/);
+await other.goto(url + "/profile");
+check(/sign-in/.test(other.url()), "signing out everywhere ends every session");
+await signIn(other, "fiona");
+await end();
