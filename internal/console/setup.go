@@ -47,7 +47,7 @@ func (c *Console) showSetup(v *visit) (any, error) {
 	if len(d.Agents) > 0 {
 		d.Agent = d.Agents[0].Name
 	}
-	found, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.denied,call.held -agent:\"\"", "", 1, false)
+	found, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.denied,call.held -actor:countersign", "", 1, false)
 	if err != nil {
 		return nil, err
 	}

@@ -124,10 +124,76 @@ await admin.click("details[open] button:has-text('Issue')");
 check((await admin.inputValue("#value")).startsWith("csk_"), "a key is issued");
 await admin.reload().catch(() => {});
 
+// A connection: a tool's effect, a grant.
+await admin.goto(url + "/connections/helpdesk/tools/get_ticket");
+await admin.selectOption("#effect", "read");
+await admin.fill("#effect-reason", "it only reads");
+await admin.click("button:has-text('Set')");
+await admin.locator(".said.good").waitFor();
+check(true, "a tool's effect is set");
+await admin.goto(url + "/connections/helpdesk");
+await admin.click("summary:has-text('Give a grant')");
+await admin.fill("#g-name", "worker-drafts");
+await admin.check("input[name=tool][value=draft_reply]");
+await admin.fill("#g-reason", hostile);
+await admin.click("button:has-text('Give')");
+await admin.locator(".said.good").waitFor();
+check((await api("GET", "/grants/worker-drafts")).tools.join() === "draft_reply", "a grant is given");
+
+// A policy: what is wrong is said while it is written; history, and back.
+await admin.goto(url + "/policies/held");
+const old = await admin.inputValue("#draft");
+await admin.fill("#draft", old + '\nforbid (principal, action == Action::"helpdesk/get_tickt", resource);');
+await admin.locator("#checked .said.bad").first().waitFor();
+check(/get_tickt/.test(await admin.textContent("#checked")), "a policy is checked while it is written", await admin.textContent("#checked"));
+await admin.fill("#p-reason", "a mistake");
+await admin.click("#editor button.primary");
+await admin.locator(".said.bad").first().waitFor();
+check((await admin.inputValue("#draft")).includes("get_tickt"), "a refused policy is not lost");
+await admin.fill("#draft", old + "\n// reviewed\n");
+await admin.fill("#p-reason", "reviewed " + hostile);
+await admin.click("#editor button.primary");
+await admin.locator("main > #said .said.good").waitFor();
+await admin.click("a:has-text('History')");
+await admin.locator(".plus").first().waitFor();
+await admin.click("button:has-text('Roll back to it')");
+await admin.locator("main > #said .said.good").waitFor();
+check((await api("GET", "/policies/held")).text === old, "a policy is rolled back with one click");
+await admin.goto(url + "/why/" + event);
+check(/applies/.test(await admin.textContent("main")), "it is said why a call was held");
+
+// A lock, and who may see what.
+await admin.goto(url + "/locks");
+await admin.click("summary:has-text('Stop something')");
+await admin.selectOption("#l-kind", "connection");
+await admin.fill("#l-name", "helpdesk");
+await admin.fill("#l-reason", hostile);
+await admin.click("button:has-text('Stop it')");
+await admin.locator(".said.good").waitFor();
+await admin.fill("#lift-reason", "over");
+await admin.click("button:has-text('Lift')");
+await admin.locator(".said.good").waitFor();
+check((await api("GET", "/locks")).length === 0, "a lock is placed and lifted");
+await admin.goto(url + "/people");
+await admin.click("summary:has-text('Add a user')");
+await admin.fill("#u-name", "nina");
+await admin.fill("#u-display", hostile.replace(/[\u202e\u200b]/g, ""));
+await admin.fill("#u-reason", "new here");
+await admin.click("button:has-text('Add')");
+await admin.waitForURL(/people\/nina/);
+check((await api("GET", "/users/nina")).role === "viewer", "a user is added");
+await fiona.goto(url + "/people");
+check(await fiona.locator("form[method=post][action='/people']").count() === 0, "who may not govern is not asked to");
+await admin.goto(url + "/settings");
+await admin.click("button:has-text('Verify all')");
+await admin.locator(".said.good").waitFor();
+check(true, "the whole log is verified");
+
 // Every page: no serious violation in either colour, no scrolling sideways on a
 // phone, nothing hostile alive, nothing against the page's own policy.
 const request = (await api("GET", "/approvals?limit=1"))[0].id;
-export const paths = ["/", "/approvals", "/approvals?box=settled", `/approvals/${request}`, "/agents", "/agents/worker", "/runs", ...(run ? [`/runs/${run}`] : []), "/events", `/events/${event}`, `/events/${event}/contents`, "/profile", "/nowhere"];
+export const paths = ["/", "/approvals", "/approvals?box=settled", `/approvals/${request}`, "/agents", "/agents/worker", "/runs", ...(run ? [`/runs/${run}`] : []), "/events", `/events/${event}`, `/events/${event}/contents`, "/connections", "/connections/helpdesk", "/connections/helpdesk/tools/get_ticket", "/grants", "/policies", "/policies/held", "/policies/held/history", `/why/${event}`,
+  "/locks", "/findings", "/people", "/people/fiona", "/settings", "/setup", "/profile", "/nowhere"];
 for (const colorScheme of ["light", "dark"]) {
   const page = await person("admin", { colorScheme });
   for (const path of paths) {
