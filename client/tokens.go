@@ -37,6 +37,7 @@ type TrustSpec struct {
 	Audience     string            `json:"audience,omitempty"`
 	Subject      string            `json:"subject"`
 	Wildcard     string            `json:"wildcard,omitempty"`
+	User         string            `json:"user,omitempty"` // the subject is this user, on whose behalf the agent may act
 	Claims       map[string]string `json:"claims,omitempty"`
 	JWKS         string            `json:"jwks,omitempty"`
 	JWKSURL      string            `json:"jwks_url,omitempty"`
@@ -423,21 +424,8 @@ func (c *Client) AccessToken(ctx context.Context, k AgentKey, scope string, reso
 // ActFor gets a token with which the key's agent acts on behalf of whoever
 // holds token, for no more and for no longer (RFC 8693).
 func (c *Client) ActFor(ctx context.Context, k AgentKey, token, scope string, resources ...string) (string, error) {
-	q, err := k.assertion()
-	if err != nil {
-		return "", err
-	}
-	q.Set("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
-	q.Set("subject_token", token)
-	q.Set("subject_token_type", "urn:ietf:params:oauth:token-type:access_token")
-	q["resource"] = resources
-	if scope != "" {
-		q.Set("scope", scope)
-	}
-	var a struct {
-		Token string `json:"access_token"`
-	}
-	return a.Token, c.oauth(ctx, "/oauth2/token", q, &a)
+	x, err := c.Exchange(ctx, Exchange{Subject: token, Key: &k, Scope: scope, Resources: resources})
+	return x.Token, err
 }
 
 // EnrolmentCodes is what a machine gets that asks to be let in.

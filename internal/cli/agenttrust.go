@@ -39,6 +39,7 @@ ends what was had by the old one.`,
 	f.StringVar(&spec.Subject, "subject", "", "exactly as it stands in sub")
 	f.StringVar(&spec.Audience, "audience", "", "as it stands in aud (default: this server's URL)")
 	f.StringVar(&spec.Wildcard, "wildcard", "", "why * in the subject may stand for any text")
+	f.StringVar(&spec.User, "user", "", "the subject is this user, and the agent may act on their behalf (token exchange)")
 	f.StringArrayVar(&claims, "claim", nil, "NAME=VALUE that must be so too (repeatable)")
 	f.StringVar(&jwks, "jwks-file", "", "file with the issuer's keys, if it cannot be asked")
 	f.StringVar(&spec.JWKSURL, "jwks-url", "", "URL of the issuer's keys, if discovery does not tell")
@@ -67,6 +68,9 @@ ends what was had by the old one.`,
 		r, err := c.PutTrust(ctx, args[0], spec)
 		if err != nil {
 			return err
+		}
+		if spec.User != "" {
+			return a.did(r, "agent %s may act on behalf of %s with their token of %s", r.Agent, r.User, r.Issuer)
 		}
 		return a.did(r, "%s is agent %s when %s says so; in its environment: countersign run --agent %s -- COMMAND", r.Subject, r.Agent, r.Issuer, r.Agent)
 	})
@@ -98,7 +102,7 @@ func (a *app) trustShow() *cobra.Command {
 			return err
 		}
 		return a.show(r, row("name", r.Name), row("id", r.ID), row("agent", r.Agent), row("issuer", r.Issuer), row("audience", r.Audience), row("subject", r.Subject),
-			row("wildcard", r.Wildcard), row("claims", pairs(r.Claims)), row("keys at", r.JWKSURL), row("keys given", r.JWKS), row("run life", r.RunLife), row("created", ago(r.Created)), row("last used", ago(r.LastUsed)))
+			row("wildcard", r.Wildcard), row("user", r.User), row("claims", pairs(r.Claims)), row("keys at", r.JWKSURL), row("keys given", r.JWKS), row("run life", r.RunLife), row("created", ago(r.Created)), row("last used", ago(r.LastUsed)))
 	})
 	return cmd
 }

@@ -18,7 +18,7 @@ import (
 
 type runFlags struct {
 	agent, openai, anthropic string
-	identity                 string
+	identity, behalf, scope  string
 	ttl                      time.Duration
 	quiet                    bool
 }
@@ -36,7 +36,8 @@ URLs that OpenAI, Anthropic and MCP clients read, so that unmodified programs ca
   COUNTERSIGN_MCP_URL, COUNTERSIGN_TOKEN   every MCP server the agent may use, at one URL
   COUNTERSIGN_RUN                          the run, for countersign log trace
 
-The token is revoked when the program ends. Your own token is not passed on.
+The token is revoked when the program ends. Your own token is not passed on. With --on-behalf-of me the agent acts for you: its calls
+are recorded under your name too, policies see you, and what cannot be undone needs --scope 'read write irreversible'.
 
 Who you are does not matter when the program can prove what it is (docs/identities.md): by a token in COUNTERSIGN_ID_TOKEN or the
 file COUNTERSIGN_ID_TOKEN_FILE, by GitHub Actions, by a projected Kubernetes token, by SPIFFE. With none of these, and nobody
@@ -52,6 +53,8 @@ countersign agent enrol approve CODE.`,
 	cmd.Flags().DurationVar(&f.ttl, "ttl", time.Hour, "longest life of the credential (at most 12h)")
 	cmd.Flags().StringVar(&f.identity, "identity", "auto", "how to prove it: "+strings.Join(identities, ", "))
 	fixed(cmd, "identity", identities...)
+	cmd.Flags().StringVar(&f.behalf, "on-behalf-of", "", "a person on whose behalf the agent acts: you (me, or your name), who answer for it")
+	cmd.Flags().StringVar(&f.scope, "scope", "", "with --on-behalf-of: what it may do (default: read write)")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "do not print the run")
 	_ = cmd.MarkFlagRequired("agent")
 	_ = cmd.RegisterFlagCompletionFunc("agent", a.complete(agentNames))

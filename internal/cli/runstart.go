@@ -29,6 +29,17 @@ func (a *app) begin(ctx context.Context, f runFlags) (*client.Client, began, err
 	if !slices.Contains(identities, how) {
 		return nil, began{}, usageError{fmt.Errorf("--identity %s: it is one of %s", how, strings.Join(identities, ", "))}
 	}
+	if f.behalf != "" {
+		if how != "auto" && how != byPerson {
+			return nil, began{}, usageError{errors.New("--on-behalf-of is for a person who signed in: it takes no other --identity")}
+		}
+		c, err := a.client()
+		if err != nil {
+			return nil, began{}, err
+		}
+		b, err := onBehalf(ctx, c, f)
+		return c, b, err
+	}
 	if how == "auto" {
 		how = proofAt()
 	}
@@ -96,6 +107,23 @@ func asPerson(ctx context.Context, c *client.Client, f runFlags) (began, error) 
 		b.doors = append(b.doors, client.Door{Name: x.Name, Kind: x.Kind, Dialect: x.Dialect})
 	}
 	return b, nil
+}
+
+// onBehalf starts a run in which the agent acts for the person who runs the
+// command.
+func onBehalf(ctx context.Context, c *client.Client, f runFlags) (began, error) {
+	x, err := c.Exchange(ctx, client.Exchange{Agent: f.agent, Scope: f.scope, Run: true, Life: f.ttl})
+	if err != nil {
+		return began{}, err
+	}
+	end := func(ctx context.Context) error { return c.EndRun(ctx, x.Run) }
+	if f.behalf != "me" && x.Chain[0] != "user:"+f.behalf {
+		if err := end(ctx); err != nil {
+			return began{}, err
+		}
+		return began{}, fmt.Errorf("you are %s: an agent acts for you, not for %s", strings.TrimPrefix(x.Chain[0], "user:"), f.behalf)
+	}
+	return began{run: client.RunToken{Token: x.Token, Run: x.Run, Agent: f.agent, Expires: x.Expires}, doors: x.Doors, by: byPerson, end: end}, nil
 }
 
 // keyFile is where this machine keeps its key for an agent of a server.

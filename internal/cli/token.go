@@ -2,6 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -9,7 +12,87 @@ import (
 )
 
 func (a *app) tokenServiceCommand() *cobra.Command {
-	return group("token", "Exchange tokens; see and rotate the keys that sign them", a.signingKeysCommand())
+	return group("token", "Exchange tokens; see and rotate the keys that sign them", a.tokenExchange(), a.signingKeysCommand())
+}
+
+func (a *app) tokenExchange() *cobra.Command {
+	var x client.Exchange
+	var subject, kind, key string
+	cmd := &cobra.Command{Use: "exchange --agent AGENT --resource PATH", Short: "Get a token with which an agent acts on behalf of somebody (RFC 8693)", Args: operands(),
+		Long: `Exchanges a token for one with which AGENT acts on behalf of its holder: for you, if no subject is given and you answer for the agent;
+for the agent whose token it is; or for a user whose ID token of a trusted issuer it is (then the agent proves itself with --key-file).
+Scope, resources and lifetime only shrink on the way. The chain is printed: who acts for whom.`,
+		Example: "  countersign token exchange --agent invoice-checker --resource /mcp/ledger --scope read\n" +
+			"  countersign token exchange --agent invoice-checker --resource /mcp/ledger --subject-file id.jwt --subject-type id_token --key-file agent.json"}
+	f := cmd.Flags()
+	f.StringVar(&x.Agent, "agent", "", "the agent that acts")
+	f.StringArrayVar(&x.Resources, "resource", nil, "what the token is for: /mcp, /mcp/NAME, /llm/NAME, or the whole URL (repeatable)")
+	f.StringVar(&x.Scope, "scope", "", "effects and tools (default for a user: read write)")
+	f.StringVar(&subject, "subject-file", "", "file with the token of who is acted for, - for standard input (default: your own token)")
+	f.StringVar(&kind, "subject-type", "access_token", "what the subject is: access_token of Countersign, or id_token of a trusted issuer")
+	fixed(cmd, "subject-type", "access_token", "id_token")
+	f.StringVar(&key, "key-file", "", "file with the agent's private key, as countersign run keeps it")
+	a.completeFlag(cmd, "agent", agentNames)
+	for _, flag := range []string{"agent", "resource"} {
+		_ = cmd.MarkFlagRequired(flag)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := a.exchanger(&x, subject, kind, key)
+		if err != nil {
+			return err
+		}
+		made, err := c.Exchange(cmd.Context(), x)
+		if err != nil {
+			return err
+		}
+		return a.shownOnce(made, made.Token, "%s, scope %s, expires %s:", strings.Join(made.Chain, " -> "), made.Scope, until(made.Expires))
+	}
+	return cmd
+}
+
+// exchanger fills in an exchange and returns the client to make it with: the
+// person's own, or one of nobody when the subject is given.
+func (a *app) exchanger(x *client.Exchange, subject, kind, key string) (c *client.Client, err error) {
+	switch {
+	case kind == "id_token":
+		x.SubjectType = client.SubjectIDToken
+	case kind != "access_token":
+		return nil, usageError{fmt.Errorf("--subject-type %s: it is access_token or id_token", kind)}
+	}
+	if subject == "" {
+		if c, err = a.client(); err != nil {
+			return nil, err
+		}
+	} else {
+		b, err := readBounded(subject)
+		if err != nil {
+			return nil, err
+		}
+		if x.Subject = strings.TrimSpace(string(b)); x.Subject == "" {
+			return nil, fmt.Errorf("%s holds no token", subject)
+		}
+		base := a.server()
+		if base == "" {
+			return nil, errors.New("which server? Set COUNTERSIGN_URL or --url")
+		}
+		c = client.New(base, "")
+	}
+	if key != "" {
+		k, err := client.ReadAgentKey(key)
+		if err != nil {
+			return nil, err
+		}
+		if k.Agent != x.Agent {
+			return nil, fmt.Errorf("the key in %s is that of the agent %s", key, k.Agent)
+		}
+		x.Key = &k
+	}
+	for i, r := range x.Resources {
+		if strings.HasPrefix(r, "/") {
+			x.Resources[i] = c.URL() + r
+		}
+	}
+	return c, nil
 }
 
 func (a *app) signingKeysCommand() *cobra.Command {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
-	"github.com/countersign/countersign/internal/storage"
 )
 
 // Leaked is a credential of ours that somebody found where it does not belong,
@@ -80,7 +79,7 @@ func (s *Service) RevokeLeakedTx(ctx context.Context, tx *audit.Tx, by audit.Act
 	case KindRun:
 		return s.EndRunTx(ctx, tx, by, reason, l.Run)
 	case kindToken:
-		if _, err := tx.Exec(ctx, `UPDATE user_tokens SET revoked = $1 WHERE id = $2 AND revoked = 0`, storage.Micros(s.now()), l.ID); err != nil {
+		if err := s.endTokensTx(ctx, tx, l.ID); err != nil {
 			return err
 		}
 		ev := event("user.token_revoked", by, reason, object("user", l.User), map[string]any{"token": l.ID})

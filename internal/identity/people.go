@@ -190,8 +190,11 @@ func (s *Service) SetPassword(ctx context.Context, by audit.Actor, reason, name,
 		if err := swap(ctx, tx, `UPDATE users SET password = $1, revision = revision + 1 WHERE name = $2 AND revision = $3`, hash, name, u.revision); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE user_tokens SET revoked = $1 WHERE user_name = $2 AND kind = $3 AND revoked = 0`, storage.Micros(s.now()), name, Session)
+		sessions, err := readNames(ctx, tx, `SELECT id FROM user_tokens WHERE user_name = $1 AND kind = $2 AND revoked = 0 ORDER BY id`, name, Session)
 		if err != nil {
+			return err
+		}
+		if err := s.endTokensTx(ctx, tx, sessions...); err != nil {
 			return err
 		}
 		return record(ctx, tx, event("user.password_set", by, reason, object("user", name), nil))

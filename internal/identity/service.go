@@ -38,21 +38,22 @@ func (unlocked) Check(locks.Subject) error { return nil }
 
 // Service is the room's verbs and its view of the store.
 type Service struct {
-	db     *storage.DB
-	log    *audit.Log
-	watch  *storage.Watcher
-	now    func() time.Time
-	logger *slog.Logger
-	locks  Locks
-	runs   *runSigner
-	hash   *hasher
-	limits *limits
-	uses   *uses
-	view   atomic.Pointer[snapshot]
-	before []BeforeDelete
-	access Verifier
-	cancel context.CancelFunc
-	done   chan struct{}
+	db        *storage.DB
+	log       *audit.Log
+	watch     *storage.Watcher
+	now       func() time.Time
+	logger    *slog.Logger
+	locks     Locks
+	runs      *runSigner
+	hash      *hasher
+	limits    *limits
+	uses      *uses
+	view      atomic.Pointer[snapshot]
+	before    []BeforeDelete
+	tokenEnds []func(ctx context.Context, tx *audit.Tx, ids []string) error
+	access    Verifier
+	cancel    context.CancelFunc
+	done      chan struct{}
 }
 
 // BeforeDelete is asked, inside the transaction, before a user, team or agent
@@ -90,6 +91,28 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, o Options) (*Se
 
 // OnDelete registers fn. It must be called before the Service is used.
 func (s *Service) OnDelete(fn BeforeDelete) { s.before = append(s.before, fn) }
+
+// OnTokenEnd registers fn, which is told inside the change that users' tokens
+// end before their time, so that what was had by them ends too. It must be
+// called before the Service is used.
+func (s *Service) OnTokenEnd(fn func(ctx context.Context, tx *audit.Tx, ids []string) error) {
+	s.tokenEnds = append(s.tokenEnds, fn)
+}
+
+// endTokensTx ends tokens of users.
+func (s *Service) endTokensTx(ctx context.Context, tx *audit.Tx, ids ...string) error {
+	for _, id := range ids {
+		if _, err := tx.Exec(ctx, `UPDATE user_tokens SET revoked = $1 WHERE id = $2 AND revoked = 0`, storage.Micros(s.now()), id); err != nil {
+			return err
+		}
+	}
+	for _, fn := range s.tokenEnds {
+		if err := fn(ctx, tx, ids); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (s *Service) askBeforeDelete(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, object string) error {
 	for _, fn := range s.before {

@@ -225,7 +225,7 @@ func (s *Service) revokeToken(ctx context.Context, by audit.Actor, reason, token
 		if !t.Revoked.IsZero() {
 			return nil
 		}
-		if _, err := tx.Exec(ctx, `UPDATE user_tokens SET revoked = $1 WHERE id = $2`, storage.Micros(s.now()), tokenID); err != nil {
+		if err := s.endTokensTx(ctx, tx, tokenID); err != nil {
 			return err
 		}
 		ev := event(kind, by, reason, object("user", t.User), map[string]any{"token": tokenID})

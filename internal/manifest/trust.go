@@ -14,6 +14,7 @@ type TrustSpec struct {
 	Audience     string            `yaml:"audience,omitempty"`
 	Subject      string            `yaml:"subject" need:"true"`
 	Wildcard     string            `yaml:"wildcard,omitempty"`
+	User         string            `yaml:"user,omitempty"`
 	Claims       map[string]string `yaml:"claims,omitempty"`
 	JWKS         string            `yaml:"jwks,omitempty"`
 	JWKSURL      string            `yaml:"jwks_url,omitempty"`
@@ -23,7 +24,7 @@ type TrustSpec struct {
 }
 
 func (s *TrustSpec) rule(name string) tokens.Rule {
-	return tokens.Rule{Name: name, Agent: s.Agent, Issuer: s.Issuer, Audience: s.Audience, Subject: s.Subject, Wildcard: s.Wildcard, Claims: s.Claims,
+	return tokens.Rule{Name: name, Agent: s.Agent, Issuer: s.Issuer, Audience: s.Audience, Subject: s.Subject, Wildcard: s.Wildcard, User: s.User, Claims: s.Claims,
 		JWKS: s.JWKS, JWKSURL: s.JWKSURL, CA: s.CA, Private: s.AllowPrivate, RunLife: time.Duration(s.RunLife)}
 }
 
@@ -32,7 +33,7 @@ func trustSpec(r tokens.Rule) *TrustSpec {
 	if r.RunLife == tokens.RunUsual {
 		r.RunLife = 0
 	}
-	return &TrustSpec{Agent: r.Agent, Issuer: r.Issuer, Audience: r.Audience, Subject: r.Subject, Wildcard: r.Wildcard, Claims: r.Claims,
+	return &TrustSpec{Agent: r.Agent, Issuer: r.Issuer, Audience: r.Audience, Subject: r.Subject, Wildcard: r.Wildcard, User: r.User, Claims: r.Claims,
 		JWKS: r.JWKS, JWKSURL: r.JWKSURL, CA: r.CA, AllowPrivate: r.Private, RunLife: Duration(r.RunLife)}
 }
 

@@ -89,6 +89,15 @@ func (c *claims) unfold() bool {
 	return c.chain[len(c.chain)-1].Kind == audit.KindAgent && len(c.chain) <= MaxChain
 }
 
+// most is the longest that such a token may live: minutes, unless a user's
+// program has it for a run.
+func (c *claims) most() time.Duration {
+	if c.Run != "" {
+		return RunMost
+	}
+	return Life
+}
+
 // VerifyAccess implements identity.Verifier.
 func (s *Service) VerifyAccess(token string) (identity.Access, bool) {
 	v := s.view.Load()
@@ -154,7 +163,7 @@ func (s *Service) check(v *view, token string) (*claims, bool) {
 	}
 	c.kid = k.ID
 	life := time.Duration(c.Expires-c.Issued) * time.Second
-	if c.Issuer != s.Issuer() || !id.Is(accessID, c.Token) || life <= 0 || life > Life || !c.unfold() {
+	if c.Issuer != s.Issuer() || !id.Is(accessID, c.Token) || life <= 0 || life > c.most() || !c.unfold() {
 		return nil, false
 	}
 	if c.scope, err = identity.ParseScope(c.Scope); err != nil {

@@ -81,6 +81,7 @@ type putRule struct {
 		Audience string            `json:"audience,omitempty"`
 		Subject  string            `json:"subject"`
 		Wildcard string            `json:"wildcard,omitempty"`
+		User     string            `json:"user,omitempty"`
 		Claims   map[string]string `json:"claims,omitempty"`
 		JWKS     string            `json:"jwks,omitempty"`
 		JWKSURL  string            `json:"jwks_url,omitempty"`
@@ -97,7 +98,7 @@ func (s *Service) putRule(ctx context.Context, c rest.Caller, r *putRule) (*rule
 		return nil, err
 	}
 	b := r.Body
-	rule := Rule{Name: r.Name, Agent: b.Agent, Issuer: b.Issuer, Audience: b.Audience, Subject: b.Subject, Wildcard: b.Wildcard, Claims: b.Claims, JWKS: b.JWKS, JWKSURL: b.JWKSURL,
+	rule := Rule{Name: r.Name, Agent: b.Agent, Issuer: b.Issuer, Audience: b.Audience, Subject: b.Subject, Wildcard: b.Wildcard, User: b.User, Claims: b.Claims, JWKS: b.JWKS, JWKSURL: b.JWKSURL,
 		CA: b.CA, Private: b.Private, RunLife: life}
 	if _, err := s.PutRule(ctx, actor(c), reasonOf(c, b.Reason), rule); err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package tokens
 import (
 	"context"
 	"encoding/json/v2"
-	"slices"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -53,6 +52,7 @@ type terms struct {
 	client  string
 	origin  string         // who starts a run: "trust/NAME", "client-key/ID"
 	runMost time.Duration  // 0 means that no run token may be had
+	whole   bool           // the token is its run's, and lives as long
 	detail  map[string]any // more for the event
 	kind    audit.Type     // "token.issued" if empty
 }
@@ -92,10 +92,10 @@ func scopeOf(text string, outer identity.Scope) (identity.Scope, error) {
 // issueTx makes what t asks for and records it. The transaction's caller
 // announces nothing: the views of replicas do not change.
 func (s *Service) issueTx(ctx context.Context, tx *audit.Tx, t terms) (Issued, error) {
-	if t.ask.Want == WantRun {
+	if t.ask.Want == WantRun && !t.whole {
 		return s.startRunTx(ctx, tx, t)
 	}
-	if t.ask.Want != "" && t.ask.Want != WantAccess {
+	if t.ask.Want != "" && t.ask.Want != WantAccess && !t.whole {
 		return Issued{}, ErrRequest.Say("requested_token_type is %s or %s", WantAccess, WantRun)
 	}
 	now := s.now().UTC().Truncate(time.Second)
@@ -104,7 +104,7 @@ func (s *Service) issueTx(ctx context.Context, tx *audit.Tx, t terms) (Issued, e
 		Issued: now.Unix(), Expires: now.Add(Life).Unix(), Token: id.At(accessID, now), Scope: t.scope.String(), Run: t.run,
 		Lineage: t.lineage, Act: acts(t.chain),
 	}
-	if !t.ends.IsZero() && t.ends.Unix() < c.Expires {
+	if !t.ends.IsZero() && (t.whole || t.ends.Unix() < c.Expires) {
 		c.Expires = t.ends.Unix()
 	}
 	if c.Expires <= c.Issued {
@@ -204,114 +204,6 @@ func (s *Service) ClientCredentials(ctx context.Context, p ClientProof, ask Ask)
 		return err
 	})
 	return out, err
-}
-
-// Subject is what an exchange starts from: a credential of ours and whoever
-// wants to act for it.
-type Subject struct {
-	Token string       // subject_token: a key, run token or access token of ours
-	Actor string       // actor_token: the same, of the agent that is to act; may be empty
-	Proof *ClientProof // or the client's own proof; nil without
-}
-
-// Exchange issues a token for less, or for a sub-agent that acts on behalf of
-// whoever holds the subject's token (RFC 8693). What is asked for must be
-// within what the subject has; nothing asked for means all of it.
-func (s *Service) Exchange(ctx context.Context, sub Subject, ask Ask) (out Issued, err error) {
-	from, err := s.identity.Authenticate(ctx, sub.Token)
-	if err != nil {
-		return Issued{}, ErrGrant.Say("the subject_token was refused: %s", err.Error()).With(err)
-	}
-	t := terms{ask: ask, grant: "token-exchange", kind: "token.exchanged", chain: from.Principals(), agent: from.Agent, run: from.Run, client: from.Agent.Name,
-		ends: from.Credential.Expires, lineage: append(slices.Clone(from.Lineage), from.Credential.ID), scope: identity.FullScope(),
-		detail: map[string]any{"subject_credential": from.Credential.ID}}
-	var proved *client
-	if err := s.actor(ctx, sub, &t, &proved); err != nil {
-		return Issued{}, err
-	}
-	if len(t.chain) > MaxChain {
-		return Issued{}, ErrGrant.Say("the chain of delegation is too long: at most %d principals", MaxChain)
-	}
-	if from.Scope != nil {
-		t.scope = *from.Scope
-	}
-	if t.scope, err = scopeOf(ask.Scope, t.scope); err != nil {
-		return Issued{}, err
-	}
-	if t.doors, err = s.narrow(from, ask.Resources); err != nil {
-		return Issued{}, err
-	}
-	err = s.change(ctx, func(tx *audit.Tx) error {
-		if proved != nil {
-			if err := s.consume(ctx, tx, *proved); err != nil {
-				return err
-			}
-		}
-		out, err = s.issueTx(ctx, tx, t)
-		return err
-	})
-	return out, err
-}
-
-// actor appends the agent that is to act to the chain, if there is another one.
-func (s *Service) actor(ctx context.Context, sub Subject, t *terms, proved **client) error {
-	var a identity.Agent
-	switch {
-	case sub.Actor != "" && sub.Proof != nil:
-		return ErrRequest.Say("send an actor_token or a client_assertion, not both")
-	case sub.Actor != "":
-		who, err := s.identity.Authenticate(ctx, sub.Actor)
-		if err != nil {
-			return ErrGrant.Say("the actor_token was refused: %s", err.Error()).With(err)
-		}
-		if len(who.OnBehalfOf) > 0 {
-			return ErrGrant.Say("the actor_token acts on behalf of somebody itself; send one of the agent's own")
-		}
-		a = who.Agent
-		t.lineage = append(append(t.lineage, who.Lineage...), who.Credential.ID)
-		t.detail["actor_credential"] = who.Credential.ID
-		if who.Credential.Expires.Before(t.ends) {
-			t.ends = who.Credential.Expires
-		}
-	case sub.Proof != nil:
-		c, err := s.proveClient(ctx, *sub.Proof)
-		if err != nil {
-			return err
-		}
-		*proved, a = &c, c.agent
-		t.lineage = append(t.lineage, c.key.ID)
-		t.detail["client_key"] = c.key.ID
-	default:
-		return nil
-	}
-	t.lineage = slices.Compact(slices.Sorted(slices.Values(t.lineage)))
-	if a.ID == t.agent.ID {
-		return nil
-	}
-	t.chain = append(t.chain, only(a)...)
-	t.agent, t.client = a, a.Name
-	return nil
-}
-
-// narrow returns the doors that are asked for, each of which must be one at
-// which the subject's credential is good.
-func (s *Service) narrow(from identity.Caller, resources []string) ([]string, error) {
-	if len(resources) == 0 {
-		if from.Doors == nil {
-			return nil, ErrTarget
-		}
-		return from.Doors, nil
-	}
-	doors, err := s.doorsOf(resources)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range doors {
-		if !from.At(d) {
-			return nil, ErrTarget.Say("the subject_token is not good at %s%s; a token exchanged for it cannot be either", s.Issuer(), d)
-		}
-	}
-	return doors, nil
 }
 
 // Assertion returns a signed statement of this issuer about an agent or a

@@ -102,6 +102,7 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, who *identity.S
 	watch.On(Version, s.reload)
 	who.SetVerifier(s)
 	who.OnDelete(s.BeforeDelete)
+	who.OnTokenEnd(s.endUserTokens)
 	return s, nil
 }
 

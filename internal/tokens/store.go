@@ -126,17 +126,34 @@ func readRules(ctx context.Context, q querier, name string) ([]Rule, error) {
 	return collect(ctx, q, func(rows *sql.Rows) (r Rule, err error) {
 		var claims string
 		var life, created, used int64
-		if err = rows.Scan(&r.ID, &r.Name, &r.Agent, &r.Issuer, &r.Audience, &r.Subject, &r.Wildcard, &claims, &r.JWKS, &r.JWKSURL, &r.CA, &r.Private, &life, &created, &used, &r.revision); err != nil {
+		if err = rows.Scan(&r.ID, &r.Name, &r.Agent, &r.Issuer, &r.Audience, &r.Subject, &r.Wildcard, &claims, &r.JWKS, &r.JWKSURL, &r.CA, &r.Private, &life, &created, &r.User, &used, &r.revision); err != nil {
 			return r, err
 		}
 		r.RunLife, r.Created, r.LastUsed = time.Duration(life)*time.Second, storage.Time(created), storage.Time(used)
 		return r, json.Unmarshal([]byte(claims), &r.Claims)
-	}, `SELECT id, name, agent, issuer, audience, subject, wildcard, claims, jwks, jwks_url, ca, allow_private, run_life, created, last_used, revision FROM trust_rules
+	}, `SELECT id, name, agent, issuer, audience, subject, wildcard, claims, jwks, jwks_url, ca, allow_private, run_life, created, user_name, last_used, revision FROM trust_rules
 		WHERE ($1 = '' OR name = $1) ORDER BY name`, name)
 }
 
-// BeforeDelete lets an agent go with its keys, rules, clients and sessions.
+// endUserTokens makes what was had by tokens of users die with them.
+func (s *Service) endUserTokens(ctx context.Context, tx *audit.Tx, ids []string) error {
+	for _, id := range ids {
+		if err := s.kill(ctx, tx, id); err != nil {
+			return err
+		}
+	}
+	return storage.Bump(ctx, tx.Tx, Version)
+}
+
+// BeforeDelete lets an agent go with its keys, rules, clients and sessions, and
+// a user with the rules that know them.
 func (s *Service) BeforeDelete(ctx context.Context, tx *audit.Tx, _ audit.Actor, _, object string) error {
+	if user, ok := strings.CutPrefix(object, "user/"); ok { // another user may be given the name
+		if _, err := tx.Exec(ctx, `DELETE FROM trust_rules WHERE user_name = $1`, user); err != nil {
+			return err
+		}
+		return storage.Bump(ctx, tx.Tx, Version)
+	}
 	agent, ok := strings.CutPrefix(object, "agent/")
 	if !ok {
 		return nil

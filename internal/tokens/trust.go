@@ -27,6 +27,7 @@ type Rule struct {
 	Audience string            `json:"audience,omitempty" doc:"as it stands in aud; empty: this server's URL"`
 	Subject  string            `json:"subject" doc:"exactly as it stands in sub"`
 	Wildcard string            `json:"wildcard,omitempty" doc:"why * in subject stands for any text; without it * is an ordinary character, and refused"`
+	User     string            `json:"user,omitempty" doc:"the subject is this user, and the agent may act on their behalf: the token is a subject_token in an exchange (RFC 8693), never the agent's own proof"`
 	Claims   map[string]string `json:"claims,omitempty" doc:"further claims and their exact values"`
 	JWKS     string            `json:"jwks,omitempty" doc:"the issuer's keys, if it cannot be asked for them"`
 	JWKSURL  string            `json:"jwks_url,omitempty" doc:"where they are, if not where the issuer's configuration says"`
@@ -53,7 +54,7 @@ func (r Rule) Normalize() (Rule, error) {
 			return r, ErrInvalid.Say("%s: needed, at most 1000 characters on one line", f.name)
 		}
 	}
-	for _, f := range []func() error{r.checkIssuer, r.checkSubject, r.checkClaims, r.checkKeys} {
+	for _, f := range []func() error{r.checkIssuer, r.checkSubject, r.checkUser, r.checkClaims, r.checkKeys} {
 		if err := f(); err != nil {
 			return r, err
 		}
@@ -91,6 +92,20 @@ func (r Rule) checkSubject() error {
 		return ErrInvalid.Say("wildcard: there is none in the subject")
 	case strings.Count(r.Subject, "*") > 4 || len(r.Wildcard) > 1000:
 		return ErrInvalid.Say("subject: at most four wildcards, and a reason of at most 1000 characters")
+	}
+	return nil
+}
+
+func (r Rule) checkUser() error {
+	switch {
+	case r.User == "":
+		return nil
+	case len(r.User) > 63 || !plain(r.User):
+		return ErrInvalid.Say("user: the name of a user")
+	case r.Wildcard != "":
+		return ErrInvalid.Say("user: one user is one subject; give it exactly")
+	case r.Audience == "":
+		return ErrInvalid.Say("audience: needed for a user: the client_id of the program that they signed in to; a token for another program is none for this agent")
 	}
 	return nil
 }
@@ -188,6 +203,7 @@ func (r Rule) changes(old Rule) map[string]any {
 	add("audience", old.Audience, r.Audience)
 	add("subject", old.Subject, r.Subject)
 	add("wildcard", old.Wildcard, r.Wildcard)
+	add("user", old.User, r.User)
 	add("jwks", old.JWKS, r.JWKS)
 	add("jwks_url", old.JWKSURL, r.JWKSURL)
 	add("ca", old.CA, r.CA)
@@ -233,17 +249,20 @@ func (s *Service) PutRuleTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	}
 	now := s.now()
 	r.ID = id.At(ruleID, now)
+	if _, known := s.identity.User(r.User); r.User != "" && !known {
+		return false, ErrInvalid.Say("user: there is no user %q", r.User)
+	}
 	if len(found) == 0 {
-		_, err := tx.Exec(ctx, `INSERT INTO trust_rules (name, id, agent, issuer, audience, subject, wildcard, claims, jwks, jwks_url, ca, allow_private, run_life, created, last_used, revision)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 1)`, r.Name, r.ID, r.Agent, r.Issuer, r.Audience, r.Subject, r.Wildcard, marshal(r.Claims), r.JWKS, r.JWKSURL, r.CA,
-			r.Private, int64(r.RunLife/time.Second), storage.Micros(now))
+		_, err := tx.Exec(ctx, `INSERT INTO trust_rules (name, id, agent, issuer, audience, subject, wildcard, claims, jwks, jwks_url, ca, allow_private, run_life, created, user_name, last_used, revision)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 1)`, r.Name, r.ID, r.Agent, r.Issuer, r.Audience, r.Subject, r.Wildcard, marshal(r.Claims), r.JWKS, r.JWKSURL, r.CA,
+			r.Private, int64(r.RunLife/time.Second), storage.Micros(now), r.User)
 		if storage.Referenced(err) {
 			return false, ErrInvalid.Say("agent: there is no agent %q", r.Agent)
 		}
 		if err != nil {
 			return false, err
 		}
-		tx.Record(event("trust.created", by, reason, "trust/"+r.Name, map[string]any{"id": r.ID, "agent": r.Agent, "issuer": r.Issuer, "audience": r.Audience, "subject": r.Subject,
+		tx.Record(event("trust.created", by, reason, "trust/"+r.Name, map[string]any{"id": r.ID, "agent": r.Agent, "issuer": r.Issuer, "audience": r.Audience, "subject": r.Subject, "user": r.User,
 			"wildcard": r.Wildcard, "claims": r.Claims, "jwks_url": r.JWKSURL, "allow_private": r.Private, "run_life": r.RunLife.String()}))
 		return true, storage.Bump(ctx, tx.Tx, Version)
 	}
@@ -256,7 +275,7 @@ func (s *Service) PutRuleTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		return false, err
 	}
 	err = tx.ExecOne(ctx, `UPDATE trust_rules SET id = $1, agent = $2, issuer = $3, audience = $4, subject = $5, wildcard = $6, claims = $7, jwks = $8, jwks_url = $9, ca = $10, allow_private = $11, run_life = $12,
-		revision = revision + 1 WHERE name = $13 AND revision = $14`, r.ID, r.Agent, r.Issuer, r.Audience, r.Subject, r.Wildcard, marshal(r.Claims), r.JWKS, r.JWKSURL, r.CA, r.Private, int64(r.RunLife/time.Second), r.Name, old.revision)
+		user_name = $15, revision = revision + 1 WHERE name = $13 AND revision = $14`, r.ID, r.Agent, r.Issuer, r.Audience, r.Subject, r.Wildcard, marshal(r.Claims), r.JWKS, r.JWKSURL, r.CA, r.Private, int64(r.RunLife/time.Second), r.Name, old.revision, r.User)
 	if err != nil {
 		if errors.Is(err, storage.ErrNotFound) {
 			return false, ErrConflict
@@ -314,7 +333,7 @@ func issuerOf(j *jwt) string {
 // empty when the rules leave no choice. Whoever is not let in learns no more
 // than that.
 func (s *Service) Federate(ctx context.Context, assertion, agent string, ask Ask) (out Issued, err error) {
-	r, j, err := s.trusted(ctx, assertion, agent)
+	r, j, err := s.trusted(ctx, assertion, agent, false)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -342,8 +361,9 @@ func (s *Service) Federate(ctx context.Context, assertion, agent string, ask Ask
 
 // trusted finds the one rule that a proof fulfils, whose signature it then
 // checks. Nothing is asked of an issuer that no rule names, nor for a token that
-// no rule would let in.
-func (s *Service) trusted(ctx context.Context, assertion, agent string) (Rule, *jwt, error) {
+// no rule would let in. Rules about users are for exchanges alone, the others
+// never for these: a person's token is not an agent's proof.
+func (s *Service) trusted(ctx context.Context, assertion, agent string, person bool) (Rule, *jwt, error) {
 	if !s.watch.Fresh() {
 		return Rule{}, nil, identity.ErrStale
 	}
@@ -361,6 +381,10 @@ func (s *Service) trusted(ctx context.Context, assertion, agent string) (Rule, *
 	}
 	var fits []Rule
 	for _, r := range rules {
+		if (r.User != "") != person {
+			err = ErrProof.Say("no rule for this issuer lets this in here: rules about users are for a token exchange, the others for an agent's own proof")
+			continue
+		}
 		if agent != "" && r.Agent != agent {
 			err = ErrProof.Say("no rule for this issuer is about the agent %q", cut(agent, 63))
 			continue
@@ -380,7 +404,7 @@ func (s *Service) trusted(ctx context.Context, assertion, agent string) (Rule, *
 		}
 	}
 	for _, r := range fits[1:] {
-		if r.Agent != fits[0].Agent {
+		if r.Agent != fits[0].Agent || r.User != fits[0].User {
 			return Rule{}, nil, ErrRequest.Say("this proof fits more than one agent; name one as client_id")
 		}
 	}

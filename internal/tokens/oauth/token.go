@@ -100,12 +100,12 @@ func (f *Front) grant(r *http.Request, q url.Values) (tokens.Issued, error) {
 }
 
 // ownTokens are the token types as which a credential of ours may be shown.
-var ownTokens = []string{tokens.WantAccess, "urn:ietf:params:oauth:token-type:jwt", tokens.WantRun}
+var ownTokens = []string{tokens.WantAccess, tokens.TypeJWT, tokens.WantRun}
 
 func (f *Front) exchange(r *http.Request, q url.Values, ask tokens.Ask) (tokens.Issued, error) {
-	sub := tokens.Subject{Token: q.Get("subject_token"), Actor: q.Get("actor_token")}
-	if sub.Token == "" || !slices.Contains(ownTokens, q.Get("subject_token_type")) {
-		return tokens.Issued{}, tokens.ErrRequest.Say("subject_token and subject_token_type (%s) are needed", tokens.WantAccess)
+	sub := tokens.Subject{Token: q.Get("subject_token"), Type: q.Get("subject_token_type"), Actor: q.Get("actor_token"), Agent: q.Get("client_id")}
+	if sub.Token == "" || sub.Type != tokens.TypeID && !slices.Contains(ownTokens, sub.Type) {
+		return tokens.Issued{}, tokens.ErrRequest.Say("subject_token and subject_token_type (%s, or %s of an issuer that is trusted) are needed", tokens.WantAccess, tokens.TypeID)
 	}
 	if sub.Actor != "" && !slices.Contains(ownTokens, q.Get("actor_token_type")) {
 		return tokens.Issued{}, tokens.ErrRequest.Say("actor_token_type must be %s", tokens.WantAccess)
