@@ -134,11 +134,10 @@ func (c *Console) showApproval(v *visit) (any, error) {
 	d := approvalPage{ApprovalDetail: a, Alone: a.State == "pending" && v.Me.Role == "admin"}
 	if a.View != nil {
 		for _, s := range a.View.Before {
-			for _, l := range s.Labels {
-				if !slices.Contains(d.Labels, l) {
-					d.Labels = append(d.Labels, l)
-				}
-			}
+			d.label(s.Labels)
+		}
+		for _, s := range a.View.Read {
+			d.label(s.Labels)
 		}
 	}
 	waiting, err := v.pending()
@@ -149,6 +148,15 @@ func (c *Console) showApproval(v *visit) (any, error) {
 		}
 	}
 	return d, err
+}
+
+// label adds labels that are not among the page's yet.
+func (d *approvalPage) label(labels []string) {
+	for _, l := range labels {
+		if !slices.Contains(d.Labels, l) {
+			d.Labels = append(d.Labels, l)
+		}
+	}
 }
 
 func (c *Console) decide(v *visit) (done, error) {
