@@ -170,3 +170,39 @@ func (c *Client) RevokeSecret(ctx context.Context, name string) (int, error) {
 	}](ctx, c, http.MethodPost, v1+"/secrets"+segment(name)+"/revoke", nil)
 	return out.Ended, err
 }
+
+// KeyStatus says which key seals everything, and how far its replacement is.
+type KeyStatus struct {
+	Key        string    `json:"key"`      // what sort of key it is; never the key
+	NextKey    bool      `json:"next_key"` // the server holds a key that is to replace it
+	Generation int64     `json:"generation"`
+	Keys       int       `json:"keys"` // in the keyset: one, or two during a rekey
+	Since      time.Time `json:"since"`
+	Rekey      *Rekey    `json:"rekey,omitempty"` // the last one
+}
+
+// Rekey is one replacement of the key that seals everything.
+type Rekey struct {
+	ID       string    `json:"id"`
+	Phase    string    `json:"phase"` // reseal, distribute or done
+	By       Actor     `json:"by"`
+	Reason   string    `json:"reason,omitempty"`
+	Resealed int64     `json:"resealed"`
+	Left     int64     `json:"left"`
+	Missing  []string  `json:"missing"` // replicas that do not hold the next key
+	Error    string    `json:"error,omitempty"`
+	Started  time.Time `json:"started"`
+	Updated  time.Time `json:"updated"`
+	Finished time.Time `json:"finished,omitzero"`
+}
+
+// KeyStatus returns which key seals everything.
+func (c *Client) KeyStatus(ctx context.Context) (KeyStatus, error) {
+	return get[KeyStatus](ctx, c, v1+"/keys", nil)
+}
+
+// Rekey begins to replace the key that seals everything. again makes a rekey
+// under way go to the next key that the server holds now.
+func (c *Client) Rekey(ctx context.Context, again bool) (KeyStatus, error) {
+	return send[KeyStatus](ctx, c, http.MethodPost, v1+"/keys/rekey", map[string]bool{"again": again})
+}

@@ -20,7 +20,7 @@ const module = "github.com/countersign/countersign/"
 // when a build breaks it, move the code or argue for a new line in docs/design,
 // never add a line to make the build pass.
 const order = `
-NONE < id, fault, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest, words
+NONE < id, fault, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest, words, backup/archive
 
 # the cellar
 fault < storage
@@ -60,6 +60,11 @@ secrets/provider/wire < secrets/provider/openai, secrets/provider/webhook, secre
 secrets/provider/postgres, secrets/provider/command, secrets/provider/openai, secrets/provider/webhook < server
 secrets/provider/exchange, secrets/provider/vault, secrets/provider/local < server
 
+# the whole database, out and in
+secrets, audit/seal, backup/archive < backup
+backup < server
+backup/archive < cli
+
 # the line
 identity, policy, secrets, connections, approvals, inspection, findings, audit < gateway
 gateway < gateway/mcp
@@ -81,7 +86,7 @@ gateway/mcp < server
 gateway/egress < server
 example < server
 leaks < server
-server, cli < cmd/countersign
+server, cli, backup/archive < cmd/countersign
 `
 
 // only names third-party and standard packages that must stay in few places
@@ -111,6 +116,7 @@ var only = map[string][]string{
 		"secrets/lease",
 		"manifest",
 		"approvals",
+		"backup",
 		"tokens/...",
 	},
 	"database/sql": {
@@ -142,6 +148,7 @@ var only = map[string][]string{
 	"github.com/anthropics":           {"example/..."},
 	"go.opentelemetry.io":             {"audit/export"},
 	"google.golang.org":               {"audit/export"},
+	"filippo.io/age":                  {"backup/...", "backup", "server", "cli", "cmd/countersign"},
 	"github.com/spf13/cobra":          {"cli"},
 	"charm.land":                      {"cli"},
 	"encoding/json":                   {}, // the v1 package: see DESIGN "one parser"; v2 and jsontext are matched exactly below

@@ -127,6 +127,33 @@ func (k *keyring) makeRoot(ctx context.Context, keeper Keeper) error {
 	}))
 }
 
+// RewrapTx seals the log's key, which seals those of all payloads, with another
+// keeper. From the commit of tx on only that one opens the log.
+func (l *Log) RewrapTx(ctx context.Context, tx *Tx, keeper Keeper) error {
+	plain := append([]byte(logKeyTag), l.keys.root...)
+	defer clear(plain)
+	sealed, err := keeper.Seal(ctx, plain)
+	if err != nil {
+		return ErrKeeper.Say("the key could not seal the log's key; check that it may be used to encrypt").With(err)
+	}
+	return tx.ExecOne(ctx, `UPDATE payload_keys SET sealed = $1 WHERE id = $2 AND kind = $3`, sealed, logKeyID, kindLog)
+}
+
+// Rewrap returns the sealed log key of a row of a copied table, sealed with
+// another keeper; nil for any other row.
+func Rewrap(ctx context.Context, table string, row map[string]any, from, to Keeper) ([]byte, error) {
+	sealed, _ := row["sealed"].([]byte)
+	if table != "payload_keys" || row["kind"] != kindLog {
+		return nil, nil
+	}
+	plain, err := from.Open(ctx, sealed)
+	if err != nil {
+		return nil, ErrKeeper.With(err)
+	}
+	defer clear(plain)
+	return to.Seal(ctx, plain)
+}
+
 // derive returns 32 bytes for label (HKDF-SHA256, RFC 5869).
 func (k *keyring) derive(label string) []byte {
 	key, err := hkdf.Key(sha256.New, k.root, nil, "countersign log/"+label, keyBytes)

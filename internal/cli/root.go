@@ -10,9 +10,11 @@ import (
 	"strings"
 
 	"charm.land/fang/v2"
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/countersign/countersign/client"
+	"github.com/countersign/countersign/internal/backup/archive"
 	"github.com/countersign/countersign/internal/config"
 )
 
@@ -22,6 +24,8 @@ type Options struct {
 	// Serve runs a server until ctx ends. It calls ready once, with how to
 	// reach it, when every door is open.
 	Serve func(ctx context.Context, c config.Config, ready func(Ready)) error
+	// Restore fills the empty database of c from a backup that keys open.
+	Restore func(ctx context.Context, c config.Config, backup io.Reader, keys []age.Identity) (archive.Head, archive.Tally, error)
 }
 
 // Ready is what a started server tells the command that started it.
@@ -119,10 +123,10 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 		&cobra.Group{ID: "govern", Title: "Govern"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"start":  {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand()},
+		"start":  {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand(), a.backupCommand()},
 		"see":    {a.logCommand(), a.findingCommand()},
 		"decide": {a.approvalsCommand(), a.approveCommand(), a.denyCommand()},
-		"govern": {a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand(),
+		"govern": {a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand(), a.masterKeyCommand(),
 			a.tokenServiceCommand(), a.lockCommand(), a.stopCommand(), a.resumeCommand()},
 	} {
 		for _, c := range commands {

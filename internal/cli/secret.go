@@ -20,7 +20,7 @@ func (a *app) secretCommand() *cobra.Command {
 	return group("secret", "Keep upstream credentials that agents never see", a.secretList(), a.secretPut(), a.secretVersions(), a.secretRollback(),
 		a.secretRotate(), a.secretRotations(), a.secretLeases(), a.secretRevoke(),
 		a.remove("delete NAME", "Delete a secret", "secret", "Calls that need it fail from now on.", secretNames, (*client.Client).DeleteSecret),
-		a.secretReport(), a.canaryCommand())
+		a.secretReport(), a.canaryCommand(), a.secretRekey())
 }
 
 func (a *app) secretList() *cobra.Command {

@@ -36,6 +36,9 @@ type Config struct {
 	// Key seals every secret: a key file's path or a gocloud.dev/secrets URL.
 	// Default DATA/key.
 	Key string `yaml:"key"`
+	// KeyNext is the key that a rekey goes to, in the form of Key, when that is no
+	// file, or goes elsewhere. Default: empty; a key file's next one is KEY.next.
+	KeyNext string `yaml:"key_next"`
 	// Witnesses cosign the log's checkpoints (C2SP tlog-witness). In the file
 	// only.
 	Witnesses []Witness `yaml:"witnesses"`

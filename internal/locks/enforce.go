@@ -17,6 +17,27 @@ const (
 	cutWithin = 10 * time.Second       // for one attempt to enforce a lock
 )
 
+// Replica is this replica's name.
+func (s *Service) Replica() string { return s.replica }
+
+// Replicas returns the names of the replicas that are there, by name.
+func (s *Service) Replicas(ctx context.Context) ([]string, error) {
+	rows, err := s.db.Query(ctx, `SELECT name FROM replicas WHERE seen >= `+s.clock()+` - $1 ORDER BY name`, aliveFor.Microseconds())
+	if err != nil {
+		return nil, storage.ErrUnavailable.With(err)
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		out = append(out, name)
+	}
+	return out, rows.Err()
+}
+
 // Start makes this replica known, and begins to enforce locks and to end those
 // that expire.
 func (s *Service) Start(ctx context.Context) error {

@@ -174,3 +174,26 @@ func (s *Service) httpPut(ctx context.Context, c rest.Caller, r *putRequest) (*C
 func (s *Service) httpDelete(ctx context.Context, c rest.Caller, r *byName) (*rest.None, error) {
 	return nil, s.Delete(ctx, audit.Person(c.ID, c.Name), c.Reason, r.Name)
 }
+
+type rekeyRequest struct {
+	Body struct {
+		Again bool `json:"again,omitempty" doc:"the rekey under way goes to the next key that this replica holds now: the one before was lost"`
+	}
+}
+
+// Routes declares the operations about the key.
+func (r *Rekeyer) Routes(api *rest.API) {
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/keys", Summary: "Show which key seals everything, and how far its replacement is", Tag: "secrets"},
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*KeyStatus, error) {
+			st, err := r.Status(ctx)
+			return &st, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/keys/rekey", Summary: "Replace the key that seals everything", Tag: "secrets", Need: rest.Govern},
+		func(ctx context.Context, c rest.Caller, q *rekeyRequest) (*KeyStatus, error) {
+			if _, err := r.Begin(ctx, audit.Person(c.ID, c.Name), c.Reason, q.Body.Again); err != nil {
+				return nil, err
+			}
+			st, err := r.Status(ctx)
+			return &st, err
+		})
+}

@@ -161,18 +161,15 @@ func (s *Service) Secrets() []Secret {
 // reload opens what is stored now. A secret that cannot be opened is kept as
 // broken: one bad row must not stop the others.
 func (s *Service) reload(ctx context.Context) error {
-	rows, err := secretRows(ctx, s.db, "")
+	rows, beside, err := s.stored(ctx)
 	if err != nil {
 		return err
 	}
-	beside, err := versionRows(ctx, s.db, "")
-	if err != nil {
-		return err
-	}
+	m := s.master.Load()
 	next, stamps, byID := make(map[string]*opened, len(rows)), map[string]string{}, map[string]Secret{}
 	for _, r := range rows {
 		o := &opened{Secret: r.Secret}
-		if o.value, err = s.master.open(r.Secret, r.sealed); err != nil {
+		if o.value, err = m.open(r.Secret, r.sealed); err != nil {
 			o.Broken = true
 			s.logger.Error("a stored secret cannot be opened; calls that need it fail until it is put again", "secret", r.Name, "error", fault.Public(err))
 		} else {
@@ -182,7 +179,7 @@ func (s *Service) reload(ctx context.Context) error {
 	}
 	for _, b := range beside { // they too may stand in what is written
 		sec := byID[b.secret]
-		if v, err := s.master.open(sec.at(b.Number), b.sealed); err == nil {
+		if v, err := m.open(sec.at(b.Number), b.sealed); err == nil {
 			learn(s.matcher, sec.Name, v)
 			v.Wipe()
 		}

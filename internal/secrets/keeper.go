@@ -16,23 +16,14 @@ type Keeper interface {
 	Close() error
 }
 
-// OpenKeeper opens the keeper that at names: the path of a key file (also
-// file:PATH), which is made with mode 0600 if it does not exist, or a
-// gocloud.dev/secrets URL. This build knows base64key://KEY, where KEY is 32
-// bytes in URL-safe base64. Errors never hold the URL: it may hold the key.
-func OpenKeeper(ctx context.Context, at string) (Keeper, error) {
-	scheme, rest, isURL := strings.Cut(at, "://")
-	switch {
-	case at == "":
-		return nil, ErrKeeper
-	case !isURL:
-		return openKeyFile(strings.TrimPrefix(at, "file:"))
-	case scheme == "file":
-		u, err := url.Parse(at)
-		if err != nil || u.Host != "" || u.Path == "" {
-			return nil, ErrKeeper.Say("a key file's URL is file:///absolute/path")
-		}
-		return openKeyFile(u.Path)
+// openKeeper opens the keeper that at names, as OpenKeys says.
+func openKeeper(ctx context.Context, at string) (Keeper, error) {
+	scheme, rest, _ := strings.Cut(at, "://")
+	switch path, err := keyFilePath(at); {
+	case err != nil:
+		return nil, err
+	case path != "":
+		return openKeyFile(path)
 	case scheme == localsecrets.Scheme && rest == "":
 		// The driver would make up a key and forget it at the next start.
 		return nil, ErrKeeper.Say("base64key:// needs a key: 32 bytes in URL-safe base64")
@@ -59,3 +50,22 @@ func (s service) Open(ctx context.Context, sealed []byte) ([]byte, error) {
 }
 
 func (s service) Close() error { return s.k.Close() }
+
+// keyFilePath returns the path of the key file that at names, and nothing if it
+// names a key of another kind.
+func keyFilePath(at string) (string, error) {
+	scheme, _, isURL := strings.Cut(at, "://")
+	switch {
+	case at == "":
+		return "", ErrKeeper
+	case !isURL:
+		return strings.TrimPrefix(at, "file:"), nil
+	case scheme != "file":
+		return "", nil
+	}
+	u, err := url.Parse(at)
+	if err != nil || u.Host != "" || u.Path == "" {
+		return "", ErrKeeper.Say("a key file's URL is file:///absolute/path")
+	}
+	return u.Path, nil
+}

@@ -50,6 +50,22 @@ func openKeyFile(path string) (Keeper, error) {
 	if err != nil {
 		return nil, keyFileError(path, err)
 	}
+	return newKeyFile(key)
+}
+
+// foundKeyFile is openKeyFile for a file that is not made: nil if there is none.
+func foundKeyFile(path string) (Keeper, error) {
+	key, err := readKeyFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, keyFileError(path, err)
+	}
+	return newKeyFile(key)
+}
+
+func newKeyFile(key []byte) (Keeper, error) {
 	defer clear(key)
 	aead, err := subtle.NewAESGCM(key)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,10 +22,14 @@ import (
 )
 
 // master is what the keeper opens: the AEAD of the keyset and the seed of
-// derived keys.
+// derived keys. It is not changed; a rekey makes another.
 type master struct {
-	aead tink.AEAD
-	seed []byte
+	aead       tink.AEAD
+	former     tink.AEAD // of the generation before, for rows that were read before it ended; nil at the start
+	seed       []byte
+	handle     *keyset.Handle
+	generation int64  // of the keyset, one more with each change
+	sealed     []byte // the keyset as it stands in the database
 }
 
 const (
@@ -37,8 +42,8 @@ var seedContext = []byte("countersign seed v1")
 
 // openMaster loads the keyset and the seed, and makes them at the first start.
 // Replicas that start together agree: the first to commit wins.
-func openMaster(ctx context.Context, db *storage.DB, log *audit.Log, keeper Keeper, now func() time.Time) (*master, error) {
-	rows, err := keyRows(ctx, db)
+func openMaster(ctx context.Context, db *storage.DB, log *audit.Log, keeper *Keys, now func() time.Time) (*master, error) {
+	rows, generation, err := keyRows(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -47,11 +52,29 @@ func openMaster(ctx context.Context, db *storage.DB, log *audit.Log, keeper Keep
 		if err != nil && !storage.Duplicate(err) {
 			return nil, err
 		}
-		if rows, err = keyRows(ctx, db); err != nil {
+		if rows, generation, err = keyRows(ctx, db); err != nil {
 			return nil, err
 		}
 	}
-	return loadMaster(ctx, keeper, rows)
+	if _, err := keeper.adopt(ctx, rows[keysetRow]); err != nil {
+		return nil, err
+	}
+	m, err := loadMaster(ctx, keeper, rows, generation)
+	if errors.Is(err, ErrWrongKey) {
+		return nil, replacedKey(ctx, db, err)
+	}
+	return m, err
+}
+
+// replacedKey says, if so it is, that the key that does not open the keyset was
+// replaced.
+func replacedKey(ctx context.Context, db *storage.DB, err error) error {
+	done, rerr := rekeys(ctx, db, `WHERE phase = $1 ORDER BY started DESC LIMIT 1`, PhaseDone)
+	if rerr != nil || len(done) == 0 {
+		return err
+	}
+	return ErrWrongKey.Say("the key does not open this database's keyset, whose key was replaced on %s (%s): give this replica the new key, as the others have it",
+		done[0].Finished.Format(time.DateOnly), done[0].ID).With(err)
 }
 
 func makeMaster(ctx context.Context, log *audit.Log, keeper Keeper, now time.Time) error {
@@ -59,9 +82,9 @@ func makeMaster(ctx context.Context, log *audit.Log, keeper Keeper, now time.Tim
 	if err != nil {
 		return fmt.Errorf("secrets: make keyset: %w", err)
 	}
-	var sealedKeys bytes.Buffer
-	if err := handle.WriteWithContext(ctx, keyset.NewBinaryWriter(&sealedKeys), keeperAEAD{keeper}, nil); err != nil {
-		return ErrKeeper.Say("the key could not seal the keyset; check that it may be used to encrypt").With(err)
+	sealedKeys, err := sealKeyset(ctx, keeper, handle)
+	if err != nil {
+		return err
 	}
 	primitive, err := aead.New(handle)
 	if err != nil {
@@ -75,7 +98,7 @@ func makeMaster(ctx context.Context, log *audit.Log, keeper Keeper, now time.Tim
 		return fmt.Errorf("secrets: seal seed: %w", err)
 	}
 	return log.Change(ctx, func(tx *audit.Tx) error {
-		for name, sealed := range map[string][]byte{keysetRow: sealedKeys.Bytes(), seedRow: sealedSeed} {
+		for name, sealed := range map[string][]byte{keysetRow: sealedKeys, seedRow: sealedSeed} {
 			if err := insertKey(ctx, tx, name, sealed, now); err != nil {
 				return err
 			}
@@ -85,7 +108,15 @@ func makeMaster(ctx context.Context, log *audit.Log, keeper Keeper, now time.Tim
 	})
 }
 
-func loadMaster(ctx context.Context, keeper Keeper, rows map[string][]byte) (*master, error) {
+func sealKeyset(ctx context.Context, keeper Keeper, handle *keyset.Handle) ([]byte, error) {
+	var sealed bytes.Buffer
+	if err := handle.WriteWithContext(ctx, keyset.NewBinaryWriter(&sealed), keeperAEAD{keeper}, nil); err != nil {
+		return nil, ErrKeeper.Say("the key could not seal the keyset; check that it may be used to encrypt").With(err)
+	}
+	return sealed.Bytes(), nil
+}
+
+func loadMaster(ctx context.Context, keeper Keeper, rows map[string][]byte, generation int64) (*master, error) {
 	handle, err := keyset.ReadWithContext(ctx, keyset.NewBinaryReader(bytes.NewReader(rows[keysetRow])), keeperAEAD{keeper}, nil)
 	if err != nil {
 		return nil, ErrWrongKey.With(err)
@@ -98,7 +129,19 @@ func loadMaster(ctx context.Context, keeper Keeper, rows map[string][]byte) (*ma
 	if err != nil || len(seed) != seedBytes {
 		return nil, ErrWrongKey.Say("the seed of derived keys does not belong to this database's keyset: restore the table secret_keys").With(err)
 	}
-	return &master{primitive, seed}, nil
+	return &master{aead: primitive, seed: seed, handle: handle, generation: generation, sealed: rows[keysetRow]}, nil
+}
+
+// decrypt opens what any key of this keyset sealed, or one of the generation
+// before it.
+func (m *master) decrypt(sealed, context []byte) ([]byte, error) {
+	plain, err := m.aead.Decrypt(sealed, context)
+	if err != nil && m.former != nil {
+		if plain, ferr := m.former.Decrypt(sealed, context); ferr == nil {
+			return plain, nil
+		}
+	}
+	return plain, err
 }
 
 // derive returns 32 bytes for label (HKDF-SHA256, RFC 5869).
@@ -133,7 +176,7 @@ func (m *master) seal(s Secret, v Value) ([]byte, error) {
 
 // open opens what seal made, if s is the same to the letter.
 func (m *master) open(s Secret, sealed []byte) (Value, error) {
-	plain, err := m.aead.Decrypt(sealed, s.context())
+	plain, err := m.decrypt(sealed, s.context())
 	if err != nil {
 		return Value{}, ErrSealed.Say("the secret %s cannot be opened: it was sealed under another key or its row was altered; put it again", s.Name)
 	}

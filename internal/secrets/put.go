@@ -40,6 +40,10 @@ func (s *Service) PutTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reaso
 		}
 		learn(s.matcher, spec.Name, v) // first, so that nothing below can write it
 	}
+	m, err := s.fenced(ctx, tx.Tx)
+	if err != nil {
+		return false, err
+	}
 	old, found, err := secretRow(ctx, tx, spec.Name)
 	switch {
 	case err != nil:
@@ -47,16 +51,16 @@ func (s *Service) PutTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reaso
 	case !found && v.IsZero() && s.NeedsValue(spec):
 		return false, ErrNoValue.Say("the secret %s does not exist yet and needs a value", spec.Name)
 	case !found:
-		return true, s.create(ctx, tx, by, reason, spec, v)
+		return true, s.create(ctx, tx, m, by, reason, spec, v)
 	}
-	return s.update(ctx, tx, by, reason, spec, v, old)
+	return s.update(ctx, tx, m, by, reason, spec, v, old)
 }
 
-func (s *Service) create(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, spec Spec, v Value) error {
+func (s *Service) create(ctx context.Context, tx *audit.Tx, m *master, by audit.Actor, reason string, spec Spec, v Value) error {
 	now := s.now()
 	r := row{Secret: Secret{ID: id.At(id.Secret, now), Spec: spec, Version: 1, Newest: 1, Created: now, Rotated: now}}
 	var err error
-	if r.sealed, err = s.master.seal(r.Secret, v); err != nil {
+	if r.sealed, err = m.seal(r.Secret, v); err != nil {
 		return err
 	}
 	if err := insertSecret(ctx, tx, r); err != nil {
@@ -65,8 +69,8 @@ func (s *Service) create(ctx context.Context, tx *audit.Tx, by audit.Actor, reas
 	return s.record(ctx, tx, "secret.created", by, reason, r.Secret, nil)
 }
 
-func (s *Service) update(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, spec Spec, v Value, old row) (bool, error) {
-	stored, err := s.master.open(old.Secret, old.sealed)
+func (s *Service) update(ctx context.Context, tx *audit.Tx, m *master, by audit.Actor, reason string, spec Spec, v Value, old row) (bool, error) {
+	stored, err := m.open(old.Secret, old.sealed)
 	defer stored.Wipe()
 	if err != nil && v.IsZero() && s.NeedsValue(spec) {
 		return false, err
@@ -91,13 +95,13 @@ func (s *Service) update(ctx context.Context, tx *audit.Tx, by audit.Actor, reas
 	} else {
 		v = stored
 	}
-	if r.sealed, err = s.master.seal(r.Secret, v); err != nil {
+	if r.sealed, err = m.seal(r.Secret, v); err != nil {
 		return false, err
 	}
 	if err := updateSecret(ctx, tx, r, old); err != nil {
 		return false, ownerError(err, spec)
 	}
-	if err := s.shift(ctx, tx, old, r, rotated); err != nil {
+	if err := s.shift(ctx, tx, m, old, r, rotated); err != nil {
 		return false, err
 	}
 	return true, s.record(ctx, tx, kind, by, reason, r.Secret, &old.Spec)

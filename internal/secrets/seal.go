@@ -6,16 +6,23 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 )
 
-// Keep seals a value that another package of secrets stores, bound to label,
-// which says whose it is.
-func (s *Service) Keep(label string, v Value) ([]byte, error) {
+// KeepTx seals a value that another package of secrets stores in tx, bound to
+// label, which says whose it is. Such a package must register who seals its
+// rows anew (OnReseal).
+func (s *Service) KeepTx(ctx context.Context, tx *audit.Tx, label string, v Value) ([]byte, error) {
 	learn(s.matcher, label, v) // first, so that nothing can write it
-	return s.master.aead.Encrypt(v.Expose(), []byte("countersign kept v1\x00"+label))
+	m, err := s.fenced(ctx, tx.Tx)
+	if err != nil {
+		return nil, err
+	}
+	return m.aead.Encrypt(v.Expose(), keptContext(label))
 }
 
-// Kept opens what Keep sealed under the same label.
+func keptContext(label string) []byte { return []byte("countersign kept v1\x00" + label) }
+
+// Kept opens what KeepTx sealed under the same label.
 func (s *Service) Kept(label string, sealed []byte) (Value, error) {
-	plain, err := s.master.aead.Decrypt(sealed, []byte("countersign kept v1\x00"+label))
+	plain, err := s.master.Load().decrypt(sealed, keptContext(label))
 	if err != nil {
 		return Value{}, ErrSealed.Say("a kept credential cannot be opened: it was sealed under another key or its row was altered")
 	}

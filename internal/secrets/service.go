@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -42,7 +44,9 @@ type Service struct {
 	matcher Matcher
 	now     func() time.Time
 	logger  *slog.Logger
-	master  *master
+	keys    *Keys
+	master  atomic.Pointer[master]
+	turn    sync.Mutex // held while master is replaced
 	live    live
 	minted  *cache // what was made of values, and values kept elsewhere
 
@@ -50,6 +54,7 @@ type Service struct {
 	minters  map[string]Minter
 	rotators map[string]func(Spec) error
 	before   []func(context.Context, *audit.Tx, Secret) error
+	reseals  []Resealer
 	notes    []func(context.Context, map[string]Note) error
 }
 
@@ -57,9 +62,9 @@ const startTimeout = 30 * time.Second
 
 // New returns a Service, makes all stored values known to the Matcher, and
 // registers its view with watch. At the first start it makes the keyset. It
-// fails with ErrWrongKey if keeper does not open the keyset that is there. The
-// keeper is not needed afterwards; the caller closes it.
-func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keeper Keeper, o Options) (*Service, error) {
+// fails with ErrWrongKey if keys do not open the keyset that is there. The
+// caller closes keys, after the Service.
+func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keys *Keys, o Options) (*Service, error) {
 	if o.Matcher == nil {
 		return nil, errors.New("secrets: Options.Matcher is required")
 	}
@@ -71,12 +76,14 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keeper Keeper, 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	m, err := openMaster(ctx, db, log, keeper, o.Now)
+	m, err := openMaster(ctx, db, log, keys, o.Now)
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{db: db, log: log, watch: watch, matcher: o.Matcher, now: o.Now, logger: o.Logger, master: m, minted: newCache(o.Now, o.Matcher),
+	s := &Service{db: db, log: log, watch: watch, matcher: o.Matcher, now: o.Now, logger: o.Logger, keys: keys, minted: newCache(o.Now, o.Matcher),
 		sources: map[string]Source{}, minters: map[string]Minter{}, rotators: map[string]func(Spec) error{}}
+	s.master.Store(m)
+	s.reseals = []Resealer{s.resealSecrets}
 	if err := s.reload(ctx); err != nil { // the log's redactor must know all values from now on
 		return nil, err
 	}
@@ -87,7 +94,7 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, keeper Keeper, 
 // Derive returns a 32-byte key for label, the same on every replica and after
 // every restart, and unrelated to that of any other label. Labels carry a
 // version: "identity/run-token/v1".
-func (s *Service) Derive(label string) []byte { return s.master.derive(label) }
+func (s *Service) Derive(label string) []byte { return s.master.Load().derive(label) }
 
 // Delete removes a secret. Calls that need it fail from then on.
 func (s *Service) Delete(ctx context.Context, by audit.Actor, reason, name string) error {
@@ -154,7 +161,7 @@ func (s *Service) List(ctx context.Context) ([]Secret, error) {
 	}
 	out := make([]Secret, 0, len(rows))
 	for _, r := range rows {
-		v, err := s.master.open(r.Secret, r.sealed)
+		v, err := s.openRow(ctx, r.Secret, r.sealed)
 		r.Broken = err != nil
 		v.Wipe()
 		out = append(out, r.Secret)

@@ -15,22 +15,26 @@ type querier interface {
 	Query(ctx context.Context, q string, args ...any) (*sql.Rows, error)
 }
 
-func keyRows(ctx context.Context, q querier) (map[string][]byte, error) {
-	rows, err := q.Query(ctx, `SELECT name, sealed FROM secret_keys`)
+// keyRows returns the sealed keyset and seed, and the keyset's generation.
+func keyRows(ctx context.Context, q querier) (sealed map[string][]byte, generation int64, err error) {
+	rows, err := q.Query(ctx, `SELECT name, sealed, generation FROM secret_keys`)
 	if err != nil {
-		return nil, storage.ErrUnavailable.With(err)
+		return nil, 0, storage.ErrUnavailable.With(err)
 	}
 	defer rows.Close()
-	out := map[string][]byte{}
+	sealed = map[string][]byte{}
 	for rows.Next() {
 		var name string
-		var sealed []byte
-		if err := rows.Scan(&name, &sealed); err != nil {
-			return nil, err
+		var b []byte
+		var g int64
+		if err := rows.Scan(&name, &b, &g); err != nil {
+			return nil, 0, err
 		}
-		out[name] = sealed
+		if sealed[name] = b; name == keysetRow {
+			generation = g
+		}
 	}
-	return out, rows.Err()
+	return sealed, generation, rows.Err()
 }
 
 func insertKey(ctx context.Context, tx *audit.Tx, name string, sealed []byte, now time.Time) error {

@@ -58,26 +58,26 @@ func (s *Service) Versions(ctx context.Context, name string) ([]Version, error) 
 // becomes previous if the value is another, and then a pending version of a
 // rotation is dropped, for a person has decided otherwise; and all are sealed
 // anew if what they are sealed with has changed.
-func (s *Service) shift(ctx context.Context, tx *audit.Tx, old, now row, rotated bool) error {
+func (s *Service) shift(ctx context.Context, tx *audit.Tx, m *master, old, now row, rotated bool) error {
 	if rotated {
 		if err := deleteVersions(ctx, tx, old.ID, ""); err != nil {
 			return err
 		}
-		v, err := s.master.open(old.Secret, old.sealed)
+		v, err := m.open(old.Secret, old.sealed)
 		defer v.Wipe()
 		if err != nil || v.IsZero() {
 			return nil // there was nothing to go back to
 		}
-		return s.keepAs(ctx, tx, Previous, now.Secret, old, v, "")
+		return s.keepAs(ctx, tx, m, Previous, now.Secret, old, v, "")
 	}
 	beside, err := versionRows(ctx, tx, old.ID)
 	if err != nil {
 		return err
 	}
 	for _, b := range beside {
-		v, err := s.master.open(old.at(b.Number), b.sealed)
+		v, err := m.open(old.at(b.Number), b.sealed)
 		if err == nil {
-			b.sealed, err = s.master.seal(now.at(b.Number), v)
+			b.sealed, err = m.seal(now.at(b.Number), v)
 			v.Wipe()
 		}
 		if err != nil {
@@ -97,8 +97,8 @@ func (s Secret) at(n int64) Secret {
 }
 
 // keepAs stores the version that was the current one of old under a state.
-func (s *Service) keepAs(ctx context.Context, tx *audit.Tx, state string, now Secret, old row, v Value, rotation string) error {
-	sealed, err := s.master.seal(now.at(old.Version), v)
+func (s *Service) keepAs(ctx context.Context, tx *audit.Tx, m *master, state string, now Secret, old row, v Value, rotation string) error {
+	sealed, err := m.seal(now.at(old.Version), v)
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,10 @@ func (s *Service) Rollback(ctx context.Context, by audit.Actor, reason, name str
 		return err
 	}
 	return s.change(ctx, func(tx *audit.Tx) error {
+		m, err := s.fenced(ctx, tx.Tx)
+		if err != nil {
+			return err
+		}
 		old, found, err := secretRow(ctx, tx, name)
 		if err != nil {
 			return err
@@ -121,7 +125,7 @@ func (s *Service) Rollback(ctx context.Context, by audit.Actor, reason, name str
 		if !found {
 			return ErrNotFound.Say("there is no secret %.63q", name)
 		}
-		now, err := s.swap(ctx, tx, old, Previous, Previous, "")
+		now, err := s.swap(ctx, tx, m, old, Previous, Previous, "")
 		if err != nil {
 			return err
 		}
@@ -132,7 +136,7 @@ func (s *Service) Rollback(ctx context.Context, by audit.Actor, reason, name str
 // swap makes the version in state from the current one, and keeps the one that
 // was current in state to; "" drops it. rotation must have made the version
 // unless it is empty.
-func (s *Service) swap(ctx context.Context, tx *audit.Tx, old row, from, to, rotation string) (Secret, error) {
+func (s *Service) swap(ctx context.Context, tx *audit.Tx, m *master, old row, from, to, rotation string) (Secret, error) {
 	beside, err := versionRows(ctx, tx, old.ID)
 	if err != nil {
 		return Secret{}, err
@@ -147,7 +151,7 @@ func (s *Service) swap(ctx context.Context, tx *audit.Tx, old row, from, to, rot
 	next := beside[i]
 	now := old
 	now.Version, now.Ref, now.Rotated, now.sealed = next.Number, next.Ref, s.now(), next.sealed
-	v, err := s.master.open(now.Secret, now.sealed) // never make current what cannot be opened
+	v, err := m.open(now.Secret, now.sealed) // never make current what cannot be opened
 	if err != nil {
 		return Secret{}, err
 	}
@@ -158,12 +162,12 @@ func (s *Service) swap(ctx context.Context, tx *audit.Tx, old row, from, to, rot
 	if err := deleteVersions(ctx, tx, old.ID, ""); err != nil {
 		return Secret{}, err
 	}
-	was, err := s.master.open(old.Secret, old.sealed)
+	was, err := m.open(old.Secret, old.sealed)
 	defer was.Wipe()
 	if err != nil || was.IsZero() || to == "" {
 		return now.Secret, nil
 	}
-	return now.Secret, s.keepAs(ctx, tx, to, now.Secret, old, was, "")
+	return now.Secret, s.keepAs(ctx, tx, m, to, now.Secret, old, was, "")
 }
 
 // PendTx stores v as the pending version of a secret, made by a rotation, in
@@ -173,6 +177,10 @@ func (s *Service) PendTx(ctx context.Context, tx *audit.Tx, name, rotation, ref 
 		return 0, err
 	}
 	learn(s.matcher, name, v) // first, so that nothing below can write it
+	m, err := s.fenced(ctx, tx.Tx)
+	if err != nil {
+		return 0, err
+	}
 	r, found, err := secretRow(ctx, tx, name)
 	if err != nil {
 		return 0, err
@@ -185,7 +193,7 @@ func (s *Service) PendTx(ctx context.Context, tx *audit.Tx, name, rotation, ref 
 	}
 	next := r
 	next.Newest++
-	sealed, err := s.master.seal(r.at(next.Newest), v)
+	sealed, err := m.seal(r.at(next.Newest), v)
 	if err != nil {
 		return 0, err
 	}
@@ -201,6 +209,10 @@ func (s *Service) PendTx(ctx context.Context, tx *audit.Tx, name, rotation, ref 
 // PromoteTx makes the pending version of a rotation the current one and records
 // it. The one before becomes previous. ErrNoPending if it is gone.
 func (s *Service) PromoteTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, name, rotation string) (was Secret, err error) {
+	m, err := s.fenced(ctx, tx.Tx)
+	if err != nil {
+		return Secret{}, err
+	}
 	old, found, err := secretRow(ctx, tx, name)
 	if err != nil {
 		return Secret{}, err
@@ -208,7 +220,7 @@ func (s *Service) PromoteTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	if !found {
 		return Secret{}, ErrNoPending
 	}
-	now, err := s.swap(ctx, tx, old, Pending, Previous, rotation)
+	now, err := s.swap(ctx, tx, m, old, Pending, Previous, rotation)
 	if err != nil {
 		return Secret{}, err
 	}
@@ -251,7 +263,7 @@ func (s *Service) Reveal(ctx context.Context, r audit.Receipt, call, name string
 	out := map[string]Held{}
 	beside = append(beside, versionRow{Version: Version{Number: row.Version, State: Current, Created: row.Rotated, Ref: row.Ref}, sealed: row.sealed})
 	for _, b := range beside {
-		v, err := s.master.open(row.at(b.Number), b.sealed)
+		v, err := s.openRow(ctx, row.at(b.Number), b.sealed)
 		if err != nil {
 			return Secret{}, nil, err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/countersign/countersign/internal/audit/seal"
 	"github.com/countersign/countersign/internal/audit/search"
 	"github.com/countersign/countersign/internal/audit/selfaudit"
+	"github.com/countersign/countersign/internal/backup"
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/console"
@@ -50,7 +51,7 @@ type house struct {
 	db          *storage.DB
 	watch       *storage.Watcher
 	scanner     *inspection.Scanner
-	keeper      secrets.Keeper
+	keeper      *secrets.Keys
 	log         *audit.Log
 	locks       *locks.Service
 	leaks       *leaks.Service
@@ -61,6 +62,8 @@ type house struct {
 	selfaudit   *selfaudit.Service
 	findings    *findings.Service
 	secrets     *secrets.Service
+	rekeyer     *secrets.Rekeyer
+	backup      *backup.Service
 	leases      *lease.Service
 	rotation    *rotation.Service
 	identity    *identity.Service
@@ -147,7 +150,7 @@ func (h *house) buildStore(ctx context.Context, log *slog.Logger) error {
 // to be recorded.
 func (h *house) buildLog(ctx context.Context, log *slog.Logger) error {
 	h.scanner = inspection.New()
-	keeper, err := secrets.OpenKeeper(ctx, h.cfg.Key)
+	keeper, err := secrets.OpenKeys(ctx, h.cfg.Key, h.cfg.KeyNext)
 	if err != nil {
 		return err
 	}
@@ -285,9 +288,6 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		}
 		h.onClose(b.name, b.Stop)
 	}
-	if err := h.startCredentials(ctx); err != nil {
-		return err
-	}
 	s, err := search.New(h.db, h.log, search.Options{Logger: log, Owns: h.owns})
 	if err != nil {
 		return err
@@ -298,6 +298,9 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	h.search = s
 	h.onClose("search", s.Stop)
 	if err := h.startSealing(ctx, log); err != nil {
+		return err
+	}
+	if err := h.startCredentials(ctx); err != nil { // after sealing, which knows whether anything may be ended
 		return err
 	}
 	return h.startExport(ctx, log)
@@ -360,6 +363,8 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.export,
 		h.selfaudit,
 		h.manifest,
+		h.rekeyer,
+		h.backup,
 		h,
 	} {
 		room.Routes(api)

@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/seal"
+	"github.com/countersign/countersign/internal/backup"
 	"github.com/countersign/countersign/internal/leaks"
 	"github.com/countersign/countersign/internal/locks"
+	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/secrets/lease"
 	"github.com/countersign/countersign/internal/secrets/provider/command"
 	"github.com/countersign/countersign/internal/secrets/provider/exchange"
@@ -33,13 +36,15 @@ func (h *house) buildCredentials(_ context.Context, log *slog.Logger) error {
 	h.secrets.Handle("oauth", exchange.OAuth{Now: time.Now})
 	h.secrets.Handle("github-app", exchange.GitHubApp{Now: time.Now})
 	h.secrets.Handle("federated", exchange.Federated{Issuer: issuer{h}, Now: time.Now})
-	h.leases = lease.New(lease.Options{DB: h.db, Log: h.log, Watch: h.watch, Secrets: h.secrets, Findings: h.findings, Logger: log,
+	h.backup = backup.New(backup.Options{DB: h.db, Log: h.log, Keys: h.keeper, Seal: func() *seal.Service { return h.seal }, Version: h.version, Now: time.Now})
+	h.leases = lease.New(lease.Options{Held: h.backup.Held, DB: h.db, Log: h.log, Watch: h.watch, Secrets: h.secrets, Findings: h.findings, Logger: log,
 		Makers: map[string]lease.Maker{"postgres": postgres.Maker{}}})
-	h.rotation = rotation.New(rotation.Options{DB: h.db, Log: h.log, Watch: h.watch, Secrets: h.secrets, Findings: h.findings, Logger: log,
+	h.rotation = rotation.New(rotation.Options{Held: h.backup.Held, DB: h.db, Log: h.log, Watch: h.watch, Secrets: h.secrets, Findings: h.findings, Logger: log,
 		Rotators: map[string]rotation.Rotator{
 			"postgres": postgres.Rotator{}, "openai": openai.Rotator{}, "http": webhook.Rotator{},
 			"command": command.Rotator{Redact: h.scanner.Redact, Log: func(secret, line string) { log.Info("a rotation's command says", "secret", secret, "line", line) }},
 		}})
+	h.rekeyer = h.secrets.Rekeyer(secrets.RekeyOptions{Findings: h.findings, Replica: h.locks.Replica(), Alive: h.locks.Replicas})
 	return nil
 }
 
@@ -61,6 +66,10 @@ func (h *house) startCredentials(ctx context.Context) error {
 		return err
 	}
 	h.onClose("rotation", h.rotation.Stop)
+	if err := h.rekeyer.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("rekeying", h.rekeyer.Stop)
 	return nil
 }
 

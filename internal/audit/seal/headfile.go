@@ -182,6 +182,14 @@ func (s *Service) block(ctx context.Context, h head, why string) error {
 	})
 }
 
+// Block stops every replica from extending the tree of a database that is being
+// filled from a copy.
+func Block(ctx context.Context, db interface {
+	Exec(ctx context.Context, q string, args ...any) error
+}, why string) error {
+	return db.Exec(ctx, `UPDATE seal_head SET blocked = $1 WHERE name = 'log'`, why)
+}
+
 // standing remembers a block that the tree's row tells of. Only load, which
 // looks itself, ends one.
 func (s *Service) standing(h head) error {

@@ -78,6 +78,7 @@ func New(o Options) *Service {
 	}
 	o.Secrets.Notes(s.notes)
 	o.Secrets.OnDelete(s.keep)
+	o.Secrets.OnReseal(reseal)
 	o.Watch.On(Watched, s.ended)
 	return s
 }
@@ -115,10 +116,11 @@ func (m minter) Mint(ctx context.Context, in secrets.Material) (secrets.Minted, 
 		return secrets.Minted{}, err
 	}
 	l.Name = name
-	if l.sealed, err = m.s.Secrets.Keep(l.label(), credential); err != nil {
-		return secrets.Minted{}, err
-	}
 	if err := m.s.Log.Change(ctx, func(tx *audit.Tx) error {
+		l := l
+		if l.sealed, err = m.s.Secrets.KeepTx(ctx, tx, l.label(), credential); err != nil {
+			return err
+		}
 		m.s.record(tx, "lease.issued", audit.System, "", l, nil)
 		return insert(ctx, tx, l)
 	}); err != nil {

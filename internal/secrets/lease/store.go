@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -61,4 +62,24 @@ func postpone(ctx context.Context, tx *audit.Tx, l Lease) error {
 func remove(ctx context.Context, tx *audit.Tx, id string) error {
 	_, err := tx.Exec(ctx, `DELETE FROM secret_leases WHERE id = $1`, id)
 	return err
+}
+
+// reseal is a secrets.Resealer.
+func reseal(ctx context.Context, b *secrets.Batch) error {
+	old, err := rows(ctx, b.Tx, time.Time{}, `WHERE substr(sealed, 1, $1) = $2 AND id > $3 ORDER BY id LIMIT $4`, len(b.Prefix), b.Prefix, b.After, b.Limit)
+	if err != nil {
+		return err
+	}
+	for _, l := range old {
+		b.Found, b.After = b.Found+1, l.ID
+		sealed, err := b.Kept(l.label(), l.sealed)
+		if err != nil {
+			b.Fail("the lease " + l.ID)
+			continue
+		}
+		if _, err := b.Tx.Exec(ctx, `UPDATE secret_leases SET sealed = $1 WHERE id = $2`, sealed, l.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
