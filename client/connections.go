@@ -20,6 +20,8 @@ type Connection struct {
 	Tools    int       `json:"tools"`
 	Drifted  int       `json:"drifted"` // refused until a person looks
 	LastUsed time.Time `json:"last_used,omitzero"`
+
+	Inventory *InventoryRow `json:"inventory,omitempty"` // of Client.Inventory, where it was asked for
 }
 
 // ConnectionSpec is what a person says of a connection.

@@ -23,6 +23,8 @@ type Agent struct {
 	LastCall        time.Time         `json:"last_call,omitzero"`
 	Status          string            `json:"status"` // active, suspended, no_owner
 	Keys            []Key             `json:"keys"`   // valid now
+
+	Inventory *InventoryRow `json:"inventory,omitempty"` // of Client.Inventory, where it was asked for
 }
 
 // AgentSpec is what a person says of an agent.

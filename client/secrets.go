@@ -32,6 +32,8 @@ type Secret struct {
 	RotationStatus string    `json:"rotation_status,omitempty"`
 	Leases         int       `json:"leases,omitempty"`  // credentials made of it that are alive
 	Zombies        int       `json:"zombies,omitempty"` // leases that ended but could not be revoked yet
+
+	Inventory *InventoryRow `json:"inventory,omitempty"` // of Client.Inventory, where it was asked for
 }
 
 // SecretVersion is one of the values that a secret has at a time.

@@ -60,6 +60,10 @@ secrets/provider/wire < secrets/provider/openai, secrets/provider/webhook, secre
 secrets/provider/postgres, secrets/provider/command, secrets/provider/openai, secrets/provider/webhook < server
 secrets/provider/exchange, secrets/provider/vault, secrets/provider/local < server
 
+# what there is: reads rooms, owns nothing
+connections, policy, secrets < inventory
+inventory < server
+
 # the whole database, out and in
 secrets, audit/seal, backup/archive < backup
 backup < server
@@ -117,6 +121,7 @@ var only = map[string][]string{
 		"manifest",
 		"approvals",
 		"backup",
+		"inventory",
 		"tokens/...",
 	},
 	"database/sql": {

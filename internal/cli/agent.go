@@ -15,7 +15,7 @@ import (
 
 func (a *app) agentCommand() *cobra.Command {
 	return group("agent", "Register agents and their keys; suspend and resume them",
-		a.agentList(), a.agentShow(), a.agentCreate(), a.agentUpdate(), a.agentOwner(), a.agentSuspend(), a.agentResume(),
+		a.agentList(), a.agentShow(), a.agentReach(), a.agentCreate(), a.agentUpdate(), a.agentOwner(), a.agentSuspend(), a.agentResume(),
 		a.remove("delete NAME", "Delete an agent and its credentials", "agent", "Its credentials die with it.", agentNames, (*client.Client).DeleteAgent),
 		a.keyCommand(), a.trustCommand(), a.clientKeyCommand(), a.enrolCommand(), a.programCommand())
 }
@@ -31,11 +31,24 @@ func agentColour(ag client.Agent) string {
 }
 
 func (a *app) agentList() *cobra.Command {
-	cmd := &cobra.Command{Use: "list", Short: "List agents", Args: operands(), Example: "  countersign agent list -o json"}
+	var unregistered bool
+	cmd := &cobra.Command{Use: "list", Short: "List agents, with what they may touch", Args: operands(), Example: "  countersign agent list -o json\n  countersign agent list --unregistered",
+		Long: "REACH is what an agent may touch under conditions, an over-approximation; EXPIRES is when its last key does."}
+	cmd.Flags().BoolVar(&unregistered, "unregistered", false, "who called in the last 30 days and is no agent")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+		if unregistered {
+			return a.strangers(ctx, c)
+		}
 		all, err := c.Agents(ctx)
 		if err != nil {
 			return err
+		}
+		inv, err := c.Inventory(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			all[i].Inventory = inventoryOf(inv.Agents, all[i].Name)
 		}
 		return list(a, all, "no agents yet: countersign agent create NAME --owner USER",
 			column[client.Agent]{"NAME", func(x client.Agent) string { return x.Name }, func(client.Agent) string { return bold }},
@@ -45,7 +58,11 @@ func (a *app) agentList() *cobra.Command {
 			column[client.Agent]{"TEAM", func(x client.Agent) string { return x.Team }, nil},
 			column[client.Agent]{"KEYS", func(x client.Agent) string { return fmt.Sprint(len(x.Keys)) }, nil},
 			column[client.Agent]{"LAST CALL", func(x client.Agent) string { return ago(x.LastCall) }, nil},
-			column[client.Agent]{"PURPOSE", func(x client.Agent) string { return x.Purpose }, nil})
+			column[client.Agent]{"PURPOSE", func(x client.Agent) string { return x.Purpose }, nil},
+			column[client.Agent]{"AGE", func(x client.Agent) string { return ago(x.Created) }, nil},
+			column[client.Agent]{"EXPIRES", agentExpiry, nil},
+			column[client.Agent]{"REACH", func(x client.Agent) string { return reachText(x.Inventory) }, func(x client.Agent) string { return reachColour(x.Inventory) }},
+			column[client.Agent]{"FINDINGS", func(x client.Agent) string { return foundText(x.Inventory) }, func(x client.Agent) string { return foundColour(x.Inventory) }})
 	})
 	return cmd
 }

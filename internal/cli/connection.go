@@ -24,6 +24,13 @@ func (a *app) connectionList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		inv, err := c.Inventory(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			all[i].Inventory = inventoryOf(inv.Connections, all[i].Name)
+		}
 		return list(a, all, "no connections yet: countersign connection add NAME --kind mcp --url URL",
 			column[client.Connection]{"NAME", func(x client.Connection) string { return x.Name }, func(client.Connection) string { return bold }},
 			column[client.Connection]{"KIND", connectionKind, nil},
@@ -36,7 +43,10 @@ func (a *app) connectionList() *cobra.Command {
 				}
 				return ""
 			}},
-			column[client.Connection]{"LAST USED", func(x client.Connection) string { return ago(x.LastUsed) }, nil})
+			column[client.Connection]{"LAST USED", func(x client.Connection) string { return ago(x.LastUsed) }, nil},
+			column[client.Connection]{"AGE", func(x client.Connection) string { return inventoryAge(x.Inventory) }, nil},
+			column[client.Connection]{"REACH", func(x client.Connection) string { return reachText(x.Inventory) }, func(x client.Connection) string { return reachColour(x.Inventory) }},
+			column[client.Connection]{"FINDINGS", func(x client.Connection) string { return foundText(x.Inventory) }, func(x client.Connection) string { return foundColour(x.Inventory) }})
 	})
 	return cmd
 }

@@ -30,6 +30,13 @@ func (a *app) secretList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		inv, err := c.Inventory(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			all[i].Inventory = inventoryOf(inv.Secrets, all[i].Name)
+		}
 		return list(a, all, "no secrets yet: countersign secret put NAME --connection CONNECTION",
 			column[client.Secret]{"NAME", func(s client.Secret) string { return s.Name }, func(client.Secret) string { return bold }},
 			column[client.Secret]{"CONNECTION", func(s client.Secret) string { return s.Connection }, nil},
@@ -47,7 +54,9 @@ func (a *app) secretList() *cobra.Command {
 				}
 				return ""
 			}},
-			column[client.Secret]{"LAST USED", func(s client.Secret) string { return ago(s.LastUsed) }, nil})
+			column[client.Secret]{"LAST USED", func(s client.Secret) string { return ago(s.LastUsed) }, nil},
+			column[client.Secret]{"REACH", func(s client.Secret) string { return reachText(s.Inventory) }, func(s client.Secret) string { return reachColour(s.Inventory) }},
+			column[client.Secret]{"FINDINGS", func(s client.Secret) string { return foundText(s.Inventory) }, func(s client.Secret) string { return foundColour(s.Inventory) }})
 	})
 	return cmd
 }

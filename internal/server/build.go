@@ -28,6 +28,7 @@ import (
 	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
+	"github.com/countersign/countersign/internal/inventory"
 	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/leaks"
 	"github.com/countersign/countersign/internal/locks"
@@ -64,6 +65,7 @@ type house struct {
 	secrets     *secrets.Service
 	rekeyer     *secrets.Rekeyer
 	backup      *backup.Service
+	inventory   *inventory.Service
 	leases      *lease.Service
 	rotation    *rotation.Service
 	identity    *identity.Service
@@ -343,6 +345,8 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	h.inventory = inventory.New(inventory.Options{Identity: h.identity, Connections: h.connections, Policy: h.policy, Secrets: h.secrets, Findings: h.findings,
+		Users: h.tokens.SignedIn, Log: h.log, Now: time.Now})
 	mux := http.NewServeMux()
 	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
 	h.doorman = newDoorman(h.log)
@@ -365,6 +369,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.manifest,
 		h.rekeyer,
 		h.backup,
+		h.inventory,
 		h,
 	} {
 		room.Routes(api)

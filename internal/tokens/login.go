@@ -315,6 +315,22 @@ func (s *Service) Sessions(ctx context.Context, c rest.Caller) ([]Session, error
 	return readSessions(ctx, s.db, f)
 }
 
+// SignedIn names the people who are signed in with an agent now.
+func (s *Service) SignedIn(ctx context.Context, agent string) ([]string, error) {
+	all, err := readSessions(ctx, s.db, sessionFilter{agent: agent})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, x := range all {
+		if x.Ended.IsZero() && x.Expires.After(s.now()) {
+			out = append(out, x.User)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
 // EndSession ends a consent and every token of it at once.
 func (s *Service) EndSession(ctx context.Context, c rest.Caller, reason, session string) error {
 	if err := checkReason(reason, false); err != nil {
@@ -333,7 +349,7 @@ func (s *Service) EndSession(ctx context.Context, c rest.Caller, reason, session
 	})
 }
 
-type sessionFilter struct{ id, user, client string }
+type sessionFilter struct{ id, user, client, agent string }
 
 func readSessions(ctx context.Context, q querier, f sessionFilter) ([]Session, error) {
 	return collect(ctx, q, func(rows *sql.Rows) (x Session, err error) {
@@ -345,7 +361,7 @@ func readSessions(ctx context.Context, q querier, f sessionFilter) ([]Session, e
 		x.Created, x.Expires, x.Ended = storage.Time(created), storage.Time(expires), storage.Time(ended)
 		return x, json.Unmarshal([]byte(doors), &x.Doors)
 	}, `SELECT id, client_id, user_name, user_id, agent, agent_id, doors, scope, created, expires, ended FROM token_sessions
-		WHERE ($1 = '' OR id = $1) AND ($2 = '' OR user_name = $2) AND ($3 = '' OR client_id = $3) ORDER BY id`, f.id, f.user, f.client)
+		WHERE ($1 = '' OR id = $1) AND ($2 = '' OR user_name = $2) AND ($3 = '' OR client_id = $3) AND ($4 = '' OR agent = $4) ORDER BY id`, f.id, f.user, f.client, f.agent)
 }
 
 // SignOut ends the session that a person signed in with to consent. That it
