@@ -20,7 +20,7 @@ const module = "github.com/countersign/countersign/"
 // when a build breaks it, move the code or argue for a new line in docs/design,
 // never add a line to make the build pass.
 const order = `
-NONE < id, fault, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest, words, backup/archive
+NONE < id, fault, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest, words, backup/archive, discovery
 
 # the cellar
 fault < storage
@@ -67,7 +67,7 @@ inventory < server
 # the whole database, out and in
 secrets, audit/seal, backup/archive < backup
 backup < server
-backup/archive < cli
+backup/archive, discovery < cli
 
 # the line
 identity, policy, secrets, connections, approvals, inspection, findings, audit < gateway
@@ -154,6 +154,7 @@ var only = map[string][]string{
 	"go.opentelemetry.io":             {"audit/export"},
 	"google.golang.org":               {"audit/export"},
 	"filippo.io/age":                  {"backup/...", "backup", "server", "cli", "cmd/countersign"},
+	"github.com/BurntSushi/toml":      {"discovery"},
 	"github.com/spf13/cobra":          {"cli"},
 	"charm.land":                      {"cli"},
 	"encoding/json":                   {}, // the v1 package: see DESIGN "one parser"; v2 and jsontext are matched exactly below

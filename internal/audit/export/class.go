@@ -79,10 +79,10 @@ var verbs = func() map[string]int {
 	for activity, list := range map[int]string{
 		create: "created registered placed requested added saved asked opened imported published issued started given commented",
 		read: "used discovered undiscovered bad_definitions appeared new gone returned drifted read exported listed viewed reached found exchanged " +
-			"consented declined failed tried enforced",
+			"consented declined failed tried enforced begun",
 		update: "updated changed rotated accepted pinned effect_set rebuilt configured resumed recovered skipped set answered approved denied refused " +
 			"granted delegated escalated renewed extended replaced promoted undone retried replayed shared moved renamed suspended activated " +
-			"executed decided voted stopped rolled_back overridden advanced hastened",
+			"executed decided voted stopped rolled_back overridden advanced hastened rekeyed redirected",
 		remove: "deleted released erased expired revoked lifted removed withdrawn cancelled closed ended destroyed rejected retired dropped voided",
 	} {
 		for v := range strings.FieldsSeq(list) {

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package discovery
+
+import "os"
+
+func open(p string) (*os.File, error) { return os.Open(p) }
