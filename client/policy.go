@@ -110,7 +110,19 @@ type Case struct {
 	Remote     string                    `json:"remote,omitempty"`
 	Credential string                    `json:"credential,omitempty"`
 	OnBehalfOf []string                  `json:"on_behalf_of,omitempty"`
+	User       *PolicyUser               `json:"user,omitempty"`
 	Now        time.Time                 `json:"now,omitzero"`
+}
+
+// PolicyUser is the person on whose behalf a call is made, as policies see them
+// in context.user.
+type PolicyUser struct {
+	ID     string   `json:"id" yaml:"id"`
+	Name   string   `json:"name" yaml:"name"`
+	Issuer string   `json:"issuer,omitzero" yaml:"issuer"` // who vouches for them; empty for a local user
+	Role   string   `json:"role,omitzero" yaml:"role"`
+	Groups []string `json:"groups,omitzero" yaml:"groups"`
+	Teams  []string `json:"teams,omitzero" yaml:"teams"`
 }
 
 // CaseResult is how a case came out.

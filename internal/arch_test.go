@@ -42,7 +42,7 @@ audit, storage, rest, job, fault, id < locks
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
 inert < words, approvals
-identity < leaks
+identity < leaks, signin, lifecycle
 inspection < policy
 dial < connections, tokens, gateway
 words < connections, approvals
@@ -89,7 +89,7 @@ gateway/llm < server
 gateway/mcp < server
 gateway/egress < server
 example < server
-leaks < server
+leaks, signin, lifecycle < server
 server, cli, backup/archive < cmd/countersign
 `
 
@@ -111,6 +111,7 @@ var only = map[string][]string{
 		"audit/selfaudit",
 		"findings",
 		"leaks",
+		"lifecycle",
 		"locks",
 		"identity",
 		"policy",
@@ -118,6 +119,7 @@ var only = map[string][]string{
 		"secrets",
 		"secrets/rotation",
 		"secrets/lease",
+		"signin",
 		"manifest",
 		"approvals",
 		"backup",
@@ -136,8 +138,10 @@ var only = map[string][]string{
 		"secrets/lease",
 		"findings",
 		"leaks",
+		"lifecycle",
 		"locks",
 		"job",
+		"signin",
 		"manifest",
 		"approvals",
 		"tokens",
@@ -151,6 +155,8 @@ var only = map[string][]string{
 	"github.com/modelcontextprotocol": {"example/..."},
 	"github.com/openai/openai-go":     {"example/..."},
 	"github.com/anthropics":           {"example/..."},
+	"github.com/coreos/go-oidc":       {"signin"},
+	"golang.org/x/oauth2":             {"signin"},
 	"go.opentelemetry.io":             {"audit/export"},
 	"google.golang.org":               {"audit/export"},
 	"filippo.io/age":                  {"backup/...", "backup", "server", "cli", "cmd/countersign"},

@@ -49,6 +49,8 @@ type Config struct {
 	OAuth     OAuth     `yaml:"oauth"`
 	Leaks     Leaks     `yaml:"leaks"`
 	Secrets   Secrets   `yaml:"secrets"`
+	OIDC      OIDC      `yaml:"oidc"`
+	Lifecycle Lifecycle `yaml:"lifecycle"`
 }
 
 // Leaks says whose reports of leaked credentials are taken without a user.
@@ -195,6 +197,12 @@ func set(field reflect.Value, text string) error {
 			return err
 		}
 		field.Set(reflect.ValueOf(h))
+	case Pairs:
+		p, err := parsePairs(text)
+		if err != nil {
+			return err
+		}
+		field.Set(reflect.ValueOf(p))
 	case time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {
@@ -227,6 +235,8 @@ func (c *Config) Fill() {
 	or(&c.URL, "http://"+c.Listen)
 	or(&c.Log.Level, "info")
 	or(&c.Tools.Recheck, 15*time.Minute)
+	c.OIDC.fill()
+	c.Lifecycle.fill()
 	or(&c.Limits.ModelBody, 32<<20)
 	or(&c.Limits.ToolBody, 4<<20)
 	or(&c.Limits.APIBody, 8<<20)
@@ -266,5 +276,6 @@ func (c *Config) Validate() error {
 	if c.Limits.ModelBody < 0 || c.Limits.ToolBody < 0 || c.Limits.APIBody < 0 || c.Limits.HeaderBytes < 0 || c.Limits.ReadTimeout < 0 || c.Limits.IdleStream < 0 || c.Limits.ShutdownWait < 0 {
 		errs = append(errs, errors.New("limits: a limit cannot be negative"))
 	}
+	errs = append(append(errs, c.OIDC.validate()...), c.Lifecycle.validate()...)
 	return errors.Join(append(errs, c.Export.validate()...)...)
 }

@@ -127,6 +127,9 @@ func (g *Gateway) question(call *Call, now time.Time) policy.Request {
 	for _, a := range call.Who.OnBehalfOf {
 		q.OnBehalfOf = append(q.OnBehalfOf, a.Name)
 	}
+	if p := call.Who.For; p != nil {
+		q.User = &policy.User{ID: p.ID, Name: p.Name, Issuer: p.Issuer, Role: p.Role, Groups: p.Groups, Teams: p.Teams}
+	}
 	return q
 }
 

@@ -92,9 +92,10 @@ func (s *Service) byAccess(token string) (Caller, error) {
 			c.Behind = append(c.Behind, view.agents[p.Name]) // standing says whether it is the same one
 		}
 	}
+	c.For = view.personOf(c.OnBehalfOf)
 	revoked := t.Revoked || slices.ContainsFunc(t.Lineage, func(id string) bool { return view.ended[id] })
 	c, err := s.admit(view, c, revoked)
-	if err == nil && !view.standing(t.Chain[:len(t.Chain)-1]) {
+	if err == nil && !s.standing(view, t.Chain[:len(t.Chain)-1]) {
 		err = ErrPrincipal
 	}
 	return c, err
@@ -102,7 +103,7 @@ func (s *Service) byAccess(token string) (Caller, error) {
 
 // standing reports whether everyone in a chain may still act: a user who is
 // active, an agent that is not suspended and has an active owner.
-func (v *snapshot) standing(chain []Principal) bool {
+func (s *Service) standing(v *snapshot, chain []Principal) bool {
 	for _, p := range chain {
 		switch p.Kind {
 		case audit.KindUser:
@@ -114,7 +115,7 @@ func (v *snapshot) standing(chain []Principal) bool {
 			if !ok || a.ID != p.ID || a.Suspended {
 				return false
 			}
-			if owner, ok := v.users[a.Owner]; !ok || owner.Disabled {
+			if _, ok := s.answering(v, a); !ok {
 				return false
 			}
 		default:

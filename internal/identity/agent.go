@@ -34,6 +34,7 @@ type Agent struct {
 	Suspended       bool              `json:"suspended"`
 	Created         time.Time         `json:"created"`
 	LastCall        time.Time         `json:"last_call,omitzero" doc:"about a minute exact"`
+	Retired         time.Time         `json:"decommissioned,omitzero" doc:"when it was decommissioned, for good"`
 	revision        int64
 }
 
@@ -104,6 +105,14 @@ type Caller struct {
 	Scope   *Scope
 	Lineage []string
 	Behind  []Agent // the agents of OnBehalfOf, as they are registered now
+	For     *Person // the user whom OnBehalfOf begins with; nil without one
+}
+
+// Person is a user with what they are in, as it is registered now.
+type Person struct {
+	User
+	Groups []string
+	Teams  []string
 }
 
 // Subject returns the caller as locks see it: whoever is in its principal

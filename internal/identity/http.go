@@ -74,7 +74,7 @@ type deletion struct {
 // agentRow is an agent as the API shows it.
 type agentRow struct {
 	Agent
-	Status string   `json:"status" enum:"active,suspended,no_owner,locked" doc:"whether it may make calls, and if not, why"`
+	Status string   `json:"status" enum:"active,leaving,suspended,no_owner,locked,decommissioned" doc:"whether it may make calls, and if not, why"`
 	Keys   []keyRow `json:"keys" doc:"keys that are valid now"`
 }
 
@@ -132,8 +132,12 @@ func (s *Service) agentRows(ctx context.Context, name string) ([]agentRow, error
 	for _, a := range agents {
 		r := agentRow{Agent: a, Status: "active", Keys: keyRows(s, live[a.Name])}
 		switch {
+		case !a.Retired.IsZero():
+			r.Status = "decommissioned"
 		case a.Suspended:
 			r.Status = "suspended"
+		case !active[a.Owner] && s.acting(a):
+			r.Status = "leaving" // its backup answers for it, for a while
 		case !active[a.Owner]:
 			r.Status = "no_owner"
 		case errors.Is(s.locks.Check(Caller{Agent: a}.Subject()), locks.ErrLocked):

@@ -53,7 +53,7 @@ func (s *Service) Owns(ctx context.Context, user, kind, name string) (bool, erro
 		name = r.Agent
 	}
 	a, err := readAgent(ctx, s.db, name)
-	return err == nil && a.Owner == user, err
+	return err == nil && user != "" && (a.Owner == user || a.Backup == user), err
 }
 
 // KnowsCredential reports whether there is, or was, a key or run token with an

@@ -56,6 +56,18 @@ type listTokens struct {
 	User string `query:"user" doc:"another user, for administrators; yourself if empty"`
 }
 
+type signOut struct {
+	Name string `path:"name" maxLength:"63"`
+	Body struct {
+		All    bool   `json:"all,omitempty" doc:"API tokens too, not sessions alone"`
+		Reason string `json:"reason,omitempty"`
+	}
+}
+
+type signedOut struct {
+	Ended int `json:"ended" doc:"sessions and tokens that ended"`
+}
+
 type revokeToken struct {
 	ID     string `path:"id" maxLength:"64"`
 	Reason string `query:"reason"`
@@ -182,6 +194,11 @@ func (s *Service) peopleRoutes(api *rest.API) {
 	rest.Handle(api, rest.Op{Method: "PUT", Path: users + "/{name}/password", Summary: "Set a password and end the sessions", Tag: tag, Need: rest.Self},
 		func(ctx context.Context, c rest.Caller, r *setPassword) (*rest.None, error) {
 			return nil, s.SetPassword(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Current, r.Body.Password)
+		})
+	rest.Handle(api, rest.Op{Method: "POST", Path: users + "/{name}/sign-out", Summary: "End every session of a user, everywhere", Tag: tag, Need: rest.Self},
+		func(ctx context.Context, c rest.Caller, r *signOut) (*signedOut, error) {
+			n, err := s.SignOut(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.All)
+			return &signedOut{n}, err
 		})
 	rest.Handle(api, rest.Op{Method: "DELETE", Path: users + "/{name}", Summary: "Delete a user who owns nothing", Tag: tag, Need: rest.Govern},
 		func(ctx context.Context, c rest.Caller, r *deletion) (*rest.None, error) {

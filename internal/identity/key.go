@@ -83,8 +83,11 @@ func (s *Service) IssueKeyTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	if err := checkReason(reason, false); err != nil {
 		return Key{}, "", err
 	}
-	if _, err := readAgent(ctx, tx, agent); err != nil {
+	switch a, err := readAgent(ctx, tx, agent); {
+	case err != nil:
 		return Key{}, "", err
+	case !a.Retired.IsZero():
+		return Key{}, "", ErrRetired
 	}
 	k, value, err := s.insertKey(ctx, tx, agent, life)
 	if err != nil {

@@ -67,8 +67,9 @@ func (s *Service) PutUserTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		return true, s.createUser(ctx, tx, by, reason, u)
 	}
 	old := found[0]
+	u.Gone = u.Gone && u.Disabled && by.Kind == audit.KindSystem // what a person decides, no identity provider undoes
 	fields := u.changes(old)
-	if len(fields) == 0 && u.Disabled == old.Disabled {
+	if len(fields) == 0 && u.Disabled == old.Disabled && u.Gone == old.Gone {
 		return false, nil
 	}
 	if err := mayGovern(ctx, tx, by); err != nil {
@@ -79,12 +80,18 @@ func (s *Service) PutUserTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 			return false, err
 		}
 	}
-	err = swap(ctx, tx, `UPDATE users SET email = $1, display_name = $2, role = $3, disabled = $4, revision = revision + 1 WHERE name = $5 AND revision = $6`,
-		u.Email, u.DisplayName, u.Role, u.Disabled, u.Name, old.revision)
+	err = swap(ctx, tx, `UPDATE users SET email = $1, display_name = $2, role = $3, disabled = $4, gone = $5, revision = revision + 1 WHERE name = $6 AND revision = $7`,
+		u.Email, u.DisplayName, u.Role, u.Disabled, u.Gone, u.Name, old.revision)
 	if err != nil {
 		return false, err
 	}
-	return true, record(ctx, tx, userEvents(by, reason, old, u, fields)...)
+	if err := record(ctx, tx, userEvents(by, reason, old, u, fields)...); err != nil {
+		return false, err
+	}
+	if s.follower != nil && u.Disabled != old.Disabled {
+		return true, s.follower.UserTurned(ctx, tx, by, reason, u)
+	}
+	return true, nil
 }
 
 func userEvents(by audit.Actor, reason string, old, u User, fields changes) (events []audit.Event) {
@@ -93,8 +100,8 @@ func userEvents(by audit.Actor, reason string, old, u User, fields changes) (eve
 		events = append(events, event("user.updated", by, reason, name, fields))
 	}
 	switch {
-	case u.Disabled && !old.Disabled:
-		events = append(events, event("user.disabled", by, reason, name, nil))
+	case u.Disabled && !old.Disabled, u.Disabled && u.Gone != old.Gone:
+		events = append(events, event("user.disabled", by, reason, name, map[string]any{"gone": u.Gone}))
 	case !u.Disabled && old.Disabled:
 		events = append(events, event("user.enabled", by, reason, name, nil))
 	}
@@ -269,6 +276,11 @@ func (s *Service) PutTeamTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	if !slices.Equal(old.Members, t.Members) {
 		if err := s.setMembers(ctx, tx, t); err != nil {
 			return false, err
+		}
+		if s.follower != nil {
+			if err := s.follower.TeamChanged(ctx, tx, by, reason, old, t); err != nil {
+				return false, err
+			}
 		}
 	}
 	return true, record(ctx, tx, event("team.updated", by, reason, object("team", t.Name), fields))

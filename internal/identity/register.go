@@ -64,6 +64,9 @@ func (s *Service) createAgent(ctx context.Context, tx *audit.Tx, by audit.Actor,
 }
 
 func (s *Service) updateAgent(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, old, a Agent, fields changes) error {
+	if !old.Retired.IsZero() {
+		return ErrRetired
+	}
 	if a.Owner != old.Owner {
 		if err := checkReason(reason, true); err != nil {
 			return err
@@ -88,7 +91,11 @@ func (s *Service) updateAgent(ctx context.Context, tx *audit.Tx, by audit.Actor,
 	if len(fields) > 0 {
 		events = append(events, agentEvent("agent.updated", by, reason, a, fields))
 	}
-	return record(ctx, tx, events...)
+	if err := record(ctx, tx, events...); err != nil {
+		return err
+	}
+	a.ID, a.Suspended, a.Created, a.LastCall = old.ID, old.Suspended, old.Created, old.LastCall
+	return s.agentChanged(ctx, tx, by, reason, old, a)
 }
 
 func marshalLabels(labels map[string]string) (string, error) {
@@ -203,11 +210,27 @@ func (s *Service) setSuspended(ctx context.Context, tx *audit.Tx, by audit.Actor
 	if err != nil || a.Suspended == to {
 		return false, err
 	}
+	if !a.Retired.IsZero() {
+		return false, ErrRetired
+	}
 	// Without comparing revisions: a stop must not lose a race against an edit.
 	if err := swap(ctx, tx, `UPDATE agents SET suspended = $1, revision = revision + 1 WHERE name = $2`, to, agent); err != nil {
 		return false, err
 	}
-	return true, record(ctx, tx, agentEvent(t, by, reason, a, nil))
+	if err := record(ctx, tx, agentEvent(t, by, reason, a, nil)); err != nil {
+		return true, err
+	}
+	now := a
+	now.Suspended = to
+	return true, s.agentChanged(ctx, tx, by, reason, a, now)
+}
+
+// agentChanged tells who follows.
+func (s *Service) agentChanged(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, old, now Agent) error {
+	if s.follower == nil {
+		return nil
+	}
+	return s.follower.AgentChanged(ctx, tx, by, reason, old, now)
 }
 
 // DeleteAgent deletes an agent with its keys and runs. What it did stays in

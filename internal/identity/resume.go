@@ -46,19 +46,20 @@ func (s *Service) Readmit(_ context.Context, r Resumed) (Caller, error) {
 	}
 	c := Caller{Agent: a, Run: r.Run, Lineage: r.Lineage, OnBehalfOf: r.OnBehalfOf, Credential: Credential{ID: r.Credential, Kind: r.Kind, Expires: s.now().Add(time.Minute)}}
 	for _, p := range r.OnBehalfOf {
-		if !view.stands(p) {
+		if !s.stands(view, p) {
 			return c, ErrCredential.Say("someone in the call's principal chain is not active any more")
 		}
 		if p.Kind == audit.KindAgent {
 			c.Behind = append(c.Behind, view.agents[p.Name])
 		}
 	}
+	c.For = view.personOf(c.OnBehalfOf)
 	return s.admit(view, c, revoked)
 }
 
 // stands reports whether a member of a principal chain may still act, as
 // standing does; without an identifier by the name alone.
-func (v *snapshot) stands(p audit.Actor) bool {
+func (s *Service) stands(v *snapshot, p audit.Actor) bool {
 	switch {
 	case p.Kind != audit.KindUser && p.Kind != audit.KindAgent:
 		return true
@@ -67,7 +68,7 @@ func (v *snapshot) stands(p audit.Actor) bool {
 	case p.ID == "":
 		p.ID = v.agents[p.Name].ID
 	}
-	return v.standing([]Principal{{Kind: p.Kind, ID: p.ID, Name: p.Name}})
+	return s.standing(v, []Principal{{Kind: p.Kind, ID: p.ID, Name: p.Name}})
 }
 
 // RunStarter returns the name of the person who started a run; false for a

@@ -54,6 +54,8 @@ type Service struct {
 	access    Verifier
 	cancel    context.CancelFunc
 	done      chan struct{}
+
+	follower Follower
 }
 
 // BeforeDelete is asked, inside the transaction, before a user, team or agent

@@ -22,7 +22,8 @@ type snapshot struct {
 	groups map[string]Group
 	agents map[string]Agent
 	keys   map[digest]Key
-	ended  map[string]bool // identifiers of revoked keys, and of tokens of runs that were ended before they expired
+	in     map[string]Person // by user's name
+	ended  map[string]bool   // identifiers of revoked keys, and of tokens of runs that were ended before they expired
 }
 
 func emptySnapshot() *snapshot { return &snapshot{} }
@@ -74,8 +75,54 @@ func (s *Service) reload(ctx context.Context) error {
 			next.ended[k.ID] = true // and with it what was exchanged for it
 		}
 	}
+	next.in = memberships(users, teams, groups)
 	s.view.Store(next)
 	return nil
+}
+
+// memberships says for every user what they are in.
+func memberships(users []User, teams []Team, groups []Group) map[string]Person {
+	in := make(map[string]Person, len(users))
+	for _, u := range users {
+		in[u.Name] = Person{User: u}
+	}
+	for _, t := range teams {
+		for _, m := range t.Members {
+			p := in[m]
+			p.Teams = append(p.Teams, t.Name)
+			in[m] = p
+		}
+	}
+	for _, g := range groups {
+		for _, m := range g.Members {
+			p := in[m]
+			p.Groups = append(p.Groups, g.Name)
+			in[m] = p
+		}
+	}
+	return in
+}
+
+// personOf returns the person a principal chain begins with; nil if none does,
+// or if it is not the one of then who has the name now.
+func (v *snapshot) personOf(chain []audit.Actor) *Person {
+	if len(chain) == 0 || chain[0].Kind != audit.KindUser {
+		return nil
+	}
+	p, ok := v.in[chain[0].Name]
+	if !ok || chain[0].ID != "" && chain[0].ID != p.ID {
+		return nil
+	}
+	return &p
+}
+
+// Person returns a user of a recorded chain with what they are in now.
+func (s *Service) Person(a audit.Actor) (Person, bool) {
+	p := s.view.Load().personOf([]audit.Actor{a})
+	if p == nil {
+		return Person{}, false
+	}
+	return *p, true
 }
 
 // Authenticate finds out who presents credential. It works in memory and does
@@ -135,8 +182,8 @@ func (s *Service) byRun(token string) (Caller, error) {
 
 // admit checks what is common to all credentials of a recognised agent.
 func (s *Service) admit(view *snapshot, c Caller, revoked bool) (Caller, error) {
-	owner, ok := view.users[c.Agent.Owner]
-	if ok {
+	owner, ok := s.answering(view, c.Agent)
+	if owner.Name != "" {
 		c.Owner = owner
 	}
 	switch {
@@ -146,7 +193,7 @@ func (s *Service) admit(view *snapshot, c Caller, revoked bool) (Caller, error) 
 		return c, ErrExpired
 	case c.Agent.Suspended:
 		return c, ErrSuspended
-	case !ok || owner.Disabled:
+	case !ok:
 		return c, ErrNoOwner
 	}
 	sub := c.Subject()

@@ -49,10 +49,10 @@ func one[T any](found []T, err error, what, name string) (T, error) {
 
 // readUsers returns the user called name, or all if name is empty.
 func readUsers(ctx context.Context, q querier, name string) ([]User, error) {
-	const query = `SELECT id, name, email, display_name, role, disabled, password <> '', created, revision FROM users`
+	const query = `SELECT id, name, email, display_name, role, disabled, password <> '', issuer, subject, gone, created, revision FROM users`
 	scan := func(rows *sql.Rows) (u User, err error) {
 		var created int64
-		err = rows.Scan(&u.ID, &u.Name, &u.Email, &u.DisplayName, &u.Role, &u.Disabled, &u.Password, &created, &u.revision)
+		err = rows.Scan(&u.ID, &u.Name, &u.Email, &u.DisplayName, &u.Role, &u.Disabled, &u.Password, &u.Issuer, &u.Subject, &u.Gone, &created, &u.revision)
 		u.Created = storage.Time(created)
 		return u, err
 	}
@@ -113,7 +113,7 @@ func readTeam(ctx context.Context, q querier, name string) (Team, error) {
 
 // readAgents returns the agent called name, or all if name is empty.
 func readAgents(ctx context.Context, q querier, name string) ([]Agent, error) {
-	const query = `SELECT id, name, owner, COALESCE(backup, ''), COALESCE(team, ''), purpose, business_process, stage, labels, suspended, created, last_call, revision FROM agents`
+	const query = `SELECT id, name, owner, COALESCE(backup, ''), COALESCE(team, ''), purpose, business_process, stage, labels, suspended, created, last_call, retired, revision FROM agents`
 	if name == "" {
 		return collect(ctx, q, scanAgent, query+` ORDER BY name`)
 	}
@@ -122,11 +122,11 @@ func readAgents(ctx context.Context, q querier, name string) ([]Agent, error) {
 
 func scanAgent(rows *sql.Rows) (a Agent, err error) {
 	var labels string
-	var created, last int64
-	if err = rows.Scan(&a.ID, &a.Name, &a.Owner, &a.Backup, &a.Team, &a.Purpose, &a.BusinessProcess, &a.Stage, &labels, &a.Suspended, &created, &last, &a.revision); err != nil {
+	var created, last, retired int64
+	if err = rows.Scan(&a.ID, &a.Name, &a.Owner, &a.Backup, &a.Team, &a.Purpose, &a.BusinessProcess, &a.Stage, &labels, &a.Suspended, &created, &last, &retired, &a.revision); err != nil {
 		return a, err
 	}
-	a.Created, a.LastCall = storage.Time(created), storage.Time(last)
+	a.Created, a.LastCall, a.Retired = storage.Time(created), storage.Time(last), storage.Time(retired)
 	if err = json.Unmarshal([]byte(labels), &a.Labels); err != nil {
 		return a, fmt.Errorf("labels of agent %s: %w", a.Name, err)
 	}

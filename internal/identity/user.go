@@ -27,6 +27,9 @@ type User struct {
 	Role        string    `json:"role" enum:"admin,operator,owner,approver,auditor,viewer"`
 	Disabled    bool      `json:"disabled"`
 	Password    bool      `json:"password" doc:"whether the user can sign in with a password"`
+	Issuer      string    `json:"issuer,omitempty" doc:"the identity provider that vouches for them; empty for a local user"`
+	Subject     string    `json:"subject,omitempty" doc:"what it calls them"`
+	Gone        bool      `json:"gone,omitempty" doc:"disabled because it no longer does; signing in there again enables them"`
 	Created     time.Time `json:"created"`
 	revision    int64
 }

@@ -28,6 +28,7 @@ type Case struct {
 	Remote     string            `json:"remote,omitempty"`
 	Credential string            `json:"credential,omitempty"`
 	OnBehalfOf []string          `json:"on_behalf_of,omitempty"`
+	User       *User             `json:"user,omitempty" doc:"the person on whose behalf it is; on_behalf_of begins with their name if it names nobody"`
 	Now        time.Time         `json:"now,omitzero" doc:"the present, if absent"`
 }
 
@@ -68,9 +69,12 @@ func (c Case) request(find func(string) (Agent, bool), now time.Time) (Request, 
 	if err != nil {
 		return Request{}, fmt.Errorf("args: %w", err)
 	}
+	if c.User != nil && len(c.OnBehalfOf) == 0 {
+		c.OnBehalfOf = []string{c.User.Name}
+	}
 	req := Request{Agent: agent, Action: Action{Connection: conn, Tool: name}, Args: jsontext.Value(args),
 		Run:    Run{Labels: c.RunLabels, Calls: c.RunCalls, Started: now.Add(-time.Duration(c.RunAge) * time.Second)},
-		Caller: Caller{Remote: c.Remote, Credential: c.Credential}, OnBehalfOf: c.OnBehalfOf, Now: now}
+		Caller: Caller{Remote: c.Remote, Credential: c.Credential}, OnBehalfOf: c.OnBehalfOf, User: c.User, Now: now}
 	return req, nil
 }
 

@@ -82,7 +82,7 @@ func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
 // contextOf must agree with contextType. It builds only the parts in need: a
 // record costs more than most policies.
 func contextOf(req *Request, args types.Record, need parts) types.Record {
-	m := make(types.RecordMap, 5)
+	m := make(types.RecordMap, 6)
 	if need&needArgs != 0 {
 		m["args"] = args
 	}
@@ -103,6 +103,13 @@ func contextOf(req *Request, args types.Record, need parts) types.Record {
 	if need&needChain != 0 {
 		m["on_behalf_of"] = stringSet(req.OnBehalfOf)
 	}
+	if need&needUser != 0 && req.User != nil {
+		u := req.User
+		m["user"] = types.NewRecord(types.RecordMap{
+			"id": types.String(u.ID), "name": types.String(u.Name), "issuer": types.String(u.Issuer), "role": types.String(u.Role),
+			"groups": stringSet(u.Groups), "teams": stringSet(u.Teams),
+		})
+	}
 	if need&needNow != 0 {
 		m["now"] = types.NewDatetime(req.Now)
 	}
@@ -118,10 +125,11 @@ const (
 	needCaller
 	needChain
 	needNow
-	needAll = needArgs | needRun | needCaller | needChain | needNow
+	needUser
+	needAll = needArgs | needRun | needCaller | needChain | needNow | needUser
 )
 
-var partNames = map[types.String]parts{"args": needArgs, "run": needRun, "caller": needCaller, "on_behalf_of": needChain, "now": needNow}
+var partNames = map[types.String]parts{"args": needArgs, "run": needRun, "caller": needCaller, "on_behalf_of": needChain, "now": needNow, "user": needUser}
 
 // needsOf finds every use of context in r. A use that is not plainly one of
 // its attributes needs all of it.

@@ -256,6 +256,11 @@ func (s *Service) WhyEvent(ctx context.Context, event string) (Explanation, erro
 	for _, a := range ev.OnBehalfOf {
 		req.OnBehalfOf = append(req.OnBehalfOf, a.Name)
 	}
+	if len(ev.OnBehalfOf) > 0 && ev.OnBehalfOf[0].Kind == audit.KindUser && s.o.People != nil {
+		if u, ok := s.o.People(ev.OnBehalfOf[0]); ok {
+			req.User = &u
+		}
+	}
 	args, had := rec.Payloads["arguments"]
 	if had {
 		req.Args = jsontext.Value(args)
@@ -268,7 +273,7 @@ func (s *Service) WhyEvent(ctx context.Context, event string) (Explanation, erro
 // recordedNotes says in what an explanation of a recorded call may differ from
 // the decision of then.
 func recordedNotes(ev audit.Event, args bool) []string {
-	notes := []string{"decided by the policies and the agent's labels of today; the run's age and calls and the kind of credential are not recorded"}
+	notes := []string{"decided by the policies, the agent's labels and the person's groups of today; the run's age and calls and the kind of credential are not recorded"}
 	if !args {
 		for _, c := range ev.Payloads {
 			if c.Name == "arguments" {

@@ -40,6 +40,17 @@ type Caller struct {
 	Credential string `json:"credential,omitzero"` // kind of credential: key, run
 }
 
+// User is the person on whose behalf the call is made: context.user, which is
+// absent when an agent acts for itself. Groups and Teams are those of now.
+type User struct {
+	ID     string   `json:"id"`
+	Name   string   `json:"name"`
+	Issuer string   `json:"issuer,omitzero"` // whoever vouches for them, such as https://login.example; empty for a local user
+	Role   string   `json:"role,omitzero"`
+	Groups []string `json:"groups,omitzero"`
+	Teams  []string `json:"teams,omitzero"`
+}
+
 // Request asks for a decision.
 type Request struct {
 	Agent      Agent
@@ -48,6 +59,7 @@ type Request struct {
 	Run        Run
 	Caller     Caller
 	OnBehalfOf []string  // names, the user first
+	User       *User     // who the first of them is; nil if no person is
 	Now        time.Time // zero means the service's clock
 }
 

@@ -43,6 +43,9 @@ type Options struct {
 	// Agents finds a registered agent, for tests, explanations and to refuse a
 	// grant to an agent that does not exist. Nil finds none and refuses none.
 	Agents func(name string) (Agent, bool)
+	// People finds the person of a recorded principal chain, for explanations.
+	// Nil finds none.
+	People func(a audit.Actor) (User, bool)
 	// ToolsChanged is the name under which the tools' room announces changes;
 	// empty means "connections". That room must register with the watcher
 	// before this one does.

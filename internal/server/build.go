@@ -38,6 +38,7 @@ import (
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/secrets/lease"
 	"github.com/countersign/countersign/internal/secrets/rotation"
+	"github.com/countersign/countersign/internal/signin"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/tokens"
 	"github.com/countersign/countersign/internal/tokens/oauth"
@@ -71,6 +72,7 @@ type house struct {
 	identity    *identity.Service
 	tokens      *tokens.Service
 	oauth       *oauth.Front
+	signin      *signin.Service
 	connections *connections.Service
 	policy      *policy.Service
 	approvals   *approvals.Service
@@ -195,11 +197,14 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	if h.connections, err = connections.New(h.db, h.log, h.watch, h.findings, connections.Options{Redactor: h.scanner, Logger: log}); err != nil {
 		return err
 	}
-	h.policy, err = policy.New(h.db, h.log, h.watch, tools{h.connections}, policy.Options{Logger: log, Findings: h.findings, Agents: h.policyAgent})
+	h.policy, err = policy.New(h.db, h.log, h.watch, tools{h.connections}, policy.Options{Logger: log, Findings: h.findings, Agents: h.policyAgent, People: h.policyUser})
 	if err != nil {
 		return err
 	}
 	if err := h.buildTokens(log); err != nil {
+		return err
+	}
+	if err := h.buildSignIn(log); err != nil {
 		return err
 	}
 	h.buildLeaks(log)
@@ -226,6 +231,11 @@ func (t tools) ToolTypes() []policy.ToolType {
 func (h *house) policyAgent(name string) (policy.Agent, bool) {
 	a, ok := h.identity.Agent(name)
 	return policy.Agent{Name: a.Name, Team: a.Team, Stage: a.Stage, Owner: a.Owner, Labels: a.Labels}, ok
+}
+
+func (h *house) policyUser(a audit.Actor) (policy.User, bool) {
+	p, ok := h.identity.Person(a)
+	return policy.User{ID: p.ID, Name: p.Name, Issuer: p.Issuer, Role: p.Role, Groups: p.Groups, Teams: p.Teams}, ok
 }
 
 // buildLine builds the gateway and its fronts.
@@ -278,6 +288,9 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("tokens", h.tokens.Stop)
+	if err := h.startSignIn(ctx); err != nil {
+		return err
+	}
 	if err := h.startApprovals(ctx); err != nil {
 		return err
 	}
@@ -355,6 +368,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	for _, room := range []interface{ Routes(*rest.API) }{
 		h.identity,
 		h.tokens,
+		h.signin,
 		h.locks,
 		h.leaks,
 		h.connections,
@@ -374,6 +388,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	} {
 		room.Routes(api)
 	}
+	h.mountSignIn(mux)
 	h.api = h.trap(mux)
 	return nil
 }
