@@ -21,7 +21,8 @@ type Agent struct {
 	Suspended       bool              `json:"suspended"`
 	Created         time.Time         `json:"created"`
 	LastCall        time.Time         `json:"last_call,omitzero"`
-	Status          string            `json:"status"` // active, suspended, no_owner
+	Retired         time.Time         `json:"decommissioned,omitzero"`
+	Status          string            `json:"status"` // active, leaving, suspended, no_owner, locked, decommissioned
 	Keys            []Key             `json:"keys"`   // valid now
 
 	Inventory *InventoryRow `json:"inventory,omitempty"` // of Client.Inventory, where it was asked for

@@ -15,7 +15,10 @@ type User struct {
 	DisplayName string    `json:"display_name,omitempty"`
 	Role        string    `json:"role"` // admin, operator, owner, approver, auditor, viewer
 	Disabled    bool      `json:"disabled"`
-	Password    bool      `json:"password"` // one is set
+	Password    bool      `json:"password"`          // one is set
+	Issuer      string    `json:"issuer,omitempty"`  // the identity provider that vouches for them
+	Subject     string    `json:"subject,omitempty"` // what it calls them
+	Gone        bool      `json:"gone,omitempty"`    // disabled because it no longer does
 	Created     time.Time `json:"created"`
 }
 

@@ -282,6 +282,25 @@ func (s *Service) Withdraw(ctx context.Context, by audit.Actor, id, reason strin
 	return Request{}, ErrRaced
 }
 
+// WithdrawAllTx ends every request of an agent that is not settled, inside a
+// change, and returns how many. What is being executed is left to its outcome.
+// Who waits is woken when the change is seen.
+func (s *Service) WithdrawAllTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, agent string) (int, error) {
+	open, err := read(ctx, tx, ` WHERE agent = $1 AND state IN ('pending', 'approved') ORDER BY id`, agent)
+	if err != nil {
+		return 0, err
+	}
+	for i := range open {
+		r := &open[i]
+		r.Why = "withdrawn by " + by.Name
+		if err := advance(ctx, tx, r, Void, s.o.Now()); err != nil {
+			return 0, err
+		}
+		tx.Record(r.event("approval.withdrawn", by, s.redact(reason), nil))
+	}
+	return len(open), nil
+}
+
 // Comment adds a remark to a request. Who may see it may remark; ask says
 // that the agent's owner is asked something.
 func (s *Service) Comment(ctx context.Context, by By, id, remark string, ask bool) error {

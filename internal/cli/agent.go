@@ -15,7 +15,7 @@ import (
 
 func (a *app) agentCommand() *cobra.Command {
 	return group("agent", "Register agents and their keys; suspend and resume them",
-		a.agentList(), a.agentShow(), a.agentReach(), a.agentCreate(), a.agentUpdate(), a.agentOwner(), a.agentSuspend(), a.agentResume(),
+		a.agentList(), a.agentShow(), a.agentReach(), a.agentCreate(), a.agentUpdate(), a.agentOwner(), a.agentGive(), a.agentAccept(), a.agentSuspend(), a.agentResume(), a.agentLifecycle(), a.agentDecommission(),
 		a.remove("delete NAME", "Delete an agent and its credentials", "agent", "Its credentials die with it.", agentNames, (*client.Client).DeleteAgent),
 		a.keyCommand(), a.trustCommand(), a.clientKeyCommand(), a.enrolCommand(), a.programCommand())
 }

@@ -14,19 +14,21 @@ import (
 )
 
 func (a *app) loginCommand() *cobra.Command {
-	var name, token string
-	var stdin bool
+	var in loginFlags
 	cmd := &cobra.Command{
 		Use:   "login",
 		Short: "Sign in to a server",
-		Long: `Signs in with your name and password (or with a token you were given) and keeps the token for later
-commands in your configuration directory, readable by you alone.`,
+		Long: `Signs in at your organisation's identity provider if the server has one, in your browser or, with --device, on another
+machine; else with your name and password, or with a token you were given. The token is kept for later commands in your
+configuration directory, readable by you alone.`,
 		Example: "  countersign login --url https://countersign.example --user fiona",
 		Args:    cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&name, "user", "", "your user name")
-	cmd.Flags().StringVar(&token, "token", "", "use this token instead of a password")
-	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
+	cmd.Flags().StringVar(&in.name, "user", "", "your user name: sign in with its password")
+	cmd.Flags().StringVar(&in.token, "token", "", "use this token instead of a password")
+	cmd.Flags().BoolVar(&in.stdin, "password-stdin", false, "read the password from standard input")
+	cmd.Flags().BoolVar(&in.device, "device", false, "approve it on another device, for a machine without a browser")
+	cmd.Flags().BoolVar(&in.quiet, "no-browser", false, "print the address instead of opening a browser")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		url := a.url
 		if url == "" {
@@ -35,21 +37,41 @@ commands in your configuration directory, readable by you alone.`,
 		if url == "" {
 			url = "http://127.0.0.1:7470"
 		}
-		return a.login(cmd.Context(), strings.TrimRight(url, "/"), name, token, stdin)
+		return a.login(cmd.Context(), strings.TrimRight(url, "/"), in)
 	}
 	return cmd
 }
 
-func (a *app) login(ctx context.Context, url, name, token string, stdin bool) error {
-	if token == "" {
-		if name == "" {
-			return usageError{errors.New("--user is needed (or --token)")}
-		}
-		password, err := a.password(stdin, "Password: ")
+type loginFlags struct {
+	name, token          string
+	stdin, device, quiet bool
+}
+
+// session gets a session in the way the flags say.
+func (a *app) session(ctx context.Context, c *client.Client, in loginFlags) (client.Session, error) {
+	if in.name != "" {
+		password, err := a.password(in.stdin, "Password: ")
 		if err != nil {
-			return err
+			return client.Session{}, err
 		}
-		session, err := client.New(url, "").Login(ctx, name, password)
+		return c.Login(ctx, in.name, password)
+	}
+	methods, err := c.Methods(ctx)
+	switch {
+	case err != nil:
+		return client.Session{}, err
+	case methods.OIDC == nil:
+		return client.Session{}, usageError{errors.New("--user is needed (or --token): this server has no identity provider")}
+	case in.device:
+		return a.deviceLogin(ctx, c)
+	}
+	return a.browserLogin(ctx, c, !in.quiet)
+}
+
+func (a *app) login(ctx context.Context, url string, in loginFlags) error {
+	token := in.token
+	if token == "" {
+		session, err := a.session(ctx, client.New(url, ""), in)
 		if err != nil {
 			return err
 		}

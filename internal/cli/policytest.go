@@ -84,24 +84,24 @@ func (a *app) printTest(report client.TestReport, with []string) error {
 
 // fileCase is a client.Case as a person writes it.
 type fileCase struct {
-	Name       string            `yaml:"name"`
-	Agent      string            `yaml:"agent"`
-	Tool       string            `yaml:"tool"`
-	Args       map[string]any    `yaml:"args"`
-	Expect     string            `yaml:"expect"`
-	By         []string          `yaml:"by"`
-	Team       string            `yaml:"team"`
-	Stage      string            `yaml:"stage"`
-	Owner      string            `yaml:"owner"`
-	Labels     map[string]string `yaml:"labels"`
-	RunLabels  []string          `yaml:"run_labels"`
-	RunCalls   int64             `yaml:"run_calls"`
-	RunAge     int64             `yaml:"run_age_seconds"`
-	Remote     string            `yaml:"remote"`
-	Credential string            `yaml:"credential"`
-	OnBehalfOf []string          `yaml:"on_behalf_of"`
+	Name       string             `yaml:"name"`
+	Agent      string             `yaml:"agent"`
+	Tool       string             `yaml:"tool"`
+	Args       map[string]any     `yaml:"args"`
+	Expect     string             `yaml:"expect"`
+	By         []string           `yaml:"by"`
+	Team       string             `yaml:"team"`
+	Stage      string             `yaml:"stage"`
+	Owner      string             `yaml:"owner"`
+	Labels     map[string]string  `yaml:"labels"`
+	RunLabels  []string           `yaml:"run_labels"`
+	RunCalls   int64              `yaml:"run_calls"`
+	RunAge     int64              `yaml:"run_age_seconds"`
+	Remote     string             `yaml:"remote"`
+	Credential string             `yaml:"credential"`
+	OnBehalfOf []string           `yaml:"on_behalf_of"`
 	User       *client.PolicyUser `yaml:"user"`
-	Now        time.Time         `yaml:"now"`
+	Now        time.Time          `yaml:"now"`
 }
 
 // readCases reads a list of cases, strictly.

@@ -17,7 +17,7 @@ func (a *app) userCommand() *cobra.Command {
 	return group("user", "Register people, their roles and tokens",
 		a.userList(), a.userShow(), a.userPut("create"), a.userPut("update"), a.userPassword(), a.userDisable(true), a.userDisable(false),
 		a.remove("delete NAME", "Delete a user who owns nothing", "user", "", userNames, (*client.Client).DeleteUser),
-		a.tokenCommand())
+		a.tokenCommand(), a.userSessions(), a.userSignOut())
 }
 
 func (a *app) userList() *cobra.Command {
@@ -38,6 +38,9 @@ func (a *app) userList() *cobra.Command {
 }
 
 func userStatus(u client.User) string {
+	if u.Gone {
+		return "gone" // their identity provider no longer knows them
+	}
 	if u.Disabled {
 		return "disabled"
 	}
@@ -64,7 +67,7 @@ func (a *app) userShow() *cobra.Command {
 			password = "set"
 		}
 		return a.show(u, row("name", u.Name), row("id", u.ID), row("role", u.Role), row("status", userStatus(u)),
-			row("display name", u.DisplayName), row("email", u.Email), row("password", password), row("created", ago(u.Created)))
+			row("display name", u.DisplayName), row("email", u.Email), row("signs in at", u.Issuer), row("password", password), row("created", ago(u.Created)))
 	})
 	return cmd
 }

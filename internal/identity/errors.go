@@ -9,7 +9,7 @@ var (
 	ErrRevoked    = fault.New(fault.Unauthenticated, "credential_revoked", "the credential was revoked; issue a new one")
 	ErrNoOwner    = fault.New(fault.Denied, "no_owner", "the agent has no active owner; an administrator must give it one")
 	ErrSuspended  = fault.New(fault.Denied, "agent_suspended", "the agent is suspended; an administrator or operator can resume it (countersign resume)")
-	ErrRetired    = fault.New(fault.Conflict, "decommissioned", "the agent was decommissioned; register another one")
+	ErrRetired    = fault.New(fault.Conflict, "decommissioned", "the agent was decommissioned, for good; register another one")
 	ErrStale      = fault.New(fault.Unavailable, "identity_stale", "identities cannot be checked at the moment, so the call is refused; try again")
 )
 

@@ -335,6 +335,16 @@ func (s *Service) BeforeDelete(ctx context.Context, tx *audit.Tx, by audit.Actor
 	return s.revoke(ctx, tx, by, reason, rows)
 }
 
+// RevokeAllTx revokes every grant of an agent, inside a change, and returns how
+// many. Whoever commits it polls the watcher.
+func (s *Service) RevokeAllTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, agent string) (int, error) {
+	rows, err := readGrants(ctx, tx, ` WHERE agent = $1`, agent)
+	if err != nil {
+		return 0, err
+	}
+	return len(rows), s.revoke(ctx, tx, by, reason, rows)
+}
+
 // change commits fn and then looks for changes, so that whoever made this one
 // sees it.
 func (s *Service) change(ctx context.Context, fn func(tx *audit.Tx) error) error {

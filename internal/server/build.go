@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/countersign/countersign/internal/approvals"
@@ -31,6 +32,7 @@ import (
 	"github.com/countersign/countersign/internal/inventory"
 	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/leaks"
+	"github.com/countersign/countersign/internal/lifecycle"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/policy"
@@ -73,6 +75,8 @@ type house struct {
 	tokens      *tokens.Service
 	oauth       *oauth.Front
 	signin      *signin.Service
+	lifecycle   *lifecycle.Service
+	front       atomic.Pointer[string] // where this process reaches its own first door
 	connections *connections.Service
 	policy      *policy.Service
 	approvals   *approvals.Service
@@ -124,6 +128,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"approvals", h.buildApprovals},
 		{"credentials", h.buildCredentials},
 		{"line", h.buildLine},
+		{"lifecycle", h.buildLifecycle},
 		{"background work", h.start},
 		{"API", h.buildAPI},
 		{"console", h.buildConsole},
@@ -291,6 +296,10 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	if err := h.startSignIn(ctx); err != nil {
 		return err
 	}
+	if err := h.lifecycle.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("lifecycle", h.lifecycle.Stop)
 	if err := h.startApprovals(ctx); err != nil {
 		return err
 	}
@@ -369,6 +378,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.identity,
 		h.tokens,
 		h.signin,
+		h.lifecycle,
 		h.locks,
 		h.leaks,
 		h.connections,

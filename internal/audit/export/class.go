@@ -61,8 +61,13 @@ var kinds = map[audit.Type]kind{
 	"user.created": {accountChange, 1}, "user.enabled": {accountChange, 2}, "user.password_set": {accountChange, 3},
 	"user.disabled": {accountChange, 5}, "user.deleted": {accountChange, 6}, "user.updated": {accountChange, other},
 	"user.token_issued": {accountChange, other}, "user.token_revoked": {accountChange, other},
+	"user.linked": {accountChange, other}, "user.signed_out": {accountChange, other},
 
 	"agent.created": {accountChange, 1}, "agent.resumed": {accountChange, 2}, "agent.suspended": {accountChange, 5},
+	"agent.owner_left": {accountChange, other}, "agent.grace_ended": {accountChange, other}, "agent.owner_settled": {accountChange, other}, "agent.owner_moved": {accountChange, other},
+	"agent.offered": {accountChange, other}, "agent.offer_expired": {accountChange, other}, "agent.accepted": {accountChange, other},
+	"agent.decommission_begun": {accountChange, other}, "agent.decommissioned": {accountChange, 6},
+	"agent.decommission_proved": {accountChange, other}, "agent.decommission_failed": {accountChange, other},
 	"agent.deleted": {accountChange, 6}, "agent.updated": {accountChange, other}, "agent.owner_changed": {accountChange, other},
 	"agent.key_issued": {accountChange, other}, "agent.key_rotated": {accountChange, other}, "agent.key_revoked": {accountChange, other},
 
