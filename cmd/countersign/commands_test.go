@@ -100,8 +100,21 @@ func federate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: federate VAR CA SUBJECT")
 	}
-	cmd := exec.Command("issuer", args[1:]...)
-	cmd.Path = filepath.Join(filepath.Dir(findBinary(ts)), "issuer")
+	serving(ts, args[0], "issuer", args[1:]...)
+}
+
+// provide starts an OpenID provider for people.
+func provide(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: provide VAR CA")
+	}
+	serving(ts, args[0], "idp", args[1])
+}
+
+// serving starts a program that prints where it serves, and sets a variable to it.
+func serving(ts *testscript.TestScript, variable, program string, args ...string) {
+	cmd := exec.Command(program, args...)
+	cmd.Path = filepath.Join(filepath.Dir(findBinary(ts)), program)
 	cmd.Dir, cmd.Env = ts.Getenv("WORK"), environ(ts)
 	stdout, err := cmd.StdoutPipe()
 	ts.Check(err)
@@ -113,9 +126,9 @@ func federate(ts *testscript.TestScript, neg bool, args []string) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	address, ok := strings.CutPrefix(strings.TrimSpace(line), "ready ")
 	if err != nil || !ok {
-		ts.Fatalf("the issuer did not start: %v %s", err, line)
+		ts.Fatalf("%s did not start: %v %s", program, err, line)
 	}
-	ts.Setenv(args[0], address)
+	ts.Setenv(variable, address)
 }
 
 func capture(ts *testscript.TestScript, neg bool, args []string) {

@@ -37,14 +37,18 @@ import (
 //	                           SUBJECT; sets VAR to its URL and writes its
 //	                           authority's certificate to the file CA
 //
+//	provide VAR CA             start an OpenID provider for people, likewise
+//
 //	enrolling VAR COMMAND...   start countersign run in the background, and set
 //	                           VAR to the enrolment code that it shows
 //	enrolled                   wait until it has ended well; its output is stdout
 //
-// and the program toolbox, an MCP server over stdio whose one tool has the
+// and the programs says ISSUER NAME=VALUE..., which tells that provider who
+// signs in; browser URL, which goes where it is sent (the authority is in
+// $SSL_CERT_FILE); and toolbox, an MCP server over stdio whose one tool has the
 // description that the file $TOOLBOX holds.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"countersign": func() { os.Exit(run()) }, "toolbox": toolbox, "issuer": issuer})
+	testscript.Main(m, map[string]func(){"countersign": func() { os.Exit(run()) }, "toolbox": toolbox, "issuer": issuer, "idp": provider, "says": says, "browser": browser})
 }
 
 func TestScripts(t *testing.T) {
@@ -78,7 +82,7 @@ func scripts(t *testing.T, store func(*testscript.Env) error) {
 			env.Values[enrolKey{}] = &enrolment{}
 			return store(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "post": post, "federate": federate, "enrolling": enrolling, "enrolled": enrolled},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "post": post, "federate": federate, "provide": provide, "enrolling": enrolling, "enrolled": enrolled},
 	})
 }
 
@@ -156,7 +160,8 @@ func findBinary(ts *testscript.TestScript) string {
 // environ is the script's environment.
 func environ(ts *testscript.TestScript) []string {
 	var env []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME", "NO_COLOR", "GORACE", "COUNTERSIGN_STORE", "HELPDESK_TOKEN", "MODEL_KEY"} {
+	for _, name := range []string{"COUNTERSIGN_OIDC_ISSUER", "COUNTERSIGN_OIDC_CLIENT_ID", "COUNTERSIGN_OIDC_CLIENT_SECRET", "COUNTERSIGN_OIDC_CA", "COUNTERSIGN_OIDC_JOIN", "COUNTERSIGN_OIDC_DOMAINS",
+		"COUNTERSIGN_OIDC_ROLES", "COUNTERSIGN_OIDC_CHECK_EVERY", "COUNTERSIGN_LIFECYCLE_IDLE_AFTER", "COUNTERSIGN_LIFECYCLE_GRACE", "IDP_SECRET", "PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME", "NO_COLOR", "GORACE", "COUNTERSIGN_STORE", "HELPDESK_TOKEN", "MODEL_KEY"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}

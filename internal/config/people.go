@@ -46,10 +46,11 @@ type Lifecycle struct {
 	// others. Defaults 0 (suspended at once) and 72h, at most 2160h.
 	Production time.Duration `yaml:"production_grace"`
 	Grace      time.Duration `yaml:"grace"`
-	// IdleDays is after how many days without a call an agent is suspended (-1: never), and
-	// WarnDays how many days before a finding says so. Defaults 90 and 14.
-	IdleDays int `yaml:"idle_days"`
-	WarnDays int `yaml:"idle_warning_days"`
+	// IdleAfter is after how long without a call an agent is suspended, and
+	// IdleWarning how long before that a finding says so. Defaults 2160h (90 days)
+	// and 336h (14 days); a negative IdleAfter is never.
+	IdleAfter   time.Duration `yaml:"idle_after"`
+	IdleWarning time.Duration `yaml:"idle_warning"`
 }
 
 // Pairs are names and values. In the environment they are written as
@@ -152,16 +153,16 @@ func (o *OIDC) Certificates() ([]byte, error) {
 
 func (l *Lifecycle) fill() {
 	or(&l.Grace, 72*time.Hour)
-	or(&l.IdleDays, 90)
-	or(&l.WarnDays, 14)
+	or(&l.IdleAfter, 90*24*time.Hour)
+	or(&l.IdleWarning, min(14*24*time.Hour, max(l.IdleAfter/2, 0)))
 }
 
 func (l *Lifecycle) validate() (errs []error) {
 	if l.Production < 0 || l.Grace < 0 || l.Production > 90*24*time.Hour || l.Grace > 90*24*time.Hour {
 		errs = append(errs, errors.New("lifecycle: a grace is between 0 and 2160h"))
 	}
-	if l.IdleDays < -1 || l.IdleDays > 3650 || l.WarnDays < 0 || l.IdleDays > 0 && l.WarnDays >= l.IdleDays {
-		errs = append(errs, errors.New("lifecycle: idle_days is -1 (never) or 1 to 3650, and idle_warning_days fewer"))
+	if l.IdleWarning < 0 || l.IdleAfter > 0 && (l.IdleAfter < time.Second || l.IdleWarning >= l.IdleAfter) {
+		errs = append(errs, errors.New("lifecycle: idle_after is negative (never) or at least 1s, and idle_warning less"))
 	}
 	return errs
 }

@@ -13,7 +13,7 @@ import (
 
 const (
 	lookEvery = time.Second
-	idleEvery = time.Minute
+	idleEvery = time.Minute // or a tenth of what counts as idle
 	leaseTTL  = 30 * time.Second
 	batch     = 100
 )
@@ -38,7 +38,7 @@ func (s *Service) Start(ctx context.Context) error {
 			case <-tick.C:
 			}
 			look := s.Tick
-			if time.Since(idle) >= idleEvery {
+			if time.Since(idle) >= max(lookEvery, min(idleEvery, s.o.IdleAfter/10)) {
 				look, idle = s.Look, time.Now()
 			}
 			if err := look(run, lease); err != nil && run.Err() == nil {
@@ -83,9 +83,6 @@ func (s *Service) fenced(ctx context.Context, lease *job.Lease, fn func(tx *audi
 	err := s.change(ctx, func(tx *audit.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
-		}
-		if tx.Writes() == 0 {
-			return errNothing
 		}
 		return lease.Check(ctx, tx.Tx)
 	})

@@ -24,13 +24,12 @@ import (
 // buildLifecycle builds what happens to agents without an owner, without use,
 // and at their end. It comes after every room in which an agent has something.
 func (h *house) buildLifecycle(_ context.Context, log *slog.Logger) error {
-	const day = 24 * time.Hour
 	o := h.cfg.Lifecycle
 	var err error
 	h.lifecycle, err = lifecycle.New(lifecycle.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Locks: h.locks, Findings: h.findings, Derive: h.secrets.Derive, Logger: log,
 		Doors: frontDoors{h}, Parts: h.parts(),
-		Production: o.Production, Grace: o.Grace, IdleAfter: time.Duration(o.IdleDays) * day, WarnBefore: time.Duration(o.WarnDays) * day,
+		Production: o.Production, Grace: o.Grace, IdleAfter: o.IdleAfter, WarnBefore: o.IdleWarning,
 	})
 	return err
 }
