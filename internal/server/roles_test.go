@@ -103,6 +103,34 @@ func TestEveryOperationKnowsItsRoles(t *testing.T) {
 	}
 }
 
+// A backup owner may what the owner may, of that agent alone and only with a
+// role that may own.
+func TestBackupOwnersManageTheirAgent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process")
+	}
+	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
+	tokens := map[string]string{"ada": p.person(t, "ada", rest.Owner), "bob": p.person(t, "bob", rest.Owner), "vic": p.person(t, "vic", rest.Viewer)}
+	for agent, backup := range map[string]string{"one": "bob", "two": "vic", "three": ""} {
+		p.api(t, "PUT", "/agents/"+agent, map[string]any{"owner": "ada", "backup": backup, "stage": "production"}, nil)
+	}
+	for _, c := range []struct {
+		who, agent string
+		may        bool
+	}{{"ada", "one", true}, {"bob", "one", true}, {"bob", "two", false}, {"bob", "three", false}, {"vic", "two", false}} {
+		for _, op := range []string{"keys", "runs", "lock", "give"} {
+			status, body := p.as(t, tokens[c.who], "POST", "/api/v1/agents/"+c.agent+"/"+op, `{"reason":"a test"`+map[bool]string{true: `,"to":"bob"`}[op == "give"]+`}`)
+			refused := status == 403 && (strings.Contains(body, `"role_required"`) || strings.Contains(body, `"not_owner"`))
+			if refused == c.may {
+				t.Errorf("%s of %s by %s: %d %s", op, c.agent, c.who, status, body)
+			}
+			if op == "lock" && c.may {
+				p.as(t, tokens[c.who], "POST", "/api/v1/agents/"+c.agent+"/unlock", `{"reason":"a test"}`)
+			}
+		}
+	}
+}
+
 // Who sees what was said: not a viewer, not another's owner.
 func TestContentsAreForThoseWhoMaySeeThem(t *testing.T) {
 	if testing.Short() {

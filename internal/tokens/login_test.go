@@ -78,8 +78,14 @@ func TestConsent(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 		w.nowhere(code, r.Refresh, next.Refresh, next.Access)
+		// Policy sees who the person is, and what they are in now.
+		_, err := w.who.PutGroup(ctx, audit.System, "x", identity.Group{Name: "controllers", Members: []string{"ada"}})
+		must(t, err)
+		if c := w.accepts("a sub-agent", sub.Access); c.For == nil || c.For.ID != w.ada.ID || !slices.Equal(c.For.Groups, []string{"controllers"}) {
+			t.Errorf("%+v", c.For)
+		}
 		// When the person leaves, all of it ends.
-		_, err := w.who.PutUser(ctx, audit.System, "x", identity.User{Name: "ada", Role: identity.Owner, Disabled: true})
+		_, err = w.who.PutUser(ctx, audit.System, "x", identity.User{Name: "ada", Role: identity.Owner, Disabled: true})
 		must(t, err)
 		for what, token := range map[string]string{"the program": next.Access, "the sub-agent": sub.Access} {
 			w.poll()
