@@ -68,5 +68,5 @@ func (s *Service) RetireTx(ctx context.Context, tx *audit.Tx, by audit.Actor, re
 			ended[what] = int(n)
 		}
 	}
-	return ended, storage.Bump(ctx, tx.Tx, version)
+	return ended, storage.Bump(ctx, tx.Tx, Version)
 }
