@@ -159,8 +159,11 @@ func (s *Service) SignOutTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 func (s *Service) signOut(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, name, kind string) (int, error) {
 	now := storage.Micros(s.now())
 	ended, err := collect(ctx, tx, func(rows *sql.Rows) (id string, err error) { return id, rows.Scan(&id) },
-		`UPDATE user_tokens SET revoked = $1 WHERE user_name = $2 AND revoked = 0 AND expires > $1 AND ($3 = '' OR kind = $3) RETURNING id`, now, name, kind)
+		`SELECT id FROM user_tokens WHERE user_name = $2 AND revoked = 0 AND expires > $1 AND ($3 = '' OR kind = $3) ORDER BY id`, now, name, kind)
 	if err != nil || len(ended) == 0 {
+		return 0, err
+	}
+	if err := s.endTokensTx(ctx, tx, ended...); err != nil {
 		return 0, err
 	}
 	tx.Record(event("user.signed_out", by, reason, object("user", name), map[string]any{"tokens": ended}))
