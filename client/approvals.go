@@ -277,3 +277,29 @@ func (c *Client) Delegate(ctx context.Context, giver, taker string, since, until
 func (c *Client) EndDelegation(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodPost, v1+"/approvals/delegations"+segment(id)+"/end", nil, struct{}{}, nil)
 }
+
+// Notice is something that the caller has to see.
+type Notice struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"` // asked, answered, overridden
+	Approval string    `json:"approval"`
+	By       string    `json:"by"`
+	Said     string    `json:"said,omitempty"`
+	Line     string    `json:"line"` // all of it in one line
+	At       time.Time `json:"at"`
+	Seen     time.Time `json:"seen,omitzero"`
+}
+
+// Notices lists what the caller has to see, with all also what they have seen.
+func (c *Client) Notices(ctx context.Context, all bool) ([]Notice, error) {
+	query := url.Values{}
+	if all {
+		query.Set("all", "true")
+	}
+	return get[[]Notice](ctx, c, v1+"/notices", query)
+}
+
+// SeeNotice says that the caller has seen a notice.
+func (c *Client) SeeNotice(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodPost, v1+"/notices"+segment(id)+"/seen", nil, struct{}{}, nil)
+}

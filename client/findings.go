@@ -23,6 +23,7 @@ type Finding struct {
 	Closed   time.Time `json:"closed,omitzero"`
 	ClosedBy string    `json:"closed_by,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
+	NotBy    string    `json:"not_by,omitempty"` // the user (id) who may not close it
 }
 
 // FindingQuery narrows a list of findings. Empty fields select everything.

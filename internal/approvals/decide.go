@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -218,12 +219,7 @@ func (s *Service) override(ctx context.Context, tx *audit.Tx, by By, r *Request,
 	if err != nil {
 		return err
 	}
-	var skipped []string
-	for _, p := range s.candidates(r, r.DecideBy.Sub(r.Created), in) {
-		if p.ID != by.ID {
-			skipped = append(skipped, p.Name)
-		}
-	}
+	skipped := slices.DeleteFunc(s.candidates(r, r.DecideBy.Sub(r.Created), in), func(p Person) bool { return p.ID == by.ID })
 	d := s.signed(r, Decision{Person: by.Person, Verdict: Approve, Reason: "glass broken: " + s.redact(reason), At: now, Channel: by.Channel, Credential: by.Credential})
 	if err := insertDecision(ctx, tx, r.ID, d); err != nil {
 		return err
@@ -234,12 +230,14 @@ func (s *Service) override(ctx context.Context, tx *audit.Tx, by By, r *Request,
 	if err := advance(ctx, tx, r, Approved, now); err != nil {
 		return err
 	}
-	ev := decisionEvent(r, "approval.overridden", by, d)
-	tx.Record(ev)
+	tx.Record(decisionEvent(r, "approval.overridden", by, d))
+	if err := s.inform(ctx, tx, r, Overridden, by.Person, d.Reason, append(skipped, s.owner(r)...)...); err != nil {
+		return err
+	}
 	return s.findings.OpenTx(ctx, tx, findings.Finding{
-		Rule: "approval.overridden", Severity: findings.High, Object: "approval/" + r.ID,
+		Rule: "approval.overridden", Severity: findings.High, Object: "approval/" + r.ID, NotBy: by.ID,
 		Title:  fmt.Sprintf("%s broke the glass for %s/%s by %s; review it", by.Name, r.Binding.Connection, r.Binding.Tool, r.Binding.Agent),
-		Detail: fmt.Sprintf("Reason: %s\nPassed over: %s\nGood until %s.\nSee countersign approvals show %s; close this finding with what the review found.", s.redact(reason), list(skipped), r.ExecuteBy.Format(time.RFC3339), r.ID),
+		Detail: fmt.Sprintf("Reason: %s\nPassed over: %s\nGood until %s.\nSee countersign approvals show %s; someone other than %s has to close this finding with what the review found.", s.redact(reason), list(names(skipped)), r.ExecuteBy.Format(time.RFC3339), r.ID, by.Name),
 	})
 }
 
@@ -313,17 +311,21 @@ func (s *Service) Comment(ctx context.Context, by By, id, remark string, ask boo
 	}
 	kind := audit.Type("approval.commented")
 	detail := map[string]any{}
+	var told []Person
+	as := Answered
 	if ask {
-		kind = "approval.asked"
-		if a, ok := s.identity.Agent(r.Binding.Agent); ok {
-			detail["owner"] = a.Owner
+		if told, as = s.owner(&r), Asked; len(told) == 0 {
+			return ErrNoOwner
 		}
+		kind, detail["owner"] = "approval.asked", told[0].Name
+	} else if told, err = s.askers(ctx, &r, by.Person); err != nil {
+		return err
 	}
 	ev := r.event(kind, by.Actor(), remark, detail)
 	ev.Credential = by.Credential
 	return s.change(ctx, id, func(tx *audit.Tx) error {
 		tx.Record(ev)
-		return nil
+		return s.inform(ctx, tx, &r, as, by.Person, s.redact(remark), told...)
 	})
 }
 

@@ -20,6 +20,8 @@ var (
 	ErrRaced        = fault.New(fault.Conflict, "changed_meanwhile", "the request was changed by someone else in the meantime; look again and repeat")
 	ErrPerson       = fault.New(fault.Denied, "person_required", "only a signed-in person can decide")
 	ErrBreakGlass   = fault.New(fault.Denied, "break_glass_refused", "only an administrator who is no part of the request may break the glass")
+	ErrNoOwner      = fault.New(fault.Conflict, "no_owner", "the agent has no active owner who could be asked")
+	ErrNoNotice     = fault.New(fault.NotFound, "notice_not_found", "there is no such notice for you, or you have seen it")
 	ErrNoDelegation = fault.New(fault.NotFound, "delegation_not_found", "there is no such delegation, or it has ended")
 	ErrDelegation   = fault.New(fault.Invalid, "bad_delegation", "a delegation needs another active user, and a beginning before its end of at most 90 days")
 	ErrNeed         = fault.New(fault.Invalid, "bad_need", "a request needs at least one group and a quorum of at least one")

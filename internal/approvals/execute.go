@@ -90,7 +90,8 @@ func (s *Service) notAnyMore(ctx context.Context, h Held, r *Request, now time.T
 		}
 		return "", nil
 	}
-	in, err := readDelegations(ctx, s.db, ` WHERE ended = 0 AND since <= $1 AND until > $2`, micros(r.Decided), micros(r.Created))
+	// Who stood in for someone must do so still, not only when they decided.
+	in, err := readDelegations(ctx, s.db, ` WHERE ended = 0 AND since <= $1 AND until > $2`, micros(r.Decided), micros(now))
 	if err != nil {
 		return "", err
 	}

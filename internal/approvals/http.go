@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/inert"
 	"github.com/countersign/countersign/internal/rest"
 )
 
@@ -125,6 +126,18 @@ type DelegationView struct {
 	By     string    `json:"by"`
 }
 
+// NoticeView is something a person has to see.
+type NoticeView struct {
+	ID       string    `json:"id"`
+	Kind     What      `json:"kind" enum:"asked,answered,overridden"`
+	Approval string    `json:"approval"`
+	By       string    `json:"by"`
+	Said     string    `json:"said,omitempty"`
+	Line     string    `json:"line" doc:"all of it in one line"`
+	At       time.Time `json:"at"`
+	Seen     time.Time `json:"seen,omitzero"`
+}
+
 type delegateRequest struct {
 	Body struct {
 		Giver  string    `json:"giver,omitempty" doc:"whose place is taken; the caller if empty"`
@@ -156,6 +169,11 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, op(http.MethodGet, "/delegations", "List delegations in force or to come"), s.httpDelegations)
 	rest.Handle(api, op(http.MethodPost, "/delegations", "Let someone decide in another's place"), s.httpDelegate)
 	rest.Handle(api, op(http.MethodPost, "/delegations/{id}/end", "End a delegation"), s.httpEndDelegation)
+	self := func(method, path, summary string) rest.Op {
+		return rest.Op{Method: method, Path: "/api/v1/notices" + path, Summary: summary, Tag: "approvals", Need: rest.Self}
+	}
+	rest.Handle(api, self(http.MethodGet, "", "List what you have to see"), s.httpNotices)
+	rest.Handle(api, self(http.MethodPost, "/{id}/seen", "Say that you have seen a notice"), s.httpSee)
 	rest.Handle(api, op(http.MethodGet, "/{id}", "Show a request"), s.httpGet)
 	rest.Handle(api, op(http.MethodPost, "/{id}/decision", "Approve or deny a request"), s.httpDecide)
 	rest.Handle(api, op(http.MethodPost, "/{id}/override", "Break the glass: approve in an emergency"), s.httpOverride)
@@ -273,4 +291,24 @@ func (s *Service) httpDelegate(ctx context.Context, c rest.Caller, r *delegateRe
 
 func (s *Service) httpEndDelegation(ctx context.Context, c rest.Caller, r *reasonRequest) (*rest.None, error) {
 	return nil, s.EndDelegation(ctx, audit.Person(c.ID, c.Name), reasonOf(c, r.Body.Reason), r.ID)
+}
+
+func (s *Service) httpNotices(ctx context.Context, c rest.Caller, r *struct {
+	All bool `query:"all" doc:"those you have seen, too"`
+}) (*[]NoticeView, error) {
+	found, err := s.Notices(ctx, c.ID, r.All)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]NoticeView, len(found))
+	for i, n := range found {
+		out[i] = NoticeView{n.ID, n.Kind, n.Approval, inert.Text(n.By), inert.Text(n.Said), n.Line(), n.Created, n.Seen}
+	}
+	return &out, nil
+}
+
+func (s *Service) httpSee(ctx context.Context, c rest.Caller, r *struct {
+	ID string `path:"id" maxLength:"64"`
+}) (*rest.None, error) {
+	return nil, s.See(ctx, Person{c.ID, c.Name}, r.ID)
 }

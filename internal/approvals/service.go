@@ -39,6 +39,8 @@ type Options struct {
 	// Policy returns the text of a policy by its id, "" if it is not in force any
 	// more. Nil: none is shown.
 	Policy func(id string) string
+	// Tell has news told in channels, inside the change that makes them. Nil: none is.
+	Tell func(ctx context.Context, tx *audit.Tx, n News) error
 	// Proposals returns the decision support that a held call follows. Nil: none.
 	Proposals func(ctx context.Context, r Request) ([]Proposed, error)
 	URL       string // where people reach this server, without a trailing slash
@@ -155,7 +157,12 @@ func (s *Service) unseal(id, what string, sealed []byte, into any) error {
 // change commits what fn does with its events and wakes who waits for r. A
 // lost race is ErrRaced.
 func (s *Service) change(ctx context.Context, id string, fn func(tx *audit.Tx) error) error {
-	err := s.log.Change(ctx, fn)
+	err := s.log.Change(ctx, func(tx *audit.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return s.tell(ctx, tx, id)
+	})
 	if err == nil {
 		s.hub.wake(id)
 	}

@@ -32,6 +32,16 @@ func (tx *Tx) Record(ev Event, p ...Payload) {
 	tx.entries = append(tx.entries, e)
 }
 
+// Recorded returns the events that were recorded so far, redacted as they will
+// be in the log. They must not be changed.
+func (tx *Tx) Recorded() []Event {
+	out := make([]Event, len(tx.entries))
+	for i, e := range tx.entries {
+		out[i] = e.ev
+	}
+	return out
+}
+
 // Change runs fn in one transaction and commits what it wrote together with
 // the events that it recorded, or neither. fn may run more than once, so it
 // must have no effect outside the transaction, and it must not append to the

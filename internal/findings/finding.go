@@ -14,6 +14,7 @@ import (
 var (
 	ErrNotFound = fault.New(fault.NotFound, "finding_not_found", "there is no such finding")
 	ErrClosed   = fault.New(fault.Conflict, "finding_closed", "the finding is closed already")
+	ErrNotYou   = fault.New(fault.Denied, "review_by_another", "the finding is about what you did yourself; another person has to review and close it")
 	ErrInvalid  = fault.New(fault.Invalid, "invalid_finding", "a finding needs a rule, an object, a title and a known severity")
 	ErrReason   = fault.New(fault.Invalid, "reason_required", "say why: give a reason of at most 1000 characters (--reason)")
 	ErrCursor   = fault.New(fault.Invalid, "bad_cursor", "the cursor must be the id of a finding")
@@ -55,6 +56,9 @@ type Finding struct {
 	Closed   time.Time `json:"closed,omitzero"`
 	ClosedBy string    `json:"closed_by,omitempty"`
 	Reason   string    `json:"reason,omitempty" doc:"why it was closed"`
+	// NotBy is the identifier of the user who may not close it: it is a review of
+	// what they did. Empty: anyone may.
+	NotBy    string `json:"not_by,omitempty" doc:"the user (id) who may not close it, because it is about what they did"`
 	revision int64
 }
 
@@ -97,7 +101,7 @@ func lastEvents(events []string) []string {
 // merge returns the open finding old with what f adds, and whether it differs.
 func merge(old, f Finding) (Finding, bool) {
 	out := old
-	out.Severity, out.Title, out.Detail = f.Severity, f.Title, f.Detail
+	out.Severity, out.Title, out.Detail, out.NotBy = f.Severity, f.Title, f.Detail, f.NotBy
 	out.Events = slices.Clone(old.Events)
 	for _, e := range f.Events {
 		if !slices.Contains(out.Events, e) {
@@ -105,6 +109,6 @@ func merge(old, f Finding) (Finding, bool) {
 		}
 	}
 	out.Events = lastEvents(out.Events)
-	changed := out.Severity != old.Severity || out.Title != old.Title || out.Detail != old.Detail || !slices.Equal(out.Events, old.Events)
+	changed := out.NotBy != old.NotBy || out.Severity != old.Severity || out.Title != old.Title || out.Detail != old.Detail || !slices.Equal(out.Events, old.Events)
 	return out, changed
 }

@@ -141,6 +141,9 @@ func (s *Service) CloseTx(ctx context.Context, tx *audit.Tx, by audit.Actor, id,
 	if err != nil {
 		return err
 	}
+	if f.NotBy != "" && by.ID == f.NotBy {
+		return ErrNotYou
+	}
 	err = tx.ExecOne(ctx, `UPDATE findings SET status = 'closed', closed = $1, updated = $1, closed_by = $2, reason = $3, revision = revision + 1
 		WHERE id = $4 AND status = 'open'`, storage.Micros(s.now()), by.Name, reason, id)
 	if errors.Is(err, storage.ErrNotFound) {

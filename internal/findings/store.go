@@ -14,7 +14,7 @@ type querier interface {
 	Query(ctx context.Context, q string, args ...any) (*sql.Rows, error)
 }
 
-const columns = `SELECT id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision FROM findings`
+const columns = `SELECT id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision, not_by FROM findings`
 
 func read(ctx context.Context, q querier, where string, args ...any) ([]Finding, error) {
 	rows, err := q.Query(ctx, columns+where, args...)
@@ -39,7 +39,7 @@ func read(ctx context.Context, q querier, where string, args ...any) ([]Finding,
 func scan(rows *sql.Rows) (f Finding, err error) {
 	var events string
 	var opened, updated, closed int64
-	if err = rows.Scan(&f.ID, &f.Rule, &f.Severity, &f.Object, &f.Title, &f.Detail, &events, &f.Status, &opened, &updated, &closed, &f.ClosedBy, &f.Reason, &f.revision); err != nil {
+	if err = rows.Scan(&f.ID, &f.Rule, &f.Severity, &f.Object, &f.Title, &f.Detail, &events, &f.Status, &opened, &updated, &closed, &f.ClosedBy, &f.Reason, &f.revision, &f.NotBy); err != nil {
 		return f, err
 	}
 	f.Opened, f.Updated, f.Closed = storage.Time(opened), storage.Time(updated), storage.Time(closed)
@@ -58,9 +58,9 @@ func insert(ctx context.Context, tx *audit.Tx, f Finding) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return touched(tx.QueryRow(ctx, `INSERT INTO findings (id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $8, 0, '', '', 1) ON CONFLICT (rule, object) WHERE status = 'open' DO NOTHING RETURNING id`,
-		f.ID, f.Rule, f.Severity, f.Object, f.Title, f.Detail, events, storage.Micros(f.Opened)))
+	return touched(tx.QueryRow(ctx, `INSERT INTO findings (id, rule, severity, object, title, detail, events, status, opened, updated, closed, closed_by, reason, revision, not_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $8, 0, '', '', 1, $9) ON CONFLICT (rule, object) WHERE status = 'open' DO NOTHING RETURNING id`,
+		f.ID, f.Rule, f.Severity, f.Object, f.Title, f.Detail, events, storage.Micros(f.Opened), f.NotBy))
 }
 
 // update reports whether f was still as it had been read.
@@ -69,8 +69,8 @@ func update(ctx context.Context, tx *audit.Tx, f Finding) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return touched(tx.QueryRow(ctx, `UPDATE findings SET severity = $1, title = $2, detail = $3, events = $4, updated = $5, revision = revision + 1
-		WHERE id = $6 AND revision = $7 RETURNING id`, f.Severity, f.Title, f.Detail, events, storage.Micros(f.Updated), f.ID, f.revision))
+	return touched(tx.QueryRow(ctx, `UPDATE findings SET severity = $1, title = $2, detail = $3, events = $4, updated = $5, not_by = $6, revision = revision + 1
+		WHERE id = $7 AND revision = $8 RETURNING id`, f.Severity, f.Title, f.Detail, events, storage.Micros(f.Updated), f.NotBy, f.ID, f.revision))
 }
 
 func touched(row *sql.Row) (bool, error) {
