@@ -108,6 +108,17 @@ func (s *Service) view(ctx context.Context, r *Request) (*View, error) {
 	return v, err
 }
 
+// Told returns a request and all that people see of it, for who tells it on:
+// redacted and inert, but with what is in the call.
+func (s *Service) Told(ctx context.Context, id string) (Request, *View, error) {
+	r, err := s.Get(ctx, id)
+	if err != nil {
+		return r, nil, err
+	}
+	v, err := s.view(ctx, &r)
+	return r, v, err
+}
+
 // closed is a view without anything that is in the call.
 func (s *Service) closed(r *Request) *View {
 	parts := words.Plain(r.Binding.Agent, r.Binding.Connection, r.Binding.Tool, nil)

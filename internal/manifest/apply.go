@@ -23,7 +23,7 @@ func (e *refusedChange) Unwrap() error { return e.cause }
 
 // firstKinds and secondKinds are the two halves of an apply with new connections.
 var (
-	firstKinds  = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindSecret}
+	firstKinds  = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret}
 	secondKinds = []string{KindTool, KindGrant, KindPolicy}
 )
 
@@ -132,6 +132,8 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 		}
 		listed, err := o.Connections.ListTx(ctx, tx, r.by, r.reason, c.Name, spec.Operations)
 		return registered || listed, err
+	case *ChannelSpec:
+		return o.Channels.PutTx(ctx, tx, r.by, r.reason, spec.channel(c.Name))
 	case *SecretSpec:
 		return o.Secrets.PutTx(ctx, tx, r.by, r.reason, spec.secret(c.Name), r.values[c.Name])
 	case *ToolSpec:
@@ -169,6 +171,8 @@ func (r *run) delete(ctx context.Context, tx *audit.Tx, c Change) (err error) {
 		return o.Tokens.DeleteRuleTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindConnection:
 		_, err = o.Connections.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
+	case KindChannel:
+		_, err = o.Channels.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindSecret:
 		_, err = o.Secrets.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindGrant:

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/identity"
@@ -186,9 +187,18 @@ func (s *Service) references(p *plan, c Change) {
 				p.warnings = append(p.warnings, fmt.Sprintf("connection %s names the secret %s, which does not exist yet; its calls fail until it does", c.Name, name))
 			}
 		}
+	case *ChannelSpec:
+		need("owner", KindUser, spec.Owner)
+		for _, g := range spec.Groups {
+			need("groups", KindGroup, g)
+		}
 	case *SecretSpec:
 		need("owner", KindUser, spec.Owner)
-		need("connection", KindConnection, spec.Connection)
+		if channel, ok := strings.CutPrefix(spec.Connection, channels.Prefix); ok {
+			need("connection", KindChannel, channel)
+		} else {
+			need("connection", KindConnection, spec.Connection)
+		}
 	case *ToolSpec:
 		s.toolReference(p, c, spec)
 	case *GrantSpec:

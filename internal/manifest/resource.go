@@ -20,6 +20,7 @@ const (
 	KindAgent      = "Agent"
 	KindTrust      = "Trust"
 	KindConnection = "Connection"
+	KindChannel    = "Channel"
 	KindSecret     = "Secret"
 	KindTool       = "Tool"
 	KindGrant      = "Grant"
@@ -27,7 +28,7 @@ const (
 )
 
 // Kinds lists all kinds in that order.
-var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindSecret, KindTool, KindGrant, KindPolicy}
+var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret, KindTool, KindGrant, KindPolicy}
 
 func order(kind string) int { return slices.Index(Kinds, kind) }
 
@@ -42,6 +43,7 @@ var nameForms = map[string]*regexp.Regexp{
 	KindAgent:      plainName,
 	KindTrust:      plainName,
 	KindConnection: regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`),
+	KindChannel:    regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,49}$`),
 	KindSecret:     plainName,
 	KindTool:       regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}/.{1,128}$`),
 	KindGrant:      regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`),
@@ -174,6 +176,8 @@ func newSpec(kind string) any {
 		return &TrustSpec{}
 	case KindConnection:
 		return &ConnectionSpec{}
+	case KindChannel:
+		return &ChannelSpec{}
 	case KindSecret:
 		return &SecretSpec{}
 	case KindTool:

@@ -28,6 +28,9 @@ func (s *Service) read(ctx context.Context) (*state, error) {
 	st := &state{specs: map[key]any{}, created: map[string]time.Time{}, conns: map[string]connections.Connection{}}
 	st.people(s)
 	st.upstreams(s)
+	for _, c := range s.o.Channels.Channels() {
+		st.specs[key{KindChannel, c.Name}] = channelSpec(c)
+	}
 	if err := st.trust(ctx, s); err != nil {
 		return nil, err
 	}
@@ -121,6 +124,12 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 		settled := connectionSpec(c)
 		settled.Operations, err = connections.NormalizeListed(c, spec.Operations)
 		return settled, err
+	case *ChannelSpec:
+		c, err := spec.channel(r.Name).Normalize()
+		if err != nil {
+			return nil, err
+		}
+		return channelSpec(c), nil
 	case *SecretSpec:
 		n, err := spec.secret(r.Name).Normalize()
 		if err != nil {

@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/audittest"
+	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/identity"
@@ -138,7 +140,15 @@ func build(t *testing.T, db *storage.DB) *world {
 	w.connections.OnDelete(w.policy.BeforeDelete)
 	issuer, err := tokens.New(db, w.log, w.watch, w.people, tokens.Options{Derive: w.secrets.Derive, Fetcher: remote.New()})
 	must(err)
-	w.Service, err = manifest.New(manifest.Options{Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
+	requests, err := approvals.New(db, w.log, w.watch, approvals.Options{Identity: w.people, Findings: w.findings, Derive: w.secrets.Derive, Redactor: matcher})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tellers, err := channels.New(channels.Options{DB: db, Log: w.log, Watch: w.watch, Identity: w.people, Secrets: w.secrets, Findings: w.findings, Approvals: requests, Link: requests.Link, Redactor: matcher})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Service, err = manifest.New(manifest.Options{Channels: tellers, Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
 	must(err)
 	must(w.watch.Poll(ctx))
 	_, err = w.people.PutUser(ctx, audit.System, "", identity.User{Name: "root", Role: identity.Admin})

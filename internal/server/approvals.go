@@ -8,6 +8,8 @@ import (
 	"net/http"
 
 	"github.com/countersign/countersign/internal/approvals"
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
@@ -18,9 +20,23 @@ func (h *house) buildApprovals(_ context.Context, log *slog.Logger) error {
 	var err error
 	h.approvals, err = approvals.New(h.db, h.log, h.watch, approvals.Options{
 		Identity: h.identity, Findings: h.findings, Derive: h.secrets.Derive, Redactor: h.scanner, Stale: h.staleBinding, URL: h.cfg.URL, Logger: log,
-		Template: h.template, Policy: h.policy.Text,
+		Template: h.template, Policy: h.policy.Text, Tell: h.tell,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	h.channels, err = channels.New(channels.Options{DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Secrets: h.secrets, Findings: h.findings, Approvals: h.approvals,
+		Link: h.approvals.Link, Redactor: h.scanner, Logger: log})
+	if err != nil {
+		return err
+	}
+	h.identity.OnDelete(h.channels.KeepOwners)
+	return nil
+}
+
+// tell has the channels tell what happened to a request.
+func (h *house) tell(ctx context.Context, tx *audit.Tx, n approvals.News) error {
+	return h.channels.Tell(ctx, tx, n)
 }
 
 // template returns how a tool's calls are said in plain words.
@@ -35,6 +51,10 @@ func (h *house) startApprovals(ctx context.Context) error {
 		return err
 	}
 	h.onClose("approvals", h.approvals.Stop)
+	if err := h.channels.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("channels", h.channels.Stop)
 	return nil
 }
 

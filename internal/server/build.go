@@ -18,6 +18,7 @@ import (
 	"github.com/countersign/countersign/internal/audit/search"
 	"github.com/countersign/countersign/internal/audit/selfaudit"
 	"github.com/countersign/countersign/internal/backup"
+	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/console"
@@ -80,6 +81,7 @@ type house struct {
 	connections *connections.Service
 	policy      *policy.Service
 	approvals   *approvals.Service
+	channels    *channels.Service
 	manifest    *manifest.Service
 	gateway     *gateway.Gateway
 	llm         *llm.Front
@@ -363,7 +365,7 @@ func (h *house) alert(ctx context.Context, a seal.Alert) {
 // buildAPI mounts every room's operations.
 func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	var err error
-	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Logger: log})
+	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Channels: h.channels, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -385,6 +387,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.policy,
 		h.secrets,
 		h.approvals,
+		h.channels,
 		h.findings,
 		h.search,
 		h.seal,
