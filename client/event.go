@@ -68,6 +68,7 @@ type Needed struct {
 // Outcome is how a forwarded call ended.
 type Outcome struct {
 	Status    string `json:"status"`
+	Attempts  int    `json:"attempts,omitzero"` // requests sent, if more than one: the first was refused for a credential that had just been replaced
 	Code      int    `json:"code,omitzero"`
 	Error     string `json:"error,omitzero"`
 	Micros    int64  `json:"micros,omitzero"`

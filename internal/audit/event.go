@@ -104,6 +104,7 @@ const (
 
 // Outcome is how a forwarded call ended.
 type Outcome struct {
+	Attempts  int    `json:"attempts,omitzero"`   // requests sent, if more than one: the first was refused for a credential that had just been replaced
 	Bytes     int64  `json:"bytes,omitzero"`      // of the answer
 	Code      int    `json:"code,omitzero"`       // HTTP status or JSON-RPC error code
 	Digest    string `json:"digest,omitzero"`     // hex SHA-256 of the answer's bytes as passed on

@@ -5,6 +5,7 @@ import (
 	"encoding/json/jsontext"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/countersign/countersign/internal/approvals"
@@ -81,6 +82,7 @@ type Call struct {
 	sent       *sending          // of a request that is streamed
 	hidden     []string          // what the answer must not show
 	permit     *approvals.Permit // of an approved call
+	attempts   atomic.Int32      // requests sent, if more than one
 }
 
 // Upstream is a call's request as it goes out. Its path is relative to the

@@ -131,16 +131,50 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 		return nil, err
 	}
 	resp, err := up.http.RoundTrip(req)
-	if err == nil {
-		call.hidden = append([]string{secret}, encoded...)
-		for _, shown := range call.hidden {
-			hide(resp, shown)
-		}
-		if resp.StatusCode == http.StatusUnauthorized && secret != "" {
-			g.o.Injector.Rejected(use)
-		}
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	call.veil(resp, secret, encoded)
+	if resp.StatusCode != http.StatusUnauthorized || secret == "" {
+		return resp, nil
+	}
+	g.o.Injector.Rejected(use)
+	if call.Request.Stream != nil { // what followed the body is gone
+		return resp, nil
+	}
+	return g.again(receipt, call, up, req, use, secret, resp)
+}
+
+// veil keeps what was sent as a credential out of an answer, that of an attempt
+// before included.
+func (c *Call) veil(resp *http.Response, secret string, encoded []string) {
+	c.hidden = append(append(c.hidden, secret), encoded...)
+	for _, shown := range c.hidden {
+		hide(resp, shown)
+	}
+}
+
+// again makes the request once more if the upstream refused it for its
+// credential (401, RFC 9110 section 15.5.2: it was not applied) and there is
+// another credential now: it was rotated while the call was on its way. With the
+// same one it would be refused again. The outcome says that there were two.
+func (g *Gateway) again(receipt audit.Receipt, call *Call, up *upstream, refused *http.Request, use secrets.Use, was string, first *http.Response) (*http.Response, error) {
+	req, err := newRequest(refused.Context(), call, up.base)
+	if err != nil {
+		return first, nil //nolint:nilerr // the refusal stands
+	}
+	secret, encoded, err := g.inject(receipt, call, req, use)
+	if err != nil || secret == was || g.locked(call) != nil {
+		return first, nil //nolint:nilerr // as above
+	}
+	first.Body.Close()
+	call.attempts.Store(2)
+	resp, err := up.http.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	call.veil(resp, secret, encoded)
+	return resp, nil
 }
 
 // inject puts the upstream's secret on the request: here, and only here. It returns

@@ -199,7 +199,7 @@ func (a *answerBody) settle(err error) {
 	if a.timer != nil {
 		a.timer.Stop()
 	}
-	o := audit.Outcome{Code: a.status, Micros: time.Since(a.began).Microseconds(), FirstByte: a.first.Microseconds(), Bytes: a.bytes}
+	o := audit.Outcome{Code: a.status, Micros: time.Since(a.began).Microseconds(), FirstByte: a.first.Microseconds(), Bytes: a.bytes, Attempts: int(a.call.attempts.Load())}
 	go a.tell(o, err)
 }
 

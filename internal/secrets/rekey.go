@@ -133,7 +133,7 @@ func (s *Service) Rekeyer(o RekeyOptions) *Rekeyer {
 	if o.Batch <= 0 {
 		o.Batch = 100
 	}
-	return &Rekeyer{s: s, o: o, lease: job.NewLease(s.db, "secrets/rekey", 15*time.Second), wake: make(chan struct{}, 1)}
+	return &Rekeyer{s: s, o: o, lease: job.NewLease(s.db, "secrets/rekey", 5*time.Second), wake: make(chan struct{}, 1)}
 }
 
 // Begin begins a rekey and returns it, or the one that is under way. A next key
