@@ -220,6 +220,44 @@ func TestARequestIsNeverRepeatedSilently(t *testing.T) {
 	}
 }
 
+// A call that was refused for a credential which was replaced meanwhile is made
+// once more with the new one, and the outcome says so. Without another
+// credential it is not.
+func TestARefusedCredentialIsReplacedOnce(t *testing.T) {
+	const newer = "sk-upstream-the-newer-one-5f2c"
+	r := newRig(t, storagetest.Open(t, storagetest.SQLite(t)))
+	refuse := upstream.JSON(401, `{"error":"no"}`)
+	r.up.Answer(refuse)
+	if _, refusal := r.serve(t.Context(), nil); refusal == nil || len(r.up.Requests()) != 1 {
+		t.Fatalf("%+v after %d requests with the same credential", refusal, len(r.up.Requests()))
+	}
+	r.up.Answer(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") == "Bearer "+newer {
+			upstream.JSON(200, `{"was":"`+newer+` and `+line.Secret+`"}`)(w, req)
+			return
+		}
+		spec := secrets.Spec{Name: r.conn.Secret, Owner: "pat", Connection: r.conn.Name, Hosts: []string{req.Host}}
+		if _, err := r.Secrets.Put(context.WithoutCancel(req.Context()), line.By, line.Reason, spec, secrets.NewValue([]byte(newer))); err != nil {
+			t.Error(err)
+		}
+		refuse(w, req)
+	})
+	answer, refusal := r.serve(t.Context(), nil)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if body := drain(t, answer); strings.Contains(body, newer) || strings.Contains(body, line.Secret) {
+		t.Errorf("the answer shows a credential: %s", body)
+	}
+	if n := len(r.up.Requests()); n != 3 {
+		t.Errorf("%d requests, want one, and one that was made again", n)
+	}
+	events := r.Events(2, audit.CallOutcome)
+	if got := []int{events[0].Event.Outcome.Attempts, events[1].Event.Outcome.Attempts}; got[0]+got[1] != 2 {
+		t.Errorf("attempts %v", got)
+	}
+}
+
 func TestASecretGoesToItsHeaderOnly(t *testing.T) {
 	r := newRig(t, storagetest.Open(t, storagetest.SQLite(t)))
 	for auth, want := range map[string]string{

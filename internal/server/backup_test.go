@@ -87,7 +87,12 @@ func TestABackupRestoredElsewhereWaitsForAPerson(t *testing.T) {
 		before := p.up.received()
 		for range 2 {
 			p.again()
-			p.rolledBack()
+			if status, body := p.ready(); status != http.StatusServiceUnavailable {
+				t.Errorf("readiness: %d %s", status, body)
+			}
+			if status, body := p.call(); status != http.StatusServiceUnavailable {
+				t.Errorf("a call: %d %s", status, body)
+			}
 			p.process.kill()
 		}
 		p.again()
