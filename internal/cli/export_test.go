@@ -18,7 +18,16 @@ var (
 	ReadCases   = readCases
 	TraceOf     = traceOf
 	Quoted      = quoted
+	LeaksIn     = leaksIn
+	ProofAt     = proofAt
+	Proof       = proof
 )
+
+// KubernetesToken is where the projected token is.
+func KubernetesToken(file string) (before string) {
+	before, kubernetesToken = kubernetesToken, file
+	return before
+}
 
 // EventLine is eventLine of a command without colours.
 func EventLine(ev client.Event) string { return (&app{stdout: io.Discard}).eventLine(ev) }

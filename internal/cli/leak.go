@@ -112,8 +112,12 @@ func leaksIn(name string, text []byte) (kind string, items []client.Leak, err er
 	return kind, items, err
 }
 
-// cutValue keeps what the server takes of one value.
-func cutValue(s string) string { return s[:min(len(s), 60<<10)] }
+// cutValue keeps what the server takes of one value, as valid UTF-8: what is no
+// text in a report must not keep the rest of it from being sent.
+func cutValue(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	return strings.ToValidUTF8(s[:min(len(s), 60<<10)], "")
+}
 
 // gitleaksReport reads the JSON of gitleaks and betterleaks.
 func gitleaksReport(text []byte) (items []client.Leak, err error) {

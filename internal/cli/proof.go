@@ -19,7 +19,7 @@ import (
 // kubernetesToken is where a projected service account token for Countersign
 // is mounted (docs/identities.md). The pod's default token is never sent: it is
 // good at the cluster's own API.
-const kubernetesToken = "/var/run/secrets/countersign/token"
+var kubernetesToken = "/var/run/secrets/countersign/token"
 
 // The ways in which a program proves who it is, in the order in which they are
 // looked for.

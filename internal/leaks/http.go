@@ -123,23 +123,32 @@ func (s *Service) httpGitHub(ctx context.Context, _ rest.Caller, r *githubReques
 	if err := s.keys.verify(ctx, s.o.GitHubKeys, r.Key, r.Signature, r.RawBody); err != nil {
 		return nil, err
 	}
-	var alerts []struct {
+	items, err := alerts(r.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.Report(ctx, github, "github", items)
+	return nil, err
+}
+
+// alerts reads the body of GitHub's secret scanning alerts.
+func alerts(body []byte) ([]Item, error) {
+	var list []struct {
 		Token  string `json:"token"`
 		Type   string `json:"type"`
 		URL    string `json:"url"`
 		Source string `json:"source"`
 	}
-	if err := json.Unmarshal(r.RawBody, &alerts); err != nil {
+	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, ErrInvalid.Say("the alert is not the JSON that GitHub documents")
 	}
 	var items []Item
-	for _, a := range alerts {
+	for _, a := range list {
 		if a.Token != "" {
 			items = append(items, Item{Value: a.Token, Where: a.Source + " " + a.URL})
 		}
 	}
-	_, err := s.Report(ctx, github, "github", items)
-	return nil, err
+	return items, nil
 }
 
 // fetchKeys reads GitHub's public keys.

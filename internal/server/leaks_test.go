@@ -407,6 +407,30 @@ func BenchmarkStopLeak(b *testing.B) {
 		p.api(b, "POST", "/agents/worker/keys", map[string]any{}, &key)
 		return key.Key
 	}
+	b.Run("access token", func(b *testing.B) {
+		key, err := client.NewAgentKey(p.url, "worker")
+		if err != nil {
+			b.Fatal(err)
+		}
+		public, err := key.JWK.Public().MarshalJSON()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := client.New(p.url, p.token).AddClientKey(b.Context(), "worker", client.ClientKeySpec{JWK: public}); err != nil {
+			b.Fatal(err)
+		}
+		token := func() string {
+			out, err := client.New(p.url, "").AccessToken(b.Context(), key, "read write irreversible", p.url+"/llm/openai")
+			if err != nil {
+				b.Fatal(err)
+			}
+			return out
+		}
+		measureStops(b, "stop-leak-token", all, token, func(credential string) func() {
+			p.api(b, "POST", "/leaks", leak(credential), nil)
+			return func() {}
+		})
+	})
 	b.Run("report", func(b *testing.B) {
 		measureStops(b, "stop-leak", all, fresh, func(credential string) func() {
 			p.api(b, "POST", "/leaks", leak(credential), nil)

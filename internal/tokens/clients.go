@@ -177,6 +177,10 @@ func (s *Service) readDocument(ctx context.Context, clientID string) (OAuthClien
 	if err != nil {
 		return OAuthClient{}, ErrClient.Say("the client's metadata document could not be fetched from %s", clientID).With(err)
 	}
+	return readMetadata(clientID, b)
+}
+
+func readMetadata(clientID string, b []byte) (OAuthClient, error) {
 	var doc metadata
 	if err := json.Unmarshal(b, &doc); err != nil {
 		return OAuthClient{}, ErrClient.Say("the client's metadata document is no JSON object").With(err)
