@@ -12,7 +12,7 @@ BIN     := bin/countersign
 PG      := scripts/with-postgres.sh
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help up build test test-short test-race test-faults bench fuzz conformance lint verify clean
+.PHONY: help up build test test-short test-race test-faults bench fuzz conformance screenshots lint verify clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,8 @@ build: ## build bin/countersign
 	@mkdir -p bin
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/countersign
 
-test: ## run every test on both engines (installs and starts PostgreSQL when missing; npm clients too)
+test: ## run every test on both engines (installs what is missing: PostgreSQL, Chromium, npm clients)
+	scripts/browser.sh
 	$(PG) go test -timeout 30m ./...
 
 test-short: ## run the tests that need Go alone (SQLite)
@@ -46,6 +47,9 @@ fuzz: ## run every fuzz target for FUZZTIME each (default 60s)
 
 conformance: build ## run the MCP conformance suite directly and through Countersign
 	go run ./conformance -out docs/conformance.md
+
+screenshots: build ## make docs/screenshots/*.png of the example business
+	scripts/screenshots.sh
 
 lint: ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l cmd client internal conformance test 2>/dev/null)" || { gofmt -l cmd client internal conformance test; echo 'run gofmt -w on these'; exit 1; }

@@ -131,8 +131,15 @@ func (a *app) welcome(c config.Config, r Ready) (client.Settings, error) {
 	fmt.Fprintf(a.stdout, "%s %s is up at %s\n", a.paint(a.stdout, bold, "Countersign"), a.opts.Version, a.paint(a.stdout, bold, r.URL))
 	fmt.Fprintf(a.stdout, "  data   %s\n", c.Data)
 	fmt.Fprintf(a.stdout, "  models %s/llm/{connection}   tools %s/mcp   API %s/api/openapi.json\n", r.URL, r.URL, r.URL)
+	console := c.AdminListen == "" || c.AdminListen == c.Listen
+	if console {
+		fmt.Fprintf(a.stdout, "  console %s\n", r.URL)
+	}
 	if r.AdminToken != "" {
 		fmt.Fprintf(a.stdout, "\n  administrator %s, token (shown once, kept in %s):\n  %s\n", r.AdminName, file, a.paint(a.stdout, bold, r.AdminToken))
+		if console { // behind the # no server sees it
+			fmt.Fprintf(a.stdout, "  sign in: %s/sign-in#%s\n", r.URL, r.AdminToken)
+		}
 	}
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !loopback(host) && strings.HasPrefix(r.URL, "http://") {
 		fmt.Fprintf(a.stdout, "\n  %s listening beyond this machine without TLS: put a TLS proxy in front and set url\n", a.paint(a.stdout, yellow, "warning:"))

@@ -23,6 +23,7 @@ type nowPage struct {
 	Agents   int
 	Minutes  []minute
 	Hour     totals
+	Partial  bool // there were more events in the hour than are counted
 }
 
 type stage struct {
@@ -152,6 +153,7 @@ func (v *visit) hour(d *nowPage) error {
 	if err != nil {
 		return err
 	}
+	d.Partial = found.Next != ""
 	start := now.Add(-time.Hour).Truncate(time.Minute)
 	d.Minutes = make([]minute, 61)
 	took := make([][]int64, 61)
