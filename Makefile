@@ -12,7 +12,7 @@ BIN     := bin/countersign
 PG      := scripts/with-postgres.sh
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help up build test test-short test-race test-faults bench fuzz conformance screenshots lint verify clean
+.PHONY: help up build test test-short test-browser test-race test-faults bench fuzz conformance screenshots lint verify clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +24,15 @@ build: ## build bin/countersign
 	@mkdir -p bin
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/countersign
 
-test: ## run every test on both engines (installs what is missing: PostgreSQL, Chromium, npm clients)
-	scripts/browser.sh
+test: ## run every test on both engines (installs and starts PostgreSQL when missing; npm clients too)
 	$(PG) go test -timeout 30m ./...
 
 test-short: ## run the tests that need Go alone (SQLite)
 	env -u COUNTERSIGN_TEST_POSTGRES go test -short -timeout 20m ./...
+
+test-browser: ## try the console in a real Chromium (installs it when missing)
+	scripts/browser.sh
+	COUNTERSIGN_TEST_BROWSER=1 go test -count=1 -timeout 20m -run TestConsoleInABrowser ./internal/server
 
 test-race: ## run every test on both engines under the race detector
 	$(PG) go test -race -timeout 45m ./...

@@ -17,8 +17,8 @@ const hostile = "<img src=x onerror=pwned=1>\u202egnp.exe [link](https://evil.ex
 // The console in a real browser: each page's main task, two people at once, the
 // keyboard alone, accessibility in both colours, a phone, hostile text.
 func TestConsoleInABrowser(t *testing.T) {
-	if testing.Short() {
-		t.Skip("needs Chromium and Node: run make test")
+	if testing.Short() || os.Getenv("COUNTERSIGN_TEST_BROWSER") == "" {
+		t.Skip("needs Chromium and Node: run make test-browser")
 	}
 	chromium, dir := aChromium(t)
 	p, key := heldDesk(t, t.TempDir(), storagetest.SQLite(t))

@@ -5,7 +5,7 @@ import { api, browser, password, signIn, url } from "./world.mjs";
 const out = process.argv[2];
 const find = async (q) => (await api("GET", "/log/events?limit=1&q=" + encodeURIComponent(q))).events[0];
 const denied = await find("type:call.denied");
-const [request] = await api("GET", "/approvals?state=pending&limit=1");
+const request = (await api("GET", "/approvals?state=pending&limit=1"))[0] ?? (await api("GET", "/approvals?limit=1"))[0];
 for (const name of ["fiona", "admin"]) await api("PUT", `/users/${name}/password`, { password });
 const pages = [["now", "/"], ["approvals", "/approvals"], ["approval", `/approvals/${request.id}`], ["agents", "/agents"], ["agent", "/agents/invoice-checker"], ["runs", "/runs"], ["run", `/runs/${denied.run}`],
   ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["connections", "/connections"], ["connection", "/connections/ledger"], ["policies", "/policies"], ["policy", "/policies/payments"],
