@@ -8,6 +8,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
 )
 
 var (
@@ -28,6 +29,12 @@ func NewRuns(gap time.Duration) Runs { return Runs{newRuns(gap)} }
 func (r Runs) Of(who identity.Caller, now time.Time) (id string, calls int64) {
 	u := r.r.of(who, now)
 	return u.id, u.calls
+}
+
+// Question is what policy is asked about a call by who.
+func Question(who identity.Caller) policy.Request {
+	g := &Gateway{runs: newRuns(time.Minute)}
+	return g.question(&Call{Who: who}, time.Now())
 }
 
 // Coalescer is fed refusals.

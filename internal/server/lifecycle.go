@@ -179,6 +179,7 @@ func probe(ctx context.Context, base, issuer, path, credential string) (*http.Re
 	if path != "/oauth2/token" {
 		req.Header.Set("Authorization", "Bearer "+credential)
 		req.Header.Set("Accept", "application/json, text/event-stream")
+		req.Header.Set("X-Http-Method-Override", "PROBE") // the front of HTTP APIs forwards nothing with it
 	}
 	return req, nil
 }
