@@ -87,6 +87,7 @@ type house struct {
 	llm         *llm.Front
 	mcp         *mcp.Front
 	http        *egress.Front
+	proxy       *egress.Proxy
 	api         http.Handler
 	console     *console.Console
 	doorman     *doorman
@@ -263,6 +264,11 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway.Stdio(children)
 	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.http = egress.New(egress.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.APIBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
+	var err error
+	if h.proxy, err = egress.NewProxy(egress.ProxyOptions{Front: h.http, Seed: h.secrets.Derive("proxy/ca/v1"), Door: h.door, Logger: log}); err != nil {
+		return err
+	}
+	h.onClose("proxy", func(context.Context) error { h.proxy.Close(); return nil })
 	h.mcp = mcp.New(mcp.Options{
 		Line: h.gateway, Registry: h.connections, Key: h.secrets.Derive("mcp/session/v1"), MaxBody: h.cfg.Limits.ToolBody, ReadTimeout: h.cfg.Limits.ReadTimeout, Version: h.version, Logger: log,
 		Challenge: h.challenge,
@@ -270,6 +276,17 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.onClose("MCP front", func(context.Context) error { h.mcp.Close(); return nil })
 	h.connections.SetDiscoverer(h.mcp)
 	return nil
+}
+
+// door returns the front of connections of a kind that a proxied request is for.
+func (h *house) door(kind string) http.Handler {
+	switch kind {
+	case connections.LLM:
+		return h.llm
+	case connections.MCP:
+		return h.mcp
+	}
+	return http.NotFoundHandler()
 }
 
 // start begins the work in the background, when everything that it feeds is

@@ -17,6 +17,7 @@ import (
 func (h *house) mountLine(mux *http.ServeMux) {
 	h.oauth.Routes(mux)
 	mux.Handle("/log/", h.seal.Handler(h.mayRead))
+	mux.HandleFunc("GET /proxy/ca.pem", h.proxy.Root)
 }
 
 // mayRead reports whether a request comes from a signed-in person who may see
@@ -37,7 +38,7 @@ func front(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
 		w.WriteHeader(http.StatusNotFound)
 	}
-	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPIs    /http/{connection}/...\nAPI     /api/openapi.json\nlogin   /oauth2/token /.well-known/oauth-authorization-server\nlog     /log/checkpoint /log/tile/...\nhealth  /healthz /readyz /metrics\n")
+	fmt.Fprint(w, "Countersign\n\nmodels  /llm/{connection}/...\ntools   /mcp and /mcp/{connection}\nAPIs    /http/{connection}/...\nproxy   CONNECT, /proxy/ca.pem\nAPI     /api/openapi.json\nlogin   /oauth2/token /.well-known/oauth-authorization-server\nlog     /log/checkpoint /log/tile/...\nhealth  /healthz /readyz /metrics\n")
 }
 
 // mountHealth mounts liveness (the process answers), readiness (a call could

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/gateway/egress"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/rest"
 )
@@ -22,6 +23,8 @@ import (
 func (h *house) raw(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch at := path.Clean("/" + r.URL.Path); {
+		case egress.IsProxied(r):
+			h.proxy.ServeHTTP(w, r)
 		case strings.HasPrefix(at+"/", "/llm/"):
 			h.llm.ServeHTTP(w, r)
 		case strings.HasPrefix(at+"/", "/mcp/"):

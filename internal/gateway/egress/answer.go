@@ -120,6 +120,8 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 	}
 	status := r.Kind.Status()
 	switch {
+	case x.status != 0:
+		status = x.status
 	case r.Held():
 		status = http.StatusAccepted
 	case r.Code == errMethod.Code:

@@ -66,7 +66,7 @@ func (x *exchange) query(args *object) error {
 	if err != nil {
 		return err
 	}
-	if secret, err := credential(x.r.Header); err == nil && secret != "" {
+	if secret, err := x.credential(); err == nil && secret != "" {
 		for _, p := range list {
 			if strings.Contains(p.value, secret) {
 				return errArgument.Say("the URL's query holds the agent's credential; send it in a header alone")

@@ -96,6 +96,9 @@ type exchange struct {
 	path string // beneath the connection, escaped; begins with a slash or is empty
 	door string // what a location beneath the connection is prefixed with for the client
 
+	secret string // the agent's credential, if it came with the tunnel
+	status int    // of a refusal, if its kind does not say
+
 	conn   connections.Connection
 	op     *known   // nil with the dialect git
 	body   []byte   // what was read of the request's body
@@ -116,7 +119,7 @@ func (f *Front) serve(w http.ResponseWriter, r *http.Request, at exchange) {
 		x := at
 		x.f, x.w, x.r = f, w, r
 		in := x.incoming()
-		credential, err := credential(r.Header)
+		credential, err := x.credential()
 		if err != nil {
 			x.refuse(f.o.Gateway.Unauthenticated(in, err))
 			return
@@ -174,6 +177,13 @@ func (x *exchange) take(in gateway.Incoming) *gateway.Refusal {
 	}
 	x.pass(answer)
 	return nil
+}
+
+func (x *exchange) credential() (string, error) {
+	if x.secret != "" {
+		return x.secret, nil
+	}
+	return credential(x.r.Header)
 }
 
 // credential returns what a client presented: as other fronts take it, or as

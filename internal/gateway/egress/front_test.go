@@ -140,8 +140,8 @@ func TestBodies(t *testing.T) {
 		{"compressed", "POST", "/pets", text("\x1f\x8b"), []string{"Content-Type", "application/json", "Content-Encoding", "gzip"}, "bad_content_encoding", ""},
 		{"no body", "POST", "/pets", nil, nil, "body_missing", ""},
 		{"a body where none is", "DELETE", "/pets/1", text(`{}`), []string{"Content-Type", "application/json"}, "unexpected_body", ""},
-		{"too large", "POST", "/pets", bytes.NewReader(big(128 << 10)), []string{"Content-Type", "application/json"}, "body_too_large", ""},
-		{"too large in pieces", "POST", "/pets", io.MultiReader(bytes.NewReader(big(128<<10)), text("")), []string{"Content-Type", "application/json"}, "body_too_large", ""},
+		{"too large", "POST", "/pets", bytes.NewReader(bytesOf(128 << 10)), []string{"Content-Type", "application/json"}, "body_too_large", ""},
+		{"too large in pieces", "POST", "/pets", io.MultiReader(bytes.NewReader(bytesOf(128<<10)), text("")), []string{"Content-Type", "application/json"}, "body_too_large", ""},
 		{"a form", "POST", "/form", text("name=R%26x&tags=a&tags=b&age=3&free=1"), []string{"Content-Type", "application/x-www-form-urlencoded"}, "", `{"content_type":"application/x-www-form-urlencoded","content_length":37,"body":{"name":"R&x","tags":["a","b"],"age":3,"free":"1"}}`},
 		{"a field twice", "POST", "/form", text("name=a&name=b"), []string{"Content-Type", "application/x-www-form-urlencoded"}, "bad_argument", ""},
 		{"a field that is a method", "POST", "/form", text("name=a&_method=DELETE"), []string{"Content-Type", "application/x-www-form-urlencoded"}, "method_override", ""},
@@ -150,8 +150,8 @@ func TestBodies(t *testing.T) {
 		{"two files of one name", "POST", "/upload", multi("file@a", "file@b")[0].(io.Reader), []string{"Content-Type", "?"}, "bad_form", ""},
 		{"a file and a field of one name", "POST", "/upload", multi("file@a", "file=b")[0].(io.Reader), []string{"Content-Type", "?"}, "bad_form", ""},
 		{"a field twice in parts", "POST", "/upload", multi("title=a", "title=b")[0].(io.Reader), []string{"Content-Type", "?"}, "bad_argument", ""},
-		{"a large file last", "POST", "/upload", multi("title=Hi", "file@"+string(big(256<<10)))[0].(io.Reader), []string{"Content-Type", "?"}, "", `"body":{"title":"Hi"},"files":`},
-		{"a field after a large file", "POST", "/upload", multi("file@"+string(big(256<<10)), "title=Hi")[0].(io.Reader), []string{"Content-Type", "?"}, "bad_body", ""},
+		{"a large file last", "POST", "/upload", multi("title=Hi", "file@"+string(bytesOf(256<<10)))[0].(io.Reader), []string{"Content-Type", "?"}, "", `"body":{"title":"Hi"},"files":`},
+		{"a field after a large file", "POST", "/upload", multi("file@"+string(bytesOf(256<<10)), "title=Hi")[0].(io.Reader), []string{"Content-Type", "?"}, "bad_body", ""},
 		{"no boundary", "POST", "/upload", text("x"), []string{"Content-Type", "multipart/form-data"}, "bad_form", ""},
 		{"a preamble", "POST", "/upload", text("hi\r\n--b\r\n\r\n--b--"), []string{"Content-Type", "multipart/form-data; boundary=b"}, "bad_form", ""},
 		{"an epilogue", "POST", "/upload", text("--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--b--\r\nhi"), []string{"Content-Type", "multipart/form-data; boundary=b"}, "bad_form", ""},
@@ -161,8 +161,8 @@ func TestBodies(t *testing.T) {
 		{"a folded header", "POST", "/upload", text("--b\r\nContent-Disposition: form-data;\r\n name=\"a\"\r\n\r\n1\r\n--b--"), []string{"Content-Type", "multipart/form-data; boundary=b"}, "bad_form", ""},
 		{"no end", "POST", "/upload", text("--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1"), []string{"Content-Type", "multipart/form-data; boundary=b"}, "bad_form", ""},
 		{"binary", "PUT", "/raw/a/b", text("\x00\x01\xff"), []string{"Content-Type", "application/octet-stream"}, "", `{"path":{"path":"a/b"},"content_type":"application/octet-stream","content_length":3}`},
-		{"a MiB in one line", "PUT", "/raw/x", bytes.NewReader(big(1 << 20)), []string{"Content-Type", "text/plain"}, "", `"content_length":1048576`},
-		{"of unknown length", "PUT", "/raw/x", io.MultiReader(bytes.NewReader(big(1<<20)), text("")), []string{"Content-Type", "text/plain"}, "", `{"path":{"path":"x"},"content_type":"text/plain"}`},
+		{"a MiB in one line", "PUT", "/raw/x", bytes.NewReader(bytesOf(1 << 20)), []string{"Content-Type", "text/plain"}, "", `"content_length":1048576`},
+		{"of unknown length", "PUT", "/raw/x", io.MultiReader(bytes.NewReader(bytesOf(1<<20)), text("")), []string{"Content-Type", "text/plain"}, "", `{"path":{"path":"x"},"content_type":"text/plain"}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			body := c.body
@@ -272,7 +272,7 @@ func TestSmuggling(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
-	long := big(1 << 20)
+	long := bytesOf(1 << 20)
 	r := newRig(t, nil, map[string]string{"get": "GET /{+path}?x"})
 	for _, c := range []struct {
 		name  string
@@ -471,7 +471,7 @@ func TestAnUploadThatIsCutShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "PUT /http/forge/raw/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\nContent-Type: video/mp4\r\nContent-Length: 1000000\r\n\r\n", r.Key)
-	_, _ = conn.Write(big(200 << 10))
+	_, _ = conn.Write(bytesOf(200 << 10))
 	conn.Close()
 	if o := r.Events(1, audit.CallOutcome)[0].Event.Outcome; o.Status == audit.Succeeded {
 		t.Errorf("outcome %+v", o)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,10 @@ import (
 	"github.com/countersign/countersign/test/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	cleanup := trustOurselves()
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { cleanup(); os.Exit(code) }))
+}
 
 // rig is a line with the front and the API "forge" behind it.
 type rig struct {
@@ -149,4 +153,4 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, r.Method+" "+r.URL.EscapedPath()+"?"+r.URL.RawQuery)
 }
 
-func big(n int) []byte { return bytes.Repeat([]byte("0123456789abcdef"), n/16) }
+func bytesOf(n int) []byte { return bytes.Repeat([]byte("0123456789abcdef"), n/16) }
