@@ -6,15 +6,19 @@ set -euo pipefail
 : "${COUNTERSIGN_BENCH_OUT:?set it to a directory}"
 run() { # TITLE PACKAGE PATTERN BENCHTIME
   printf '\n== %s\n' "$1"
-  go test -count=1 -timeout 30m -run '^$' -bench "$3" -benchtime "$4" "$2" | tee "$COUNTERSIGN_BENCH_OUT/$(basename "$2").txt"
+  go test -count=1 -timeout 60m -run '^$' -bench "$3" -benchtime "$4" "$2" | tee "$COUNTERSIGN_BENCH_OUT/$(basename "$2")-${3//[^A-Za-z]/}.txt"
 }
 run "decisions: flat in the number of policies" ./internal/policy 'Decide|Arguments|Visible' 2000x
 run "authentication: no store on the way" ./internal/identity Authenticate 1s
 run "access tokens: checked in memory, seen before and for the first time; and issued" ./internal/tokens Verify 1s
 run "inspection: bytes per second" ./internal/inspection . 1s
 run "append: beside a bare group-committed insert" ./internal/audit Append 20000x
-run "sealing" ./internal/audit/seal . 1x
-run "search" ./internal/audit/search . 1x
+run "sealing, exporting and verifying 1,000,000 events" ./internal/audit/seal 'Seal$' 1x
+run "sealing: what it costs whoever records" ./internal/audit/seal Append 1x
+run "search: first pages over 1,000,000 events" ./internal/audit/search FirstPage 1x
+run "search: how fast the index catches up" ./internal/audit/search Index 3000x
+run "export: events made into OCSF and OTLP" ./internal/audit/export Mapping 1s
+run "export: a backlog to a receiver and to files" ./internal/audit/export 'Export$' 20000x
 run "stop: from the request to the last stream cut, three replicas on PostgreSQL" ./internal/server 'Stop' 200x
 run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm Line 1x
 run "idle streams: resident memory of the server alone" ./internal/server IdleStreams 1x

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/audit/search"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -57,6 +58,47 @@ func TestTheIndexAgreesWithTheLog(t *testing.T) {
 			for range 250 {
 				f.agree(t, state, anyQuery(rng), all, rng.IntN(2) == 0, 1+rng.IntN(40))
 			}
+		}
+	})
+}
+
+// Whatever can be read as a query is answered, and as the log would.
+func FuzzFind(f *testing.F) {
+	for _, q := range []string{"decision:deny tool:ledger/* -agent:a*", `touches:"order/A b",x/* "a b" -c lim*`, "object:*", "-tool:*/x", `actor:"a\x00b*"`, "__all", `NOT* AND OR "(" ^x`, "agent:agent-*,agent-a -run:run-*", "since:1h until:2h -x*"} {
+		f.Add(q)
+	}
+	db := storagetest.Open(f, storagetest.SQLite(f))
+	l, err := audit.Open(f.Context(), db, audit.Options{Redactor: noSecrets{}, Keeper: audittest.Keeper("k")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { l.Close(context.Background()) })
+	s, err := search.New(db, l, search.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(7, 8))
+	for i := range 60 {
+		ev, p := anyEvent(rng, i)
+		if ev.Type == audit.CallIntent {
+			ev.Type = audit.CallHeld
+		}
+		if _, err := l.Append(f.Context(), ev, p...); err != nil {
+			f.Fatal(err)
+		}
+	}
+	all, err := l.List(f.Context(), audit.Query{Oldest: true, Payloads: true, Limit: 1000})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := s.Insert(f.Context(), all); err != nil {
+		f.Fatal(err)
+	}
+	s.Walk(5)
+	fx := &fixture{log: l, s: s}
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := search.Parse(text, start.Add(10*time.Hour)); err == nil {
+			fx.agree(t, "fuzzed", text, all, len(text)%2 == 0, 7)
 		}
 	})
 }

@@ -36,7 +36,7 @@ func (s store) find(ctx context.Context, q Query, p Page) ([]string, error) {
 	if err != nil || len(found) == p.Limit {
 		return found, err
 	}
-	rest, err := s.findVector(ctx, q, Page{After: near, Limit: p.Limit - len(found), Oldest: p.Oldest}, "")
+	rest, err := s.findVector(ctx, q, Page{After: near, Limit: p.Limit - len(found), Oldest: p.Oldest, rare: q.lookedUp()}, "")
 	return append(found, rest...), err
 }
 
@@ -45,6 +45,11 @@ func (s store) find(ctx context.Context, q Query, p Page) ([]string, error) {
 // does not know the order of results.
 func (q Query) wordy() bool {
 	return len(q.terms) > 0 || slices.ContainsFunc(q.filters, func(f filter) bool { return worded[f.field.name] })
+}
+
+// lookedUp reports whether an index of words can find what q selects.
+func (q Query) lookedUp() bool {
+	return slices.ContainsFunc(q.terms, func(t term) bool { return !t.not }) || slices.ContainsFunc(q.filters, func(f filter) bool { return f.words() != nil })
 }
 
 // near returns the event up to which events are gone through one by one, "" if
@@ -78,10 +83,14 @@ func (s store) findVector(ctx context.Context, q Query, p Page, upTo string) ([]
 }
 
 func (p Page) order() string {
+	order := " DESC"
 	if p.Oldest {
-		return " ASC"
+		order = " ASC"
 	}
-	return " DESC"
+	if p.rare {
+		return " || ''" + order // no index has this order: the planner must look up and sort, not go through everything
+	}
+	return order
 }
 
 func (s store) ids(ctx context.Context, q string, args []any) ([]string, error) {

@@ -62,6 +62,8 @@ type Page struct {
 	After  string // the last event's identifier on the page before
 	Limit  int    // 0 means 100; at most 1,000
 	Oldest bool   // oldest first rather than newest first
+
+	rare bool // what is looked for is known to be rare
 }
 
 const (
