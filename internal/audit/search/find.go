@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/id"
@@ -28,17 +29,34 @@ func (s store) find(ctx context.Context, q Query, p Page) ([]string, error) {
 	if !q.wordy() {
 		return s.findVector(ctx, q, p, "")
 	}
-	near, err := s.near(ctx, q, p)
-	if err != nil || near == "" {
-		return s.findVector(ctx, q, p, "")
+	var found []string
+	at := p
+	for _, stride := range []int{s.walk, farther * s.walk} {
+		near, err := s.near(ctx, q, at, stride)
+		if err != nil {
+			return nil, err
+		}
+		if near == "" { // no more than that are left
+			rest, err := s.findVector(ctx, q, at, "")
+			return append(found, rest...), err
+		}
+		more, err := s.findVector(ctx, q, at, near)
+		if found = append(found, more...); err != nil || len(found) == p.Limit {
+			return found, err
+		}
+		at = Page{After: near, Limit: p.Limit - len(found), Oldest: p.Oldest}
+		if len(found)*farther < p.Limit {
+			break // the page is not among those either
+		}
 	}
-	found, err := s.findVector(ctx, q, p, near)
-	if err != nil || len(found) == p.Limit {
-		return found, err
-	}
-	rest, err := s.findVector(ctx, q, Page{After: near, Limit: p.Limit - len(found), Oldest: p.Oldest, rare: q.lookedUp()}, "")
+	at.rare = q.lookedUp() && !q.inOrder()
+	rest, err := s.findVector(ctx, q, at, "")
 	return append(found, rest...), err
 }
+
+// farther is how many times as many events are gone through when the first ones
+// show that it is worth it.
+const farther = 8
 
 // wordy reports whether q selects by words, or by fields that are looked up as
 // words: what PostgreSQL's planner cannot tell the number of, and whose index
@@ -52,13 +70,21 @@ func (q Query) lookedUp() bool {
 	return slices.ContainsFunc(q.terms, func(t term) bool { return !t.not }) || slices.ContainsFunc(q.filters, func(f filter) bool { return f.words() != nil })
 }
 
+// inOrder reports whether an index of a field lists what q selects in the order
+// of results: going through that, or not, is for the planner to decide.
+func (q Query) inOrder() bool {
+	return slices.ContainsFunc(q.filters, func(f filter) bool {
+		return !f.not && len(f.values) == 1 && !strings.Contains(f.values[0], "*") && slices.Contains([]string{"type", "decision", "status", "agent", "run"}, f.field.name)
+	})
+}
+
 // near returns the event up to which events are gone through one by one, "" if
 // there are not that many.
-func (s store) near(ctx context.Context, q Query, p Page) (string, error) {
+func (s store) near(ctx context.Context, q Query, p Page, stride int) (string, error) {
 	c := conditions{pg: true}
 	c.times(q)
 	c.after(p)
-	ids, err := s.ids(ctx, `SELECT id FROM search_events`+c.where()+` ORDER BY id`+p.order()+` OFFSET `+strconv.Itoa(s.walk)+` LIMIT 1`, c.args)
+	ids, err := s.ids(ctx, `SELECT id FROM search_events`+c.where()+` ORDER BY id`+p.order()+` OFFSET `+strconv.Itoa(stride)+` LIMIT 1`, c.args)
 	if err != nil || len(ids) == 0 {
 		return "", err
 	}
