@@ -303,3 +303,64 @@ func (c *Client) Notices(ctx context.Context, all bool) ([]Notice, error) {
 func (c *Client) SeeNotice(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodPost, v1+"/notices"+segment(id)+"/seen", nil, struct{}{}, nil)
 }
+
+// ApprovalStats is what it costs that calls wait for people.
+type ApprovalStats struct {
+	Since    time.Time        `json:"since"`
+	Until    time.Time        `json:"until"`
+	Policies []ApprovalPolicy `json:"policies"`
+	People   []ApprovalPerson `json:"people"`
+	Cut      bool             `json:"cut,omitempty"` // only the newest were counted
+}
+
+// ApprovalPolicy is what one policy held. Times are in seconds.
+type ApprovalPolicy struct {
+	ID       string          `json:"id"`
+	Held     int             `json:"held"`
+	Pending  int             `json:"pending"`
+	Approved int             `json:"approved"`
+	Denied   int             `json:"denied"`
+	Lapsed   int             `json:"lapsed"`
+	Share    float64         `json:"approved_share"` // of those decided, 0 to 1
+	Median   float64         `json:"median_wait_seconds"`
+	P95      float64         `json:"p95_wait_seconds"`
+	Agents   float64         `json:"agent_seconds"`    // how long agents' work stood still
+	Narrow   *ApprovalNarrow `json:"narrow,omitempty"` // the policy may hold too much
+}
+
+// ApprovalNarrow suggests that a policy holds less.
+type ApprovalNarrow struct {
+	Approved int             `json:"approved"` // so many in a row
+	Ranges   []ApprovalRange `json:"ranges"`
+	Advice   string          `json:"advice"`
+}
+
+// ApprovalRange is what one argument was.
+type ApprovalRange struct {
+	Tool   string   `json:"tool"`
+	Name   string   `json:"name"`
+	Min    string   `json:"min,omitempty"`
+	Max    string   `json:"max,omitempty"`
+	Values []string `json:"values,omitempty"`
+	Many   int      `json:"many,omitempty"`
+}
+
+// ApprovalPerson is how one person decides.
+type ApprovalPerson struct {
+	ID      string  `json:"id"`
+	Name    string  `json:"name"`
+	Decided int     `json:"decided"`
+	Yes     int     `json:"approved"`
+	Quick   int     `json:"quick"` // within two seconds
+	Median  float64 `json:"median_wait_seconds"`
+	Bulk    bool    `json:"bulk"`
+}
+
+// ApprovalStats returns the price of governance of the last days (0: 30).
+func (c *Client) ApprovalStats(ctx context.Context, days int) (ApprovalStats, error) {
+	query := url.Values{}
+	if days > 0 {
+		query.Set("days", strconv.Itoa(days))
+	}
+	return get[ApprovalStats](ctx, c, v1+"/approvals/stats", query)
+}

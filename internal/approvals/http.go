@@ -166,6 +166,9 @@ func (s *Service) Routes(api *rest.API) {
 	}
 	rest.Handle(api, op(http.MethodGet, "", "List requests for approval, newest first"), s.httpList)
 	rest.Handle(api, op(http.MethodGet, "/key", "Show the key that signs decisions"), s.httpKey)
+	stats := op(http.MethodGet, "/stats", "Show what it costs that calls wait, where policies hold too much, and who answers in bulk")
+	stats.Need = rest.Inspect // ranges of arguments are contents
+	rest.Handle(api, stats, s.httpStats)
 	rest.Handle(api, op(http.MethodGet, "/delegations", "List delegations in force or to come"), s.httpDelegations)
 	rest.Handle(api, op(http.MethodPost, "/delegations", "Let someone decide in another's place"), s.httpDelegate)
 	rest.Handle(api, op(http.MethodPost, "/delegations/{id}/end", "End a delegation"), s.httpEndDelegation)
@@ -311,4 +314,15 @@ func (s *Service) httpSee(ctx context.Context, c rest.Caller, r *struct {
 	ID string `path:"id" maxLength:"64"`
 }) (*rest.None, error) {
 	return nil, s.See(ctx, Person{c.ID, c.Name}, r.ID)
+}
+
+func (s *Service) httpStats(ctx context.Context, _ rest.Caller, r *struct {
+	Days int `query:"days" minimum:"0" maximum:"3650" doc:"of how many days; 30 if empty"`
+}) (*Stats, error) {
+	days := r.Days
+	if days == 0 {
+		days = 30
+	}
+	out, err := s.Stats(ctx, s.o.Now().AddDate(0, 0, -days))
+	return &out, err
 }

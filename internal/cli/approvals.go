@@ -16,7 +16,7 @@ import (
 
 func (a *app) approvalsCommand() *cobra.Command {
 	return group("approvals", "See held calls and decide about them", a.approvalsList(), a.approvalsWatch(), a.approvalsShow(), a.approvalsVerify(),
-		a.approvalsComment(), a.approvalsBreakGlass(), a.approvalsWithdraw(), a.approvalsDelegate(), a.approvalsDelegations(), a.approvalsEndDelegation(), a.approvalsNotices(), a.approvalsSeen())
+		a.approvalsComment(), a.approvalsBreakGlass(), a.approvalsWithdraw(), a.approvalsDelegate(), a.approvalsDelegations(), a.approvalsEndDelegation(), a.approvalsNotices(), a.approvalsSeen(), a.approvalsStats())
 }
 
 func approvalIDs(ctx context.Context, c *client.Client) ([]string, error) {

@@ -18,8 +18,12 @@ type Argument struct {
 	Odd      string `json:"odd,omitempty" doc:"what is unusual about the characters of it"`
 	Redacted bool   `json:"redacted,omitempty" doc:"something of it is not shown because it looks like a secret"`
 
-	text bool // it is a string, or part of one that was cut
+	text   bool // it is a string, or part of one that was cut
+	number bool
 }
+
+// Number reports whether the argument is a number.
+func (a Argument) Number() bool { return a.number }
 
 const maxShown = 500 // arguments shown one by one
 
@@ -41,7 +45,7 @@ func Flatten(body []byte) []Argument {
 				continue // a name; its value follows
 			}
 		}
-		a := Argument{Name: inert.Text(pathOf(d.StackPointer())), Value: t.String(), text: t.Kind() == '"'}
+		a := Argument{Name: inert.Text(pathOf(d.StackPointer())), Value: t.String(), text: t.Kind() == '"', number: t.Kind() == '0'}
 		if a.text {
 			a.Odd = Odd(a.Value)
 			a.Value = inert.Text(a.Value)
