@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json/v2"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -366,15 +367,9 @@ func (l *Log) scrub(ctx context.Context) {
 	if l.db.Dialect() == storage.Postgres {
 		_, err = l.db.Writer().ExecContext(ctx, `VACUUM payload_keys`)
 	} else {
-		for busy := true; busy && err == nil; { // somebody reads, or copies, at this moment
-			var frames, moved int
-			if err = l.db.Writer().QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved); busy && err == nil {
-				select {
-				case <-ctx.Done():
-					err = ctx.Err()
-				case <-time.After(20 * time.Millisecond):
-				}
-			}
+		var busy, frames, moved int
+		if err = l.db.Writer().QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved); err == nil && busy != 0 {
+			err = fmt.Errorf("%d of %d frames moved", moved, frames)
 		}
 	}
 	if err != nil {
