@@ -186,6 +186,15 @@ type References struct {
 	// {amount_cents|money:EUR} to {payee}".
 	Template string `json:"template,omitempty"`
 	Proposal string `json:"proposal,omitempty"` // what kind of proposal an answer is, such as anomaly
+	Flow     Flow   `json:"flow,omitzero"`
+}
+
+// Flow says who writes what a tool answers, and which of its arguments matter.
+type Flow struct {
+	Source string            `json:"source,omitempty"` // trusted or untrusted; empty: untrusted
+	Args   map[string]string `json:"args,omitempty"`   // roles: recipient, object, amount, secret, content
+	Fields map[string]string `json:"fields,omitempty"` // of the result: id, service, amount, text
+	Asked  []string          `json:"asked,omitempty"`  // words with which people ask for it; empty: those of its name
 }
 
 // SetReferences replaces what is declared of a tool's arguments.
@@ -194,7 +203,7 @@ func (c *Client) SetReferences(ctx context.Context, connection, tool string, r R
 	if objects == nil {
 		objects = map[string]string{}
 	}
-	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal})
+	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal, "flow": r.Flow})
 }
 
 // SetEffect says what effect a tool has: read, write or irreversible.

@@ -111,6 +111,7 @@ type Case struct {
 	Credential string                    `json:"credential,omitempty"`
 	OnBehalfOf []string                  `json:"on_behalf_of,omitempty"`
 	User       *PolicyUser               `json:"user,omitempty"`
+	Provenance Provenance                `json:"provenance,omitzero"`
 	Now        time.Time                 `json:"now,omitzero"`
 }
 
@@ -123,6 +124,15 @@ type PolicyUser struct {
 	Role   string   `json:"role,omitzero" yaml:"role"`
 	Groups []string `json:"groups,omitzero" yaml:"groups"`
 	Teams  []string `json:"teams,omitzero" yaml:"teams"`
+}
+
+// Provenance is where the values of a call come from, for a Case.
+type Provenance struct {
+	Untrusted  bool     `json:"untrusted,omitzero" yaml:"untrusted"` // the run has read untrusted content
+	Asked      bool     `json:"asked,omitzero" yaml:"asked"`         // the user's words ask for such an action
+	External   bool     `json:"external,omitzero" yaml:"external"`   // somebody receives something or gets access
+	Endorsed   bool     `json:"endorsed,omitzero" yaml:"endorsed"`   // every value that matters is
+	Unendorsed []string `json:"unendorsed,omitzero" yaml:"unendorsed"`
 }
 
 // CaseResult is how a case came out.

@@ -27,6 +27,8 @@ fault < storage
 fault, id < rest
 storage < job
 storage < storage/storagetest
+fault, id, storage < flow
+flow < connections, manifest, gateway
 
 # the ledger: knows nobody
 id, fault, storage, job < audit

@@ -101,6 +101,7 @@ type fileCase struct {
 	Credential string             `yaml:"credential"`
 	OnBehalfOf []string           `yaml:"on_behalf_of"`
 	User       *client.PolicyUser `yaml:"user"`
+	Provenance client.Provenance  `yaml:"provenance"`
 	Now        time.Time          `yaml:"now"`
 }
 
@@ -126,7 +127,7 @@ func readCases(path string) ([]client.Case, error) {
 			return nil, fmt.Errorf("%s: case %d: args: %w", path, i+1, err)
 		}
 		cases = append(cases, client.Case{Name: f.Name, Agent: f.Agent, Tool: f.Tool, Args: args, Expect: f.Expect, By: f.By, Team: f.Team, Stage: f.Stage, Owner: f.Owner,
-			Labels: f.Labels, RunLabels: f.RunLabels, RunCalls: f.RunCalls, RunAge: f.RunAge, Remote: f.Remote, Credential: f.Credential, OnBehalfOf: f.OnBehalfOf, User: f.User, Now: f.Now})
+			Labels: f.Labels, RunLabels: f.RunLabels, RunCalls: f.RunCalls, RunAge: f.RunAge, Remote: f.Remote, Credential: f.Credential, OnBehalfOf: f.OnBehalfOf, User: f.User, Provenance: f.Provenance, Now: f.Now})
 	}
 	return cases, nil
 }

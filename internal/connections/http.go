@@ -9,6 +9,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections/openapi"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/rest"
 )
 
@@ -69,6 +70,7 @@ type ToolRow struct {
 	Objects     map[string]string `json:"objects,omitempty" doc:"paths of the arguments that name business objects, by the objects' type"`
 	Template    string            `json:"template,omitempty" doc:"how a call is said in plain words to who decides about it"`
 	Proposal    string            `json:"proposal,omitempty" doc:"what kind of proposal an answer is"`
+	Flow        flow.Spec         `json:"flow,omitzero" doc:"who writes what the tool answers, and which arguments matter"`
 	Digest      string            `json:"digest,omitempty" doc:"of the accepted definition"`
 	DriftDigest string            `json:"drift_digest,omitempty" doc:"of the definition as seen now; accept takes it"`
 	PinnedBy    string            `json:"pinned_by,omitempty"`
@@ -283,7 +285,7 @@ func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 
 func toolRowOf(t Tool) ToolRow {
 	return ToolRow{ID: t.ID, Connection: t.Connection, Name: t.Name, Effect: t.Effect, Status: t.Status, Builtin: t.Builtin, Description: t.Description,
-		Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal,
+		Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Flow: t.References.Flow,
 		Digest: t.Digest, DriftDigest: t.DriftDigest, PinnedBy: t.PinnedBy, PinnedAt: t.PinnedAt, SeenAt: t.SeenAt}
 }
 
@@ -325,6 +327,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 		Objects  *map[string]string `json:"objects,omitempty" doc:"paths of the arguments that name business objects, by the objects' type; replaces all"`
 		Template *string            `json:"template,omitempty" maxLength:"500" doc:"how a call is said in plain words, such as {agent} wants to pay {amount|money:EUR} to {payee}; empty: by its arguments"`
 		Proposal *string            `json:"proposal,omitempty" maxLength:"32" doc:"what kind of proposal an answer is, such as anomaly; empty: none"`
+		Flow     *flow.Spec         `json:"flow,omitempty" doc:"who writes what the tool answers, and which arguments matter"`
 		Reason   string             `json:"reason,omitempty" doc:"or the header X-Countersign-Reason"`
 	}
 }) (*ToolDetail, error) {
@@ -335,7 +338,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 				return err
 			}
 		}
-		if r.Body.Subject == nil && r.Body.Objects == nil && r.Body.Template == nil && r.Body.Proposal == nil {
+		if r.Body.Subject == nil && r.Body.Objects == nil && r.Body.Template == nil && r.Body.Proposal == nil && r.Body.Flow == nil {
 			return nil
 		}
 		t, err := s.toolTx(ctx, tx, r.Connection, r.Tool)
@@ -350,6 +353,9 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 		}
 		if r.Body.Objects != nil {
 			next.Objects = *r.Body.Objects
+		}
+		if r.Body.Flow != nil {
+			next.Flow = *r.Body.Flow
 		}
 		_, err = s.SetReferencesTx(ctx, tx, person(c), reason, r.Connection, r.Tool, next)
 		return err

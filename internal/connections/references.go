@@ -14,6 +14,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/words"
 )
 
@@ -49,6 +50,8 @@ type References struct {
 	// Proposal is what kind of proposal an answer is, such as "anomaly": decision
 	// support, which a person or a later call takes up. Empty: none.
 	Proposal string
+	// Flow says which arguments matter and who writes what the tool answers.
+	Flow flow.Spec
 }
 
 // MaxProposal is the longest name of a kind of proposals, in bytes.
@@ -73,6 +76,9 @@ func (r References) Normalize(schema jsontext.Value) (References, error) {
 		return References{}, badReference("proposal", "%s", wrong)
 	}
 	properties := propertiesOf(schema)
+	if field, wrong := r.Flow.Check(properties); wrong != "" {
+		return References{}, badReference("flow."+field, "%s", wrong)
+	}
 	if r.Subject != "" {
 		if err := checkPath("subject", r.Subject, properties); err != nil {
 			return References{}, err
@@ -126,7 +132,7 @@ func propertiesOf(schema jsontext.Value) []string {
 
 // same reports whether two declarations say the same.
 func (r References) same(q References) bool {
-	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal
+	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal && r.Flow.Equal(q.Flow)
 }
 
 // IsZero reports whether nothing is declared.
@@ -255,6 +261,9 @@ func (s *Service) SetReferencesTx(ctx context.Context, tx *audit.Tx, by audit.Ac
 	detail := map[string]any{}
 	if was.Template != r.Template {
 		detail["template"] = [2]string{was.Template, r.Template}
+	}
+	if !was.Flow.Equal(r.Flow) {
+		detail["flow"] = [2]flow.Spec{was.Flow, r.Flow}
 	}
 	if was.Proposal != r.Proposal {
 		detail["proposal"] = [2]string{was.Proposal, r.Proposal}

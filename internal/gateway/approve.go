@@ -143,6 +143,7 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
 		Args:   call.Args, Server: call.Server,
 	}
+	_, h.Labels = call.provenance()
 	if in.Wire != nil {
 		h.Wire = in.Wire()
 	}

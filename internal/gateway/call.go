@@ -11,6 +11,7 @@ import (
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
 )
 
@@ -53,6 +54,8 @@ type Call struct {
 	Unbound  string
 	Prompt   []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
 	Observer Observer        // may be nil
+	// Said, if set, returns what the request says in the words of people.
+	Said func() []Said
 	// Rewrite, if set, may change the upstream's answer (header and body)
 	// before it is observed, measured and passed on: lists are filtered here. It
 	// runs for every status. If it replaces the body it answers for closing the
@@ -74,8 +77,9 @@ type Call struct {
 	Started time.Time       // by Serve
 	remote  string          // network address of the caller, for policy
 
-	subject string   // whom it is about: its payloads are kept under their key
-	objects []string // what it touches
+	judged  *flow.Judgement // where its values come from; nil if no policy asks
+	subject string          // whom it is about: its payloads are kept under their key
+	objects []string        // what it touches
 
 	credential string // as presented, to look again whether it is good
 	resume     *Resumed

@@ -71,6 +71,10 @@ func (g *Gateway) decide(call *Call) verdict {
 	if v, refused := pinned(call); refused {
 		return v
 	}
+	if err := g.judge(call); err != nil {
+		r := Refuse(err)
+		return verdict{effect: policy.Deny, code: r.Code, reason: r.Reason, kind: r.Kind, record: audit.Decision{Effect: policy.Deny.String(), Reason: r.Reason}}
+	}
 	before := time.Now()
 	d := g.o.Decider.Decide(g.question(call, call.Started))
 	if d.Unmatched && call.Implied != nil && call.Implied() {
@@ -86,6 +90,9 @@ func (g *Gateway) decide(call *Call) verdict {
 	}
 	if v.effect == policy.Deny {
 		return v
+	}
+	if v.effect == policy.Hold {
+		v.reason += call.origins()
 	}
 	if !d.Unmatched { // what is part of the protocol is decided by the caller alone
 		if v = g.shrink(call, v); v.effect == policy.Deny {
@@ -121,6 +128,7 @@ func (g *Gateway) question(call *Call, now time.Time) policy.Request {
 		Caller: policy.Caller{Remote: host(call.remote), Credential: string(call.Who.Credential.Kind)},
 		Now:    now,
 	}
+	q.Provenance, q.Run.Labels = call.provenance()
 	if q.Args == nil {
 		q.Args = noArgs
 	}

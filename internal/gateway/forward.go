@@ -51,6 +51,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	if err := g.locked(call); err != nil {
 		return nil, g.refuse(call, receipt, err, false)
 	}
+	if err := g.remember(call); err != nil {
+		return nil, g.refuse(call, receipt, err, false)
+	}
 	resp, err := g.send(ctx, receipt, call)
 	if err != nil {
 		return nil, a.broken(err, sent(err))

@@ -60,6 +60,7 @@ type Decider interface {
 	Decide(req policy.Request) policy.Decision
 	Visible(a policy.Agent, act policy.Action) bool
 	MayHold(a policy.Agent, act policy.Action) bool
+	Provenance() bool // whether a policy asks where values come from
 }
 
 // Ledger is the part of the log that a call needs; audit.Log is one.
@@ -91,6 +92,7 @@ type Options struct {
 	Redactor      audit.Redactor // applied before a capture is cut, so that no half secret survives the cut
 	Locks         Locks          // nil locks nothing
 	Approvals     Approvals      // asks people about held calls; nil refuses them as pending
+	Flow          Flow           // where values come from; nil leaves context.provenance empty
 	// Used, if set, is told of every agent's call that goes out, by its
 	// connection. It must not block.
 	Used func(connection string, at time.Time)

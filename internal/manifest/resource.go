@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/secrets"
 )
@@ -146,6 +147,7 @@ type ToolSpec struct {
 	Objects    map[string]string `yaml:"objects,omitempty"`
 	Template   string            `yaml:"template,omitempty"`
 	Proposal   string            `yaml:"proposal,omitempty"`
+	Flow       *flow.Spec        `yaml:"flow,omitempty"`
 }
 
 // GrantSpec is an entitlement.
@@ -253,5 +255,9 @@ func (s *ConnectionSpec) connection(name string) connections.Connection {
 }
 
 func (s *ToolSpec) references() connections.References {
-	return connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal}
+	r := connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal}
+	if s.Flow != nil {
+		r.Flow = *s.Flow
+	}
+	return r
 }

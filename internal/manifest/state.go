@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/policy"
 )
 
@@ -90,7 +91,11 @@ func (st *state) upstreams(s *Service) {
 }
 
 func toolSpec(c connections.Connection, t connections.Tool) *ToolSpec {
-	return &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal}
+	spec := &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal}
+	if f := t.References.Flow; !f.IsZero() {
+		spec.Flow = &f
+	}
+	return spec
 }
 
 // connectionSpec leaves the usual capture out.
@@ -240,9 +245,14 @@ func renderedField(v reflect.Value) string {
 		return x.At.UTC().Format(time.RFC3339Nano)
 	case *From:
 		return ""
-	}
-	if v.Len() == 0 {
-		return ""
+	case *flow.Spec:
+		if x == nil || x.IsZero() {
+			return ""
+		}
+	default:
+		if v.Len() == 0 {
+			return ""
+		}
 	}
 	b, err := json.Marshal(v.Interface(), json.Deterministic(true))
 	if err != nil {

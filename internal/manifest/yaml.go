@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/countersign/countersign/internal/flow"
 )
 
 // yaml reads the documents of a file.
@@ -295,6 +297,9 @@ func (r *reader) value(n *yaml.Node, field string, into reflect.Value) {
 		*target = Duration(d)
 	case *Expiry:
 		r.expiry(n, field, target)
+	case **flow.Spec:
+		*target = &flow.Spec{}
+		r.object(n, field, reflect.ValueOf(*target).Elem())
 	case **From:
 		*target = &From{}
 		r.object(n, field, reflect.ValueOf(*target).Elem())

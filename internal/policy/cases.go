@@ -28,6 +28,7 @@ type Case struct {
 	Remote     string            `json:"remote,omitempty"`
 	Credential string            `json:"credential,omitempty"`
 	OnBehalfOf []string          `json:"on_behalf_of,omitempty"`
+	Provenance Provenance        `json:"provenance,omitzero"`
 	User       *User             `json:"user,omitempty" doc:"the person on whose behalf it is; on_behalf_of begins with their name if it names nobody"`
 	Now        time.Time         `json:"now,omitzero" doc:"the present, if absent"`
 }
@@ -74,7 +75,7 @@ func (c Case) request(find func(string) (Agent, bool), now time.Time) (Request, 
 	}
 	req := Request{Agent: agent, Action: Action{Connection: conn, Tool: name}, Args: jsontext.Value(args),
 		Run:    Run{Labels: c.RunLabels, Calls: c.RunCalls, Started: now.Add(-time.Duration(c.RunAge) * time.Second)},
-		Caller: Caller{Remote: c.Remote, Credential: c.Credential}, OnBehalfOf: c.OnBehalfOf, User: c.User, Now: now}
+		Caller: Caller{Remote: c.Remote, Credential: c.Credential}, OnBehalfOf: c.OnBehalfOf, User: c.User, Now: now, Provenance: c.Provenance}
 	return req, nil
 }
 

@@ -110,6 +110,13 @@ func contextOf(req *Request, args types.Record, need parts) types.Record {
 			"groups": stringSet(u.Groups), "teams": stringSet(u.Teams),
 		})
 	}
+	if need&needProvenance != 0 {
+		p := req.Provenance
+		m["provenance"] = types.NewRecord(types.RecordMap{
+			"untrusted": types.Boolean(p.Untrusted), "asked": types.Boolean(p.Asked), "external": types.Boolean(p.External),
+			"endorsed": types.Boolean(p.Endorsed), "unendorsed": stringSet(p.Unendorsed),
+		})
+	}
 	if need&needNow != 0 {
 		m["now"] = types.NewDatetime(req.Now)
 	}
@@ -126,10 +133,11 @@ const (
 	needChain
 	needNow
 	needUser
-	needAll = needArgs | needRun | needCaller | needChain | needNow | needUser
+	needProvenance
+	needAll = needArgs | needRun | needCaller | needChain | needNow | needUser | needProvenance
 )
 
-var partNames = map[types.String]parts{"args": needArgs, "run": needRun, "caller": needCaller, "on_behalf_of": needChain, "now": needNow, "user": needUser}
+var partNames = map[types.String]parts{"args": needArgs, "run": needRun, "caller": needCaller, "on_behalf_of": needChain, "now": needNow, "user": needUser, "provenance": needProvenance}
 
 // needsOf finds every use of context in r. A use that is not plainly one of
 // its attributes needs all of it.

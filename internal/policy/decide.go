@@ -16,14 +16,15 @@ import (
 // engine is a compiled set of policies and grants over a toolset. It does not
 // change; a new one replaces it.
 type engine struct {
-	ts       *toolset
-	rules    []*rule
-	forbids  *index
-	permits  *index
-	version  string
-	digests  map[string]string // of rules, by their names
-	problems []Problem
-	broken   string // a file that does not parse: everything is denied
+	ts         *toolset
+	rules      []*rule
+	forbids    *index
+	permits    *index
+	version    string
+	digests    map[string]string // of rules, by their names
+	provenance bool              // a rule asks where values come from
+	problems   []Problem
+	broken     string // a file that does not parse: everything is denied
 
 	worlds     sync.Map // *world by the agent's name
 	remembered atomic.Int64
@@ -31,7 +32,7 @@ type engine struct {
 
 // newEngine numbers and indexes rules, which must not be in another engine.
 func newEngine(ts *toolset, rules []*rule, version string) *engine {
-	e := &engine{ts: ts, rules: rules, version: version, digests: make(map[string]string, len(rules))}
+	e := &engine{ts: ts, rules: rules, version: version, digests: make(map[string]string, len(rules)), provenance: needsOfAll(rules)&needProvenance != 0}
 	var forbids, permits []*rule
 	for i, r := range rules {
 		r.number(i)

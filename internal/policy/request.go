@@ -51,6 +51,17 @@ type User struct {
 	Teams  []string `json:"teams,omitzero"`
 }
 
+// Provenance is where the values of a call come from: context.provenance. The
+// zero Provenance is a call whose values nothing endorses, of a run that read
+// nothing.
+type Provenance struct {
+	Untrusted  bool     `json:"untrusted,omitzero"`  // the run has read untrusted content
+	Asked      bool     `json:"asked,omitzero"`      // the user's own words ask for such an action
+	External   bool     `json:"external,omitzero"`   // somebody receives something or gets access
+	Endorsed   bool     `json:"endorsed,omitzero"`   // every value that matters comes from somewhere that is trusted
+	Unendorsed []string `json:"unendorsed,omitzero"` // arguments of which that is not so
+}
+
 // Request asks for a decision.
 type Request struct {
 	Agent      Agent
@@ -58,8 +69,9 @@ type Request struct {
 	Args       jsontext.Value // a JSON object; nil means {}
 	Run        Run
 	Caller     Caller
-	OnBehalfOf []string  // names, the user first
-	User       *User     // who the first of them is; nil if no person is
+	OnBehalfOf []string // names, the user first
+	User       *User    // who the first of them is; nil if no person is
+	Provenance Provenance
 	Now        time.Time // zero means the service's clock
 }
 

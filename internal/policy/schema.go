@@ -186,6 +186,9 @@ func contextType(args *argType) sast.RecordType {
 		"caller":       attr(sast.RecordType{"remote": attr(sast.String()), "credential": attr(sast.String())}),
 		"on_behalf_of": strs,
 		"now":          attr(sast.Datetime()),
+		"provenance": attr(sast.RecordType{
+			"untrusted": attr(sast.Bool()), "asked": attr(sast.Bool()), "external": attr(sast.Bool()), "endorsed": attr(sast.Bool()), "unendorsed": strs,
+		}),
 		"user": {Optional: true, Type: sast.RecordType{"id": attr(sast.String()), "name": attr(sast.String()), "issuer": attr(sast.String()), "role": attr(sast.String()),
 			"groups": strs, "teams": strs}},
 	}

@@ -233,6 +233,12 @@ func (s *Service) Text(id string) string {
 	return ""
 }
 
+// Provenance reports whether any policy asks where the values of calls come from.
+func (s *Service) Provenance() bool {
+	e := s.engine.Load()
+	return e != nil && e.provenance
+}
+
 // MayHold reports whether a call of the tool by a may have to wait for people,
 // for some arguments: a forbid that holds is about it.
 func (s *Service) MayHold(a Agent, act Action) bool {

@@ -23,6 +23,7 @@ import (
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/console"
 	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/egress"
 	"github.com/countersign/countersign/internal/gateway/llm"
@@ -82,6 +83,7 @@ type house struct {
 	policy      *policy.Service
 	approvals   *approvals.Service
 	channels    *channels.Service
+	flow        *flow.Service
 	manifest    *manifest.Service
 	gateway     *gateway.Gateway
 	llm         *llm.Front
@@ -130,6 +132,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"rooms", h.buildRooms},
 		{"approvals", h.buildApprovals},
 		{"credentials", h.buildCredentials},
+		{"run memory", h.buildFlow},
 		{"line", h.buildLine},
 		{"lifecycle", h.buildLifecycle},
 		{"background work", h.start},
@@ -249,7 +252,7 @@ func (h *house) policyUser(a audit.Actor) (policy.User, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Flow: h.flow, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)

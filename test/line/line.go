@@ -68,6 +68,9 @@ func (r *rules) Visible(a policy.Agent, act policy.Action) bool {
 	return r.set.Visible(a, act, time.Now())
 }
 
+// Provenance reports that no policy asks where values come from.
+func (r *rules) Provenance() bool { return false }
+
 func (r *rules) MayHold(a policy.Agent, act policy.Action) bool { return r.set.MayHold(a, act) }
 
 // Start builds a line on db that stops with the test.

@@ -288,6 +288,7 @@ func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
 	}
 	up.Body, x.body = body, body
 	call.Args = withQuery(q.args(x.tool), x.query)
+	call.Said = func() []gateway.Said { return said(body, q.prompt) }
 	call.Prompt = prompt(body, q.prompt, gateway.CaptureLimit(call.Connection))
 	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection))
 	call.Rewrite = x.checkAnswer

@@ -112,6 +112,9 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 	if !bytes.Equal(wire.Find(b, whole, "id").Of(b), x.id()) {
 		method = "" // clients match answers by id alone: this one may be to anything
 	}
+	if (method == "tools/call" || method == "resources/read") && x.call != nil {
+		x.f.o.Line.Learn(x.call, result.Of(b))
+	}
 	if method == "server/discover" && x.modern && x.peer == nil {
 		return offerTasks(b, result), nil
 	}

@@ -27,6 +27,7 @@ type exchange struct {
 	who    identity.Caller
 	conn   connections.Connection
 	msg    wire.Message // of a POST
+	call   *gateway.Call
 	modern bool
 	method string // of JSON-RPC; empty for a GET stream
 
@@ -96,6 +97,7 @@ func (x *exchange) post() (*gateway.Call, error) {
 	if err != nil {
 		return call, err
 	}
+	x.call = call
 	call.Implied = x.implied(tool)
 	if x.method == "subscriptions/listen" {
 		call.Request.Idle = -1

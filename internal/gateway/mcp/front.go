@@ -62,6 +62,7 @@ type Line interface {
 	Collect(ctx context.Context, in gateway.Incoming, who identity.Caller, w *gateway.Waiting, call *gateway.Call) (*approvals.Kept, error)
 	Withdraw(ctx context.Context, who identity.Caller, w *gateway.Waiting) error
 	MayHold(who identity.Caller, c connections.Connection, t connections.Tool) bool
+	Learn(call *gateway.Call, result []byte)
 	Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision
 }
 

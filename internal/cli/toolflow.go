@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/countersign/countersign/client"
+)
+
+// toolFlow says who writes what a tool answers, and which arguments matter.
+func (a *app) toolFlow() *cobra.Command {
+	var source string
+	var args, fields, asked []string
+	var given func(string) bool
+	cmd := a.tool("flow CONNECTION/TOOL", "Say whose words a tool's answers are, and which arguments matter", func(ctx context.Context, c *client.Client, connection, tool string, _ []string) error {
+		t, err := c.Tool(ctx, connection, tool)
+		if err != nil {
+			return err
+		}
+		if !given("source") && !given("arg") && !given("field") && !given("asked") {
+			return a.show(t, flowRows(t)...)
+		}
+		next := t.References
+		if given("source") {
+			next.Flow.Source = source
+		}
+		if given("arg") {
+			next.Flow.Args, err = declared(args)
+		}
+		if given("field") {
+			var kinds map[string]string
+			kinds, ferr := declared(fields)
+			next.Flow.Fields, err = kinds, errors.Join(err, ferr)
+		}
+		if given("asked") {
+			next.Flow.Asked = asked
+		}
+		if err != nil {
+			return err
+		}
+		if t, err = c.SetReferences(ctx, connection, tool, next); err != nil {
+			return err
+		}
+		return a.did(t, "%s/%s: answers are %s, arguments %s", t.Connection, t.Name, sourceOf(t.Flow), orNone(pairs(t.Flow.Args)))
+	})
+	given = cmd.Flags().Changed
+	cmd.Flags().StringVar(&source, "source", "", "whose words the answers are: trusted (the service's own) or untrusted (anybody may have written them)")
+	cmd.Flags().StringArrayVar(&args, "arg", nil, "NAME=ROLE of an argument: recipient, object, amount, secret, content (repeatable; replaces all; empty: none)")
+	cmd.Flags().StringArrayVar(&fields, "field", nil, "NAME=KIND of a field of the answers: id, service, amount, text (repeatable; replaces all; empty: by their form)")
+	cmd.Flags().StringSliceVar(&asked, "asked", nil, "words with which people ask for it, by commas (default: those of its name, in English)")
+	cmd.Long = `Says what policy has to know to see where the values of a call come from (context.provenance). Without flags it shows what is declared.
+
+Answers are untrusted unless said otherwise: mails, web pages, files and tickets are written by anybody. An argument matters if it says to whom
+(recipient), to what (object: an id), how much (amount) or what secret is set. Of a record in an answer, fields that the service itself writes
+(an id, a sender, a participant) may endorse a value if the user's words name the record; free text never does.`
+	cmd.Example = `  countersign tool flow mail/send --arg to=recipient --reason 'mail leaves the house'
+  countersign tool flow mail/search --source untrusted --field body=text --field from=service --reason 'anybody writes mail'`
+	return cmd
+}
+
+func sourceOf(f client.Flow) string {
+	if f.Source == "" {
+		return "untrusted (nothing is declared)"
+	}
+	return f.Source
+}
+
+func flowRows(t client.ToolDetail) []field {
+	return []field{
+		row("tool", t.Connection+"/"+t.Name), row("answers", sourceOf(t.Flow)), row("arguments", orNone(pairs(t.Flow.Args))),
+		row("fields", orNone(pairs(t.Flow.Fields))), row("asked for by", orNone(strings.Join(t.Flow.Asked, " "))),
+	}
+}
