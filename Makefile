@@ -12,7 +12,7 @@ BIN     := bin/countersign
 PG      := scripts/with-postgres.sh
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help up build test test-short test-browser test-race test-faults bench fuzz conformance screenshots lint verify clean
+.PHONY: help up build test test-short test-browser test-race test-faults bench fuzz conformance containment screenshots lint verify clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +54,11 @@ conformance: build ## run the MCP conformance suite directly and through Counter
 screenshots: build ## make docs/screenshots/*.png of the example business
 	scripts/screenshots.sh
 
+containment: build ## replay recorded attacks and honest tasks through a server, write docs/containment-bench.md
+	go run ./containment -out docs/containment-bench.md
+
 lint: ## gofmt, go vet, golangci-lint
-	@test -z "$$(gofmt -l cmd client internal conformance test 2>/dev/null)" || { gofmt -l cmd client internal conformance test; echo 'run gofmt -w on these'; exit 1; }
+	@test -z "$$(gofmt -l cmd client internal conformance containment test 2>/dev/null)" || { gofmt -l cmd client internal conformance containment test; echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
 	go run $(LINT) run ./...
 
