@@ -15,6 +15,8 @@
 //   - Every value is made known to the Matcher, which redacts the log, before
 //     it is stored or used.
 //   - Putting and deleting are events, with who and why and never the value.
+//   - The key outside and the keyset's key are replaced while the server works
+//     (Rekeyer); no value is ever sealed under a key that is gone.
 //
 // Derive gives other rooms keys that are stable over restarts and replicas.
 //

@@ -6,7 +6,6 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 
 	"github.com/countersign/countersign/internal/audit"
-	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/job"
@@ -44,11 +42,9 @@ type Rekey struct {
 	probe []byte // sealed with the next key; empty if the key in use stays
 }
 
-// Errors about rekeys.
-var (
-	ErrNextKey = fault.New(fault.Conflict, "next_key_missing", "this replica does not hold the key that a rekey under way goes to")
-	errWait    = fault.New(fault.Conflict, "rekey_waits", "")
-)
+// errWait undoes the last step of a rekey when something is still sealed under
+// the old key.
+var errWait = errors.New("secrets: something is still sealed under the old key")
 
 // RuleRekey is the rule of the finding about a rekey that does not end.
 const RuleRekey = "key.rekey_unfinished"
@@ -481,57 +477,4 @@ func (r *Rekeyer) overdue(ctx context.Context, k Rekey) error {
 	}
 	return r.o.Findings.Open(ctx, findings.Finding{Rule: RuleRekey, Severity: findings.Medium, Object: keysObject,
 		Title: "A rekey does not end: the old key still opens everything", Detail: k.ID + ": " + why})
-}
-
-// Wake makes the worker look now.
-func (r *Rekeyer) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Start implements job.Service.
-func (r *Rekeyer) Start(context.Context) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel, r.done = cancel, make(chan struct{})
-	go r.loop(ctx)
-	return nil
-}
-
-const rekeyEvery = time.Second
-
-func (r *Rekeyer) loop(ctx context.Context) {
-	defer close(r.done)
-	tick := time.NewTicker(rekeyEvery)
-	defer tick.Stop()
-	for {
-		more, err := r.Look(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.s.logger.Log(ctx, slog.LevelWarn, "a rekey does not go on; it is tried again", "error", err)
-		}
-		if more && err == nil && ctx.Err() == nil {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.wake:
-		case <-tick.C:
-		}
-	}
-}
-
-// Stop implements job.Service.
-func (r *Rekeyer) Stop(ctx context.Context) error {
-	if r.cancel != nil {
-		r.cancel()
-		select {
-		case <-r.done:
-		case <-ctx.Done():
-			return fmt.Errorf("rekey: work does not end: %w", ctx.Err())
-		}
-		r.cancel = nil
-	}
-	return r.lease.Release(ctx)
 }
