@@ -162,16 +162,12 @@ type ApprovalChange struct {
 	Now  string `json:"now,omitempty"`
 }
 
-// ApprovalProposal is decision support that a held call follows.
+// ApprovalProposal is decision support that the run of a held call got before.
 type ApprovalProposal struct {
-	ID     string    `json:"id"`
+	ID     string    `json:"id"` // of the call that answered with it
 	Kind   string    `json:"kind"`
 	Source string    `json:"source"` // connection/tool
 	At     time.Time `json:"at"`
-	How    string    `json:"how"`   // reference, object, run
-	State  string    `json:"state"` // open, accepted, rejected
-	Person string    `json:"person,omitempty"`
-	Reason string    `json:"reason,omitempty"`
 }
 
 // ApprovalComment is a remark.

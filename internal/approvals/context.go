@@ -56,17 +56,23 @@ type Undo struct {
 	Text   string `json:"text"`
 }
 
-// Proposed is a proposal that a held call follows: decision support of a model
-// or a tool, and what people have said to it.
+// Proposed is a proposal that the run of a held call got before: decision
+// support, as the tool or connection that answered declares.
 type Proposed struct {
-	ID     string    `json:"id"`
-	Kind   string    `json:"kind"`
-	Source string    `json:"source" doc:"connection/tool that made it"`
+	ID     string    `json:"id" doc:"of the call that answered with it"`
+	Kind   string    `json:"kind" doc:"such as anomaly"`
+	Source string    `json:"source" doc:"connection/tool"`
 	At     time.Time `json:"at"`
-	How    string    `json:"how" doc:"why the call follows it: reference, object or run"`
-	State  string    `json:"state" enum:"open,accepted,rejected"`
-	Person string    `json:"person,omitempty"`
-	Reason string    `json:"reason,omitempty"`
+}
+
+// proposal returns what kind of proposal a call was answered with, "" if none.
+func proposal(labels ...[]string) string {
+	for _, l := range slices.Concat(labels...) {
+		if kind, ok := strings.CutPrefix(l, audit.LabelProposal); ok {
+			return kind
+		}
+	}
+	return ""
 }
 
 // Limits of what is shown of what came before.
@@ -102,10 +108,7 @@ func (s *Service) view(ctx context.Context, r *Request) (*View, error) {
 	if v.Last, err = s.lastApproved(ctx, r, v.Arguments); err != nil {
 		return nil, err
 	}
-	if s.o.Proposals != nil {
-		v.Proposals, err = s.o.Proposals(ctx, *r)
-	}
-	return v, err
+	return v, nil
 }
 
 // Told returns a request and all that people see of it, for who tells it on:
@@ -191,6 +194,9 @@ func (s *Service) before(ctx context.Context, r *Request, v *View) error {
 			continue
 		}
 		end := outcomes[ev.Call].Event
+		if kind := proposal(ev.Labels, end.Labels); kind != "" && end.Outcome != nil && end.Outcome.Status == audit.Succeeded {
+			v.Proposals = append(v.Proposals, Proposed{ev.Call, inert.Text(kind), toolOf(ev), end.Time})
+		}
 		if ev.Type == audit.CallIntent && end.Outcome != nil && end.Outcome.Bytes > 0 && len(read) < maxSources {
 			answer := outcomes[ev.Call]
 			answer.Event.Labels = append(slices.Clone(ev.Labels), answer.Event.Labels...)

@@ -110,6 +110,22 @@ func TestWhatPeopleSee(t *testing.T) {
 	})
 }
 
+// A call that follows from decision support says so: what proposed it, and when.
+func TestProposalsOfTheRunAreShown(t *testing.T) {
+	each(t, func(w *world) {
+		call := w.made("run_1", "flag_anomaly", "write", `{}`, "proposal:anomaly")
+		w.made("run_2", "flag_anomaly", "write", `{}`, "proposal:anomaly")
+		w.made("run_1", "get_invoice", "read", `{}`)
+		w.pass(wellAfter)
+		h := w.held(`{"to":"Nordwind GmbH"}`)
+		h.Run = "run_1"
+		v := w.show("fiona", w.hold(h).Request.ID).View
+		if len(v.Proposals) != 1 || v.Proposals[0].ID != call || v.Proposals[0].Kind != "anomaly" || v.Proposals[0].Source != "ledger/flag_anomaly" {
+			t.Errorf("%+v", v.Proposals)
+		}
+	})
+}
+
 // Who may not see contents learns who wants to call what, and nothing of it.
 func TestWhoMayNotSee(t *testing.T) {
 	each(t, func(w *world) {

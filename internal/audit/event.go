@@ -83,6 +83,10 @@ type Event struct {
 	Type       Type           `json:"type"`
 }
 
+// LabelProposal begins the label of an outcome whose answer is a proposal, such
+// as "proposal:anomaly": decision support, not a fact and not an act.
+const LabelProposal = "proposal:"
+
 // Decision is how policy decided and on whose rules.
 type Decision struct {
 	Effect   string   `json:"effect"` // allow, deny, hold

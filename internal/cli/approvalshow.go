@@ -114,11 +114,7 @@ func viewFields(v *client.ApprovalView) []field {
 func proposalLines(all []client.ApprovalProposal) string {
 	var out []string
 	for _, p := range all {
-		text := fmt.Sprintf("%s %s by %s, %s (same %s)", p.Kind, p.ID, p.Source, p.State, p.How)
-		if p.Person != "" {
-			text += " by " + p.Person + ": " + p.Reason
-		}
-		out = append(out, text)
+		out = append(out, fmt.Sprintf("%s by %s (%s)", p.Kind, p.Source, p.ID))
 	}
 	return strings.Join(out, "\n")
 }

@@ -217,6 +217,7 @@ func (a *answerBody) tell(o audit.Outcome, err error) {
 	ev.Type, ev.Outcome = audit.CallOutcome, &o
 	ev.Detail = outcomeDetail(a.call, seen)
 	a.g.labelled(&ev, a.call)
+	proposes(&ev, a.call)
 	a.g.o.Ledger.Outcome(a.receipt, ev, seen.Payloads...)
 	a.settlePermit(o.Status, err)
 }
