@@ -15,8 +15,8 @@ func TestABlindReplicaRefusesAndCuts(t *testing.T) {
 	p := start(t, t.TempDir(), dsn, "")
 	key := p.company(t)
 	p.model(t, "openai", "openai", upstream, "blind-model-key-0123456789")
-	for name, lost := range map[string]bool{"nothing comes through": false, "connections are lost": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(map[bool]string{false: "nothing comes through", true: "connections are lost"}[lost], func(t *testing.T) {
 			p.eventuallyAllowed(t, key)
 			lines := p.endless(t, key)
 			if !lines.Scan() {
@@ -34,6 +34,10 @@ func TestABlindReplicaRefusesAndCuts(t *testing.T) {
 				t.Error("new calls are let through")
 			}
 			t.Logf("refuses after %s", time.Since(blind))
+			again := time.Now()
+			if status, _ := p.ask(t, key); status != 503 || time.Since(again) > 3*time.Second {
+				t.Errorf("the next call: %d after %s", status, time.Since(again))
+			}
 			select {
 			case <-ended:
 				t.Logf("cut after %s", time.Since(blind))
