@@ -39,11 +39,11 @@ test-race: ## run every test on both engines under the race detector
 
 test-faults: ## the long fault tests: hundreds of kills on each engine, disks and networks that fail
 	scripts/fault-tools.sh
-	COUNTERSIGN_FAULTS=long $(PG) go test -count=1 -timeout 60m -run 'Kill|Fault|Crash' ./...
+	COUNTERSIGN_FAULTS=long COUNTERSIGN_POSTGRES_SYNC=on $(PG) go test -count=1 -timeout 60m -run 'Kill|Fault|Crash' ./...
 
 bench: ## measure, print ratios, write bench/results/*.json
 	@mkdir -p bench/results
-	COUNTERSIGN_BENCH_OUT=$(CURDIR)/bench/results $(PG) scripts/bench.sh
+	COUNTERSIGN_BENCH_OUT=$(CURDIR)/bench/results COUNTERSIGN_POSTGRES_SYNC=on $(PG) scripts/bench.sh
 
 fuzz: ## run every fuzz target for FUZZTIME each (default 60s)
 	scripts/fuzz.sh $(or $(FUZZTIME),60s)

@@ -4,7 +4,8 @@
 # Uses the server named by COUNTERSIGN_TEST_POSTGRES if it is set. Otherwise
 # starts a throw-away one (its data in a temporary directory, on a free port of
 # 127.0.0.1), installing PostgreSQL first on Debian and Ubuntu when it is
-# missing, and stops and removes it at the end.
+# missing, and stops and removes it at the end. It does not sync its disk unless
+# COUNTERSIGN_POSTGRES_SYNC is on.
 set -euo pipefail
 
 if [ -n "${COUNTERSIGN_TEST_POSTGRES:-}" ]; then
@@ -90,6 +91,11 @@ listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = 300
 CONF
+# Nothing that runs on this server depends on what survives a power cut: tests
+# that kill or starve PostgreSQL start one of their own. Benches measure syncs.
+if [ "${COUNTERSIGN_POSTGRES_SYNC:-off}" != on ]; then
+  printf 'fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n' >>"$dir/data/postgresql.conf"
+fi
 start
 cd - >/dev/null
 

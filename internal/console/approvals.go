@@ -228,10 +228,10 @@ func (c *Console) withdraw(v *visit) (done, error) {
 }
 
 // Left is how much of the time to decide is over, in hundredths.
-func (a approvalPage) Left(now time.Time) int {
-	whole := a.DecideBy.Sub(a.Created)
-	if whole <= 0 || now.After(a.DecideBy) {
+func (d approvalPage) Left(now time.Time) int {
+	whole := d.DecideBy.Sub(d.Created)
+	if whole <= 0 || now.After(d.DecideBy) {
 		return 100
 	}
-	return int(100 * now.Sub(a.Created) / whole)
+	return int(100 * now.Sub(d.Created) / whole)
 }

@@ -86,8 +86,8 @@ func (c *Console) forward(ctx context.Context, s *sender, v *visit, changes <-ch
 		select {
 		case <-ctx.Done():
 			return
-		case <-ended:
-			return // the browser connects again, and is asked who it is
+		case <-ended: //nolint:errcheck // why does not matter: the browser connects again, and is asked who it is
+			return
 		case <-changes:
 			time.Sleep(countAfter) // of one decision several events come
 			if err = s.waiting(v); err == nil {

@@ -114,15 +114,15 @@ func origin(v flow.Value) string {
 
 // conveys reports whether the agent reads something by the call that others may
 // have written. Models' answers are made of what the run gave them.
-func (call *Call) conveys() bool {
-	if call.Connection.Kind == connections.LLM {
+func (c *Call) conveys() bool {
+	if c.Connection.Kind == connections.LLM {
 		return false
 	}
-	switch call.Tool.Name {
+	switch c.Tool.Name {
 	case "mcp:resources/read", "mcp:prompts/get", "mcp:subscriptions/listen":
 		return true
 	}
-	return !call.Tool.Builtin
+	return !c.Tool.Builtin
 }
 
 // remember makes durable, before the call goes out, what the run was told by it

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -615,7 +614,7 @@ func TestProbesAreKeptSealed(t *testing.T) {
 		var sealed []byte
 		w.must(w.db.QueryRow(ctx, `SELECT sealed FROM decommissions`).Scan(&sealed))
 		if len(sealed) == 0 || strings.Contains(string(sealed), identity.KeyPrefix) {
-			t.Error(fmt.Sprintf("%q", sealed))
+			t.Errorf("%q", sealed)
 		}
 	})
 }

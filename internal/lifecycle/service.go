@@ -173,14 +173,3 @@ func checkReason(reason string) error {
 	}
 	return nil
 }
-
-// because cuts a reason that becomes part of another one.
-func because(why, reason string) string {
-	if reason == "" {
-		return why
-	}
-	if r := []rune(reason); len(r) > 700 {
-		reason = string(r[:700]) + "…"
-	}
-	return why + ": " + reason
-}

@@ -25,7 +25,7 @@ func Restore(ctx context.Context, cfg config.Config, from io.Reader, open []age.
 	if err != nil {
 		return archive.Head{}, archive.Tally{}, err
 	}
-	defer keys.Close()
+	defer func() { _ = keys.Close() }() // it only forgets the key
 	db, err := storage.Open(ctx, cfg.Store)
 	if err != nil {
 		return archive.Head{}, archive.Tally{}, err

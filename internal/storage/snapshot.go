@@ -243,8 +243,8 @@ func (f *Fill) Into(ctx context.Context, table string, columns []string) (func(v
 	if err != nil {
 		return nil, ErrUnavailable.With(err)
 	}
+	defer rows.Close()
 	known, err := rows.Columns()
-	rows.Close()
 	if err != nil {
 		return nil, err
 	}

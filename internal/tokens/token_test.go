@@ -421,11 +421,11 @@ func TestSigningKeysRetire(t *testing.T) {
 			w.get("bot", p, "", "/mcp/ledger")
 		}
 		// One that was replaced goes before its time.
-		last := w.get("bot", p, "", "/mcp/ledger")
+		w.get("bot", p, "", "/mcp/ledger")
 		_, err = w.RotateKey(ctx, audit.System, "yearly", false)
 		must(t, err)
 		w.clock.pass(time.Hour - 9*time.Minute)
-		last = w.get("bot", p, "", "/mcp/ledger")
+		last := w.get("bot", p, "", "/mcp/ledger")
 		w.clock.pass(9 * time.Minute)
 		two.accepts("signed by the one before", last)
 		fresh := w.get("bot", p, "", "/mcp/ledger")

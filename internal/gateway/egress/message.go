@@ -141,7 +141,7 @@ func read(r io.Reader, size int64) ([]byte, error) {
 
 // midway says that an end within a frame is none.
 func midway(err error) error {
-	if err == io.EOF { //nolint:errorlint // as io.ReadFull returns it
+	if err == io.EOF { // as io.ReadFull returns it
 		return io.ErrUnexpectedEOF
 	}
 	return err

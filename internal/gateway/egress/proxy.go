@@ -183,7 +183,7 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request, in gateway.Incom
 		}})
 	if err := inside.HandshakeContext(r.Context()); err != nil {
 		if errors.Is(err, errName) {
-			p.refused(r, in, errName)
+			_ = p.refused(r, in, errName) // the client sees that the handshake failed
 		}
 		conn.Close()
 		return
