@@ -94,7 +94,7 @@ CONF
 # Nothing that runs on this server depends on what survives a power cut: tests
 # that kill or starve PostgreSQL start one of their own. Benches measure syncs.
 if [ "${COUNTERSIGN_POSTGRES_SYNC:-off}" != on ]; then
-  printf 'fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n' >>"$dir/data/postgresql.conf"
+  printf 'fsync = off\nfull_page_writes = off\n' >>"$dir/data/postgresql.conf"
 fi
 start
 cd - >/dev/null
