@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -20,10 +21,26 @@ func (h *house) buildTokens(log *slog.Logger) error {
 	if h.tokens, err = tokens.New(h.db, h.log, h.watch, h.identity, o); err != nil {
 		return err
 	}
-	h.oauth = oauth.New(oauth.Options{Tokens: h.tokens, People: h.identity, Key: h.secrets.Derive("oauth/forms/v1"), Trap: func(credential, remote, client, door string) {
+	h.oauth = oauth.New(oauth.Options{Tokens: h.tokens, People: h.identity, Elsewhere: elsewhere{h}, Key: h.secrets.Derive("oauth/forms/v1"), Trap: func(credential, remote, client, door string) {
 		h.leaks.Tripped(credential, remote, client, door) // built after this
 	}})
 	return nil
+}
+
+// elsewhere signs people in at their provider for the consent page. Its room is
+// built after the door.
+type elsewhere struct{ h *house }
+
+// On is false where browsers reach the provider's callback under another name
+// than the consent page: what they keep would not come along.
+func (e elsewhere) On() bool { return e.h.signin.On() && e.h.browserURL() == e.h.tokens.Issuer() }
+
+func (e elsewhere) StartLogin(ctx context.Context, redirect, challenge, remote string) (string, time.Time, error) {
+	return e.h.signin.StartLogin(ctx, redirect, challenge, remote)
+}
+
+func (e elsewhere) FinishLogin(ctx context.Context, ticket, verifier, remote string) (identity.Token, string, error) {
+	return e.h.signin.FinishLogin(ctx, ticket, verifier, remote)
 }
 
 // challenge tells a client that was refused at a door how to get a token.

@@ -6,7 +6,7 @@
 //	/oauth2/device_authorization    RFC 8628, with the machine's own key
 //	/oauth2/revoke                  RFC 7009
 //	/oauth2/register                RFC 7591, when it is on
-//	/oauth2/authorize               authorization code with PKCE: sign-in and consent pages
+//	/oauth2/authorize               authorization code with PKCE: sign-in, here or at the identity provider, and consent pages
 //	/oauth2/jwks                    RFC 7517
 //	/.well-known/oauth-authorization-server, /.well-known/openid-configuration    RFC 8414
 //	/.well-known/oauth-protected-resource/...                                     RFC 9728

@@ -27,7 +27,9 @@ type People interface {
 type Options struct {
 	Tokens *tokens.Service
 	People People
-	Key    []byte // 32 bytes that forms are bound with; the same on every replica
+	// Elsewhere lets persons sign in at their identity provider; may be nil.
+	Elsewhere Elsewhere
+	Key       []byte // 32 bytes that forms are bound with; the same on every replica
 	// Trap is shown every credential that was refused, with who presented it and
 	// where: it may be a canary. It must not block, nor keep the credential. May be nil.
 	Trap func(credential, remote, client, door string)
@@ -59,6 +61,8 @@ func (f *Front) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /oauth2/jwks", f.jwks)
 	mux.HandleFunc("GET /oauth2/authorize", f.authorize)
 	mux.HandleFunc("POST /oauth2/login", f.login)
+	mux.HandleFunc("GET /oauth2/elsewhere", f.elsewhere)
+	mux.HandleFunc("GET "+signedIn, f.back)
 	mux.HandleFunc("POST /oauth2/consent", f.consent)
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", f.metadata)
 	mux.HandleFunc("GET /.well-known/openid-configuration", f.metadata)

@@ -71,11 +71,7 @@ func (f *Front) redirect(w http.ResponseWriter, to string, q url.Values) {
 	}
 	all.Set("iss", f.o.Tokens.Issuer())
 	u.RawQuery = all.Encode()
-	h := w.Header()
-	h.Set("Location", u.String())
-	h.Set("Cache-Control", "no-store")
-	h.Set("Referrer-Policy", "no-referrer")
-	w.WriteHeader(http.StatusSeeOther)
+	f.goTo(w, u.String())
 }
 
 // person returns who signed in, and the session.
@@ -131,14 +127,11 @@ func (f *Front) login(w http.ResponseWriter, r *http.Request) {
 	}
 	_, session, err := f.o.People.Login(r.Context(), q.Get("name"), q.Get("password"), host(r.RemoteAddr))
 	if err != nil {
-		public := fault.Public(err)
-		f.page(w, public.Kind.Status(), "", page{Plan: p, Request: q.Get("request"), SignIn: true, Problem: public.Message})
+		f.signInAgain(w, p, q.Get("request"), err)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookie, Value: session, Path: "/oauth2/", MaxAge: cookieAge, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: f.secure()})
-	w.Header().Set("Location", "/oauth2/authorize?"+q.Get("request"))
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusSeeOther)
+	f.keep(w, cookie, session)
+	f.goTo(w, "/oauth2/authorize?"+q.Get("request"))
 }
 
 func (f *Front) secure() bool { return strings.HasPrefix(f.o.Tokens.Issuer(), "https://") }
@@ -204,7 +197,7 @@ func (f *Front) consent(w http.ResponseWriter, r *http.Request) {
 // forget ends the person's session and takes the cookie back.
 func (f *Front) forget(w http.ResponseWriter, r *http.Request, c rest.Caller) {
 	f.o.Tokens.SignOut(r.Context(), c)
-	http.SetCookie(w, &http.Cookie{Name: cookie, Path: "/oauth2/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: f.secure()})
+	f.drop(w, cookie)
 }
 
 // page is what a page shows.
@@ -212,6 +205,7 @@ type page struct {
 	Plan      tokens.Plan
 	Request   string // the authorization request, as it came
 	SignIn    bool
+	Elsewhere bool // with SignIn: it can be done at the identity provider too
 	Person    string
 	Bound     string
 	Target    string
@@ -223,6 +217,7 @@ type page struct {
 // page sends a page that runs nothing, is framed by nobody, and whose forms
 // lead to us and to the client alone.
 func (f *Front) page(w http.ResponseWriter, status int, formTarget string, p page) {
+	p.Elsewhere = p.SignIn && f.external()
 	var b bytes.Buffer
 	if err := pages.Execute(&b, p); err != nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)

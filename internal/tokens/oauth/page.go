@@ -22,6 +22,7 @@ var pages = template.Must(template.New("page").Funcs(template.FuncMap{"style": f
 {{if .Problem}}<p class="problem" role="alert">{{.Problem}}</p>{{end}}
 {{if .SignIn}}
 <p>Sign in to let <strong>{{.Plan.Client.Name}}</strong>{{with .Plan.Client.Host}} of <strong>{{.}}</strong>{{end}} act for you.</p>
+{{if .Elsewhere}}<p><a href="/oauth2/elsewhere?request={{.Request}}">Sign in with your organisation's account</a>, or with a password of this server:</p>{{end}}
 <form method="post" action="/oauth2/login">
 <input type="hidden" name="request" value="{{.Request}}">
 <label for="name">Name</label><input id="name" name="name" autocomplete="username" required autofocus>
