@@ -44,7 +44,10 @@ func (e elsewhere) FinishLogin(ctx context.Context, ticket, verifier, remote str
 }
 
 // challenge tells a client that was refused at a door how to get a token.
-func (h *house) challenge(path, scope string, presented bool) string {
+func (h *house) challenge(ctx context.Context, who identity.Caller, path, scope string, presented bool) string {
+	if scope != "" {
+		h.tokens.Challenged(ctx, who.Lineage)
+	}
 	return oauth.Challenge(h.tokens, path, scope, presented)
 }
 

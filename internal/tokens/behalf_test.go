@@ -159,7 +159,10 @@ func TestAnIDTokenAsSubject(t *testing.T) {
 		q := ask(id(nil), w.as("bot", bot))
 		q.Set("subject_token_type", tokens.TypeJWT)
 		w.accepts("said to be a JWT", w.token(q).Access)
-		w.accepts("with the actor's token", w.token(ask(id(nil), url.Values{"actor_token": {w.get("bot", bot, "", "/mcp/desk")}, "actor_token_type": {tokens.WantAccess}})).Access)
+		c = w.accepts("with the actor's token", w.token(ask(id(nil), url.Values{"actor_token": {w.get("bot", bot, "", "/mcp/desk")}, "actor_token_type": {tokens.WantAccess}})).Access)
+		if left := c.Credential.Expires.Sub(now); left > 5*time.Minute {
+			t.Errorf("with the actor's token it lives %s, longer than the person's", left)
+		}
 		w.fails("without the agent's proof", ask(id(nil), nil), 400, "invalid_request")
 		q = ask(id(nil), nil)
 		q.Set("client_id", "bot")

@@ -219,6 +219,14 @@ func (s *Service) Refresh(ctx context.Context, client, token string, ask Ask) (I
 	case s.now().After(storage.Time(found[0].expires)):
 		return Issued{}, ErrGrant.Say("the refresh token has expired; sign in again")
 	}
+	if ask.Scope == "" { // who names a scope knows what a refresh can give
+		switch until, err := s.stepsUp(ctx, found[0].session); {
+		case err != nil:
+			return Issued{}, err
+		case !until.IsZero():
+			return Issued{}, ErrGrant.Say("a refresh gives no wider scope than the person consented to; begin a new authorization with the scope of the challenge")
+		}
+	}
 	return s.continueSession(ctx, found[0].session, ask, "refresh_token", `UPDATE refresh_tokens SET used = $1 WHERE hash = $2 AND used = 0`, digest(token))
 }
 

@@ -271,3 +271,42 @@ func TestFormsFromElsewhere(t *testing.T) {
 		t.Errorf("without a session: %s", resp.Status)
 	}
 }
+
+// A client that was told to get a wider scope and refreshes instead is told to
+// begin anew, by whichever replica it asks, for a minute; it loses nothing.
+func TestARefreshIsNoStepUp(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		c, q, verifier := w.program("bot")
+		r := w.token(redeem(c, w.code(q, "bot"), verifier))
+		who := w.accepts("the program", r.Access)
+		helper, _ := w.register("helper")
+		sub := w.accepts("a sub-agent", w.token(w.exchange(r.Access, "read", w.as("helper", helper), "/mcp/ledger")).Access)
+		w.Challenged(ctx, sub.Lineage) // not the client: it was told nothing
+		r = w.token(refresh(c, r.Refresh))
+		w.accepts("refreshed", r.Access)
+
+		w.Challenged(ctx, who.Lineage)
+		w.Challenged(ctx, who.Lineage)
+		w.fails("a refresh after the challenge", refresh(c, r.Refresh), 400, "invalid_grant")
+		other := join(t, w.db, w.log, w.clock)
+		other.fails("at another replica", refresh(c, r.Refresh), 400, "invalid_grant")
+		w.accepts("what it has", r.Access)
+		named := refresh(c, r.Refresh)
+		named.Set("scope", "read")
+		r = w.token(named)
+		if w.accepts("a refresh that says what for", r.Access); r.Scope != "read" {
+			t.Errorf("%+v", r)
+		}
+		w.fails("and then one that does not", refresh(c, r.Refresh), 400, "invalid_grant")
+		w.clock.pass(time.Minute + time.Second)
+		r = w.token(refresh(c, r.Refresh))
+		if w.accepts("a minute later", r.Access); r.Scope != tokens.FirstScope {
+			t.Errorf("%+v", r)
+		}
+		// Another consent of the same person is not concerned.
+		c2, q2, verifier2 := w.program("bot")
+		r2 := w.token(redeem(c2, w.code(q2, "bot"), verifier2))
+		w.Challenged(ctx, who.Lineage)
+		w.accepts("another consent", w.token(refresh(c2, r2.Refresh)).Access)
+	})
+}

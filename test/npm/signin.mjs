@@ -21,9 +21,13 @@ const provider = {
   clientInformation: () => kept.client,
   saveClientInformation: (c) => { kept.client = c; },
   tokens: () => kept.tokens,
-  // Without the refresh token: this SDK answers a step-up with a refresh, which
-  // gives the same scope again, and then gives up.
-  saveTokens: ({ refresh_token, ...t }) => { kept.tokens = t; },
+  saveTokens: (t) => { kept.tokens = t; },
+  // This SDK answers a step-up with a refresh, which cannot give a wider scope;
+  // when that is refused it forgets the tokens and begins a new authorization.
+  invalidateCredentials: (what) => {
+    if (what === "all" || what === "tokens") delete kept.tokens;
+    if (what === "all" || what === "client") delete kept.client;
+  },
   codeVerifier: () => kept.verifier,
   saveCodeVerifier: (v) => { kept.verifier = v; },
   redirectToAuthorization: (url) => { console.log("open " + url); },

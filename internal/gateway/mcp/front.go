@@ -98,7 +98,7 @@ type Options struct {
 	Logger      *slog.Logger
 	// Challenge returns the WWW-Authenticate header of a refusal at a path; nil
 	// names the scheme alone.
-	Challenge func(path, scope string, presented bool) string
+	Challenge func(ctx context.Context, who identity.Caller, path, scope string, presented bool) string
 }
 
 // Front serves /mcp and /mcp/{connection}. It is an http.Handler and safe for

@@ -53,7 +53,7 @@ func (x *exchange) challenge(r *gateway.Refusal) string {
 	if x.f.o.Challenge == nil {
 		return `Bearer realm="countersign"`
 	}
-	return x.f.o.Challenge(strings.TrimRight(x.r.URL.Path, "/"), r.Scope, x.r.Header.Get("Authorization") != "")
+	return x.f.o.Challenge(x.r.Context(), x.who, strings.TrimRight(x.r.URL.Path, "/"), r.Scope, x.r.Header.Get("Authorization") != "")
 }
 
 // hidden reports whether the agent has no business on the connection any more.
