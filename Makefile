@@ -24,15 +24,16 @@ build: ## build bin/countersign
 	@mkdir -p bin
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/countersign
 
-test: ## run every test on both engines (installs and starts PostgreSQL when missing; npm clients too)
+test: ## run every test on both engines and in a browser (installs PostgreSQL and Chromium when missing; npm clients too)
 	$(PG) go test -timeout 30m ./...
+	@$(MAKE) --no-print-directory test-browser
 
 test-short: ## run the tests that need Go alone (SQLite)
 	env -u COUNTERSIGN_TEST_POSTGRES go test -short -timeout 20m ./...
 
 test-browser: ## try the console in a real Chromium (installs it when missing)
 	scripts/browser.sh
-	COUNTERSIGN_TEST_BROWSER=1 go test -count=1 -timeout 20m -run TestConsoleInABrowser ./internal/server
+	COUNTERSIGN_TEST_BROWSER=1 go test -v -count=1 -timeout 20m -run InABrowser ./internal/server
 
 test-race: ## run every test on both engines under the race detector
 	$(PG) go test -race -timeout 45m ./...

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # screenshots.sh: makes docs/screenshots/*.png: starts the example business in
-# a temporary directory and takes pictures of every page, light and dark.
+# a temporary directory and takes pictures of every page, the main ones in light and dark.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/browser.sh
 dir=$(mktemp -d "${TMPDIR:-/tmp}/countersign-pictures.XXXXXX")
 port=$((20000 + $(od -An -N4 -tu4 /dev/urandom) % 12000))
-bin/countersign up --example --data "$dir/data" --listen "127.0.0.1:$port" >"$dir/up.log" 2>&1 &
+cp bin/countersign "$dir/countersign" # its path is in the pictures
+"$dir/countersign" up --example --data "$dir/data" --listen "127.0.0.1:$port" >"$dir/up.log" 2>&1 &
 pid=$!
 trap 'kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; rm -rf "$dir"' EXIT
 for _ in $(seq 600); do

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/countersign/countersign/client"
 )
@@ -122,8 +121,7 @@ type approvalPage struct {
 	client.ApprovalDetail
 	Labels []string // that the run had gathered
 	Alone  bool     // the person may break the glass
-	Key    string
-	Next   string // another request that waits for the person
+	Next   string   // another request that waits for the person
 }
 
 func (c *Console) showApproval(v *visit) (any, error) {
@@ -225,13 +223,4 @@ func (c *Console) override(v *visit) (done, error) {
 func (c *Console) withdraw(v *visit) (done, error) {
 	a, err := v.reason().WithdrawApproval(v.ctx(), v.Request.PathValue("id"))
 	return done{to: "/approvals/" + a.ID, said: "Withdrawn. Nobody can decide about it any more."}, err
-}
-
-// Left is how much of the time to decide is over, in hundredths.
-func (d approvalPage) Left(now time.Time) int {
-	whole := d.DecideBy.Sub(d.Created)
-	if whole <= 0 || now.After(d.DecideBy) {
-		return 100
-	}
-	return int(100 * now.Sub(d.Created) / whole)
 }

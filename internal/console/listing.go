@@ -60,14 +60,12 @@ func arrange[T any](v *visit, rows []T, key func(T) string, columns []column[T])
 	if less == nil {
 		less = func(a, b T) int { return cmp.Compare(strings.ToLower(by.Value(a)), strings.ToLower(by.Value(b))) }
 	}
-	if sort != "" || by.Less == nil {
-		slices.SortStableFunc(l.found, func(a, b T) int {
-			if desc {
-				a, b = b, a
-			}
-			return cmp.Or(less(a, b), strings.Compare(key(a), key(b)))
-		})
-	}
+	slices.SortStableFunc(l.found, func(a, b T) int {
+		if desc {
+			a, b = b, a
+		}
+		return cmp.Or(less(a, b), strings.Compare(key(a), key(b)))
+	})
 	l.Found, l.Rows = len(l.found), l.found
 	if after := v.Query("after"); after != "" {
 		l.First = v.with("after", "")

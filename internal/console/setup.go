@@ -1,6 +1,9 @@
 package console
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/countersign/countersign/client"
 )
 
@@ -47,13 +50,10 @@ func (c *Console) showSetup(v *visit) (any, error) {
 	if len(d.Agents) > 0 {
 		d.Agent = d.Agents[0].Name
 	}
-	found, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.denied,call.held -actor:countersign", "", 1, false)
-	if err != nil {
+	if d.First, err = v.firstCall(d.Agents); err != nil {
 		return nil, err
 	}
-	if len(found.Events) > 0 {
-		d.First = &found.Events[0]
-	}
+	d.Keyed = d.Keyed || d.First != nil // it came with a credential
 	for i, finished := range []bool{v.Me.Password, len(d.Agents) > 0, len(d.Connections) > 0 && d.Grants > 0, d.Keyed, d.First != nil} {
 		if !finished {
 			d.Step = i + 1
@@ -61,6 +61,25 @@ func (c *Console) showSetup(v *visit) (any, error) {
 		}
 	}
 	return d, nil
+}
+
+// firstCall is the newest call of an agent; the server's own, such as those that
+// list a connection's tools, do not count. It looks at those who called last.
+func (v *visit) firstCall(agents []client.Agent) (*client.Event, error) {
+	const most = 20
+	last := slices.SortedFunc(slices.Values(agents), func(a, b client.Agent) int { return b.LastCall.Compare(a.LastCall) })
+	var names []string
+	for _, a := range last[:min(len(last), most)] {
+		names = append(names, a.Name)
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	found, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.denied,call.held,call.refused agent:"+strings.Join(names, ","), "", 1, false)
+	if err != nil || len(found.Events) == 0 {
+		return nil, err
+	}
+	return &found.Events[0], nil
 }
 
 func (c *Console) setupPassword(v *visit) (done, error) {
@@ -103,6 +122,9 @@ func (c *Console) setupConnection(v *visit) (done, error) {
 		}
 	}
 	g, err := api.PutGrant(v.ctx(), f.Get("agent")+"-"+name, client.GrantSpec{Agent: f.Get("agent"), Connection: name, Tools: []string{"*"}, Expires: v.Now().AddDate(0, 1, 0)})
+	if err == nil && spec.Kind == "mcp" {
+		_, err = api.RefreshConnection(v.ctx(), name) // whether it answers to the key is seen now
+	}
 	return done{to: "/setup", said: name + " is registered, and " + g.Agent + " may use it for a month."}, err
 }
 

@@ -26,6 +26,18 @@ func TestConsoleInABrowser(t *testing.T) {
 	run(t, exec.Command("node", "pages.mjs"), dir, "CHROMIUM="+chromium, "URL="+p.url, "TOKEN="+p.token, "AGENT_KEY="+key)
 }
 
+// A first start: from the printed link to the first governed call, in the browser.
+func TestConsoleSetsUpInABrowser(t *testing.T) {
+	if testing.Short() || os.Getenv("COUNTERSIGN_TEST_BROWSER") == "" {
+		t.Skip("needs Chromium and Node: run make test-browser")
+	}
+	chromium, dir := aChromium(t)
+	const token = "first-start-token-0123456789"
+	desk := serveHelpdesk(t, token)
+	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
+	run(t, exec.Command("node", "first.mjs"), dir, "CHROMIUM="+chromium, "URL="+p.url, "TOKEN="+p.token, "DESK="+desk, "DESK_TOKEN="+token)
+}
+
 // hostileTown fills what people and agents write with hostile text, and makes
 // fiona, who decides too.
 func hostileTown(t *testing.T, p *process) {
@@ -43,11 +55,10 @@ func hostileTown(t *testing.T, p *process) {
 func run(t *testing.T, cmd *exec.Cmd, dir string, env ...string) {
 	t.Helper()
 	cmd.Dir, cmd.Env = dir, append(append(os.Environ(), env...), "HOSTILE="+hostile)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("%s", out)
 }
 
 // aChromium returns a Chromium and the folder of the scripts, or skips the test.

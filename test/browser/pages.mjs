@@ -2,6 +2,7 @@
 import { api, call, check, end, harmed, person, signIn, tooWide, url, violations } from "./world.mjs";
 
 const hostile = process.env.HOSTILE;
+const seen = hostile.replace(/[\u202e\u200b]/g, "").trim();
 const admin = await person("admin");
 check(await admin.title() !== "", "signs in with a password");
 
@@ -167,9 +168,15 @@ await admin.goto(url + "/locks");
 await admin.click("summary:has-text('Stop something')");
 await admin.selectOption("#l-kind", "connection");
 await admin.fill("#l-name", "helpdesk");
-await admin.fill("#l-reason", hostile);
+await admin.fill("#l-reason", hostile); // a reason holds no characters that are not seen
+await admin.click("button:has-text('Stop it')");
+await admin.locator(".said.bad").waitFor();
+check(await admin.inputValue("#l-name") === "helpdesk" && (await api("GET", "/locks")).length === 0, "a lock that is refused is said so, and not lost");
+await admin.selectOption("#l-kind", "connection");
+await admin.fill("#l-reason", seen);
 await admin.click("button:has-text('Stop it')");
 await admin.locator(".said.good").waitFor();
+check((await admin.textContent("main")).includes(seen), "the lock is shown with its reason as it was written");
 await admin.fill("#lift-reason", "over");
 await admin.click("button:has-text('Lift')");
 await admin.locator(".said.good").waitFor();
@@ -177,7 +184,7 @@ check((await api("GET", "/locks")).length === 0, "a lock is placed and lifted");
 await admin.goto(url + "/people");
 await admin.click("summary:has-text('Add a user')");
 await admin.fill("#u-name", "nina");
-await admin.fill("#u-display", hostile.replace(/[\u202e\u200b]/g, ""));
+await admin.fill("#u-display", seen);
 await admin.fill("#u-reason", "new here");
 await admin.click("button:has-text('Add')");
 await admin.waitForURL(/people\/nina/);

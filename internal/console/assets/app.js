@@ -8,10 +8,9 @@
 
   // Times. The same words as span in render.go.
   const span = (s) => s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
-  const skew = 0;
   function tick() {
     for (const t of all("time[data-relative]")) {
-      const s = Math.floor((Date.now() + skew - Date.parse(t.dateTime)) / 1000);
+      const s = Math.floor((Date.now() - Date.parse(t.dateTime)) / 1000);
       const words = s < 0 ? `in ${span(-s)}` : s < 5 ? "now" : `${span(s)} ago`;
       if (t.textContent !== words) t.textContent = words;
     }
@@ -99,15 +98,16 @@
     const [ink, line, accent, bad, wait] = ["--ink-2", "--line", "--accent", "--bad", "--wait"].map(colour);
     probe.remove();
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
+    const whole = (_, v) => v ?? "–";
     const bars = uPlot.paths.bars({ size: [0.7, 14] });
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const clock = (s) => new Date(1000 * s).toTimeString().slice(0, 5);
     const u = new uPlot({
-      width: at.clientWidth, height: 160, cursor: { show: !still || true, y: false },
+      width: at.clientWidth, height: 160, cursor: { y: false },
       scales: { y: { range: (_, lo, hi) => [0, Math.max(4, hi * 1.1)] }, ms: { range: (_, lo, hi) => [0, Math.max(1, hi * 1.3)] } },
-      axes: [axis, { ...axis, size: 44 }, { ...axis, scale: "ms", side: 1, grid: { show: false }, size: 56, values: (_, v) => v.map((x) => `${x} ms`) }],
-      series: [{}, { label: "calls", stroke: accent, fill: accent, paths: bars, points: { show: false } }, { label: "refused", stroke: bad, fill: bad, paths: bars, points: { show: false } },
-        { label: "deciding (median)", scale: "ms", stroke: wait, width: 2, spanGaps: true, points: { show: false }, value: (_, v) => v == null ? "–" : `${v.toFixed(2)} ms` }],
-    }, [m.map((x) => x.t), m.map((x) => x.calls), m.map((x) => x.refused), m.map((x) => x.added || null)], at);
+      axes: [{ ...axis, values: (_, v) => v.map(clock) }, { ...axis, size: 44 }, { ...axis, scale: "ms", side: 1, grid: { show: false }, size: 56, values: (_, v) => v.map((x) => `${x} ms`) }],
+      series: [{ label: "at", value: (_, v) => v == null ? "–" : clock(v) }, { label: "calls", stroke: accent, fill: accent, paths: bars, points: { show: false }, value: whole }, { label: "refused", stroke: bad, fill: bad, paths: bars, points: { show: false }, value: whole },
+        { label: "deciding (median)", scale: "ms", stroke: wait, width: 2, spanGaps: true, points: { size: 5, fill: wait }, value: (_, v) => v == null ? "–" : `${v.toFixed(2)} ms` }],
+    }, [m.map((x) => x.t), m.map((x) => x.calls || null), m.map((x) => x.refused || null), m.map((x) => x.added || null)], at);
     new ResizeObserver(() => u.setSize({ width: at.clientWidth, height: 160 })).observe(at);
   }
   chart();

@@ -142,7 +142,7 @@
     say(true, "The log's tile holds it", `at index ${index}`);
     const found = await rootFrom(leaf, index, 0n, size, size);
     if (!same(found, root)) throw new Error("the way up from the record leads to another root than the one that is signed");
-    say(true, "The way up leads to the signed root", `${siblings} sibling hashes, from ${tiles.size} tiles`);
+    say(true, "The way up leads to the signed root", `${siblings} sibling hashes, from ${tiles.size} ${tiles.size === 1 ? "tile" : "tiles"}`);
   }
 
   button.addEventListener("click", async () => {
