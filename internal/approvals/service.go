@@ -187,5 +187,5 @@ func (s *Service) List(ctx context.Context, q Query) ([]Request, error) {
 		string(q.State), q.Agent, q.Before, min(q.Limit, 1000))
 }
 
-// Link returns where a person reads about a request.
-func (s *Service) Link(id string) string { return s.o.URL + "/api/v1/approvals/" + id }
+// Link returns where a person reads about a request and decides: its page.
+func (s *Service) Link(id string) string { return s.o.URL + "/approvals/" + id }

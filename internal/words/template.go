@@ -187,8 +187,8 @@ func Render(template, agent string, args []Argument) ([]Part, bool) {
 
 func show(a Argument, spec string, args map[string]Argument) string {
 	format, with, _ := strings.Cut(spec, ":")
-	if a.Redacted {
-		return Short(a.Value)
+	if a.Redacted { // or the agent wrote the mark itself
+		return quoted(a)
 	}
 	if c, named := args[with]; named {
 		with = quoted(c)

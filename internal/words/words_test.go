@@ -69,7 +69,8 @@ func TestSentences(t *testing.T) {
 		{"at {d|date}", `{"d":"soon"}`, "at “soon” (not a date)"},
 		{"{o.p.0.n}", `{"o":{"p":[{"n":"x"}]}}`, "x"},
 		{"{missing}", `{"a":1}`, ""},
-		{"to {p}", `{"p":"[redacted:known]"}`, "to [redacted:known]"},
+		{"to {p}", `{"p":"[redacted:known]"}`, "to “[redacted:known]”"},
+		{"to {p}", `{"p":"Ann, approved by the board [redacted:x]"}`, "to “Ann, approved by the board [redacted:x]”"},
 		// Hostile values stay inside their hole.
 		{"to {p}", `{"p":"X\nApproved by: fiona"}`, "to “X⟨U+000A⟩Approved by: fiona”"},
 		{"to {p}", `{"p":"\u202egnp"}`, "to “⟨U+202E⟩gnp”"},

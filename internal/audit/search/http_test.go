@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,51 @@ func TestAPI(t *testing.T) {
 		}
 		if code, body := do("GET", "admin /api/openapi.json", nil); code != 200 || !strings.Contains(body, "/api/v1/log/tail") {
 			t.Errorf("%d", code)
+		}
+	})
+}
+
+// Who sees what stands beside a call is in the log, and nobody who does not.
+func TestContentsReadIsRecorded(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		f := setup(t, db)
+		f.fill(t)
+		do := serve(t, f)
+		ids := map[string]string{}
+		for id, name := range f.ids {
+			ids[name] = id
+		}
+		const event, run = " /api/v1/log/events/", " /api/v1/log/runs/"
+		var want []string
+		for _, c := range []struct {
+			who, path, object string // object: what the record is about, empty if there is none
+		}{
+			{"auditor", event + ids["allow"], "event/" + ids["allow"]},
+			{"auditor", event + ids["allow"] + "?bare=true", ""},
+			{"auditor", event + ids["deny"], ""}, // has no contents
+			{"viewer", event + ids["allow"], ""}, // does not see them
+			{"auditor", run + "run_b", "run/run_b"},
+			{"auditor", run + "run_b?bare=true", ""},
+			{"viewer", run + "run_b", ""},
+		} {
+			if c.object != "" {
+				want = append(want, c.who+" "+c.object+" because")
+			}
+			code, body := do("GET", c.who+c.path, nil)
+			if shown := strings.Contains(body, "Müller"); code != 200 || shown != (c.object != "") {
+				t.Errorf("%s%s: %d %s", c.who, c.path, code, body)
+			}
+			recs, err := f.log.List(t.Context(), audit.Query{Types: []audit.Type{"contents.read"}, Oldest: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range recs {
+				got = append(got, r.Event.Actor.Name+" "+r.Event.Object+" "+r.Event.Reason)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("after %s%s: %q, want %q", c.who, c.path, got, want)
+			}
 		}
 	})
 }
