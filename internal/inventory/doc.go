@@ -8,8 +8,9 @@
 //     by their scope and their conditions are not evaluated. Nothing that could
 //     be reached is left out; what is shown may still be refused.
 //   - The work is bounded: one look at rules per agent and tool, in memory; one
-//     query each for what is stored. A thousand agents by a hundred tools take
-//     well under a second.
+//     query each for what is stored. BenchmarkInventory in server asks for a
+//     thousand agents by a hundred tools over the API: 123 ms (median of 20, two
+//     busy cores).
 //
 // It owns nothing and writes nothing. The server may import inventory.
 package inventory
