@@ -129,7 +129,7 @@ func (p *process) ourKeys(t *testing.T) (issuer string, keys jose.JSONWebKeySet)
 
 // claimsOf verifies a JWT with one of keys.
 func claimsOf(token string, keys jose.JSONWebKeySet) (claims map[string]any, err error) {
-	j, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256})
+	j, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256})
 	if err != nil {
 		return nil, err
 	}
