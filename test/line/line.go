@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,18 +61,18 @@ type Line struct {
 }
 
 // rules is policy without a store: the same Cedar, compiled from text.
-type rules struct{ set *policy.Set }
+type rules struct{ set atomic.Pointer[policy.Set] }
 
-func (r *rules) Decide(q policy.Request) policy.Decision { return r.set.Decide(q) }
+func (r *rules) Decide(q policy.Request) policy.Decision { return r.set.Load().Decide(q) }
 
 func (r *rules) Visible(a policy.Agent, act policy.Action) bool {
-	return r.set.Visible(a, act, time.Now())
+	return r.set.Load().Visible(a, act, time.Now())
 }
 
 // Provenance reports that no policy asks where values come from.
 func (r *rules) Provenance() bool { return false }
 
-func (r *rules) MayHold(a policy.Agent, act policy.Action) bool { return r.set.MayHold(a, act) }
+func (r *rules) MayHold(a policy.Agent, act policy.Action) bool { return r.set.Load().MayHold(a, act) }
 
 // Start builds a line on db that stops with the test.
 func Start(tb testing.TB, db *storage.DB, o Options) *Line {
@@ -181,7 +182,7 @@ func (l *Line) Policies(text string) {
 	if len(problems) > 0 {
 		l.tb.Fatalf("policies: %v", problems)
 	}
-	l.rules.set = set
+	l.rules.set.Store(set)
 }
 
 // AllowAll is a policy that allows everything.
