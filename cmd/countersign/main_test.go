@@ -29,6 +29,8 @@ import (
 //	                           VAR to its address
 //	capture VAR FILE REGEXP    set VAR to what the first group matches in FILE
 //	                           (or stdout, stderr)
+//	eventually REGEXP PROGRAM ARGUMENT...
+//	                           run a program until it says what is awaited
 //	post PATH TOKEN FILE       send a file as JSON to $URL and print status and
 //	                           answer; with ! it must be refused. It is part of
 //	                           the MCP session $SESSION if there is one
@@ -82,7 +84,7 @@ func scripts(t *testing.T, store func(*testscript.Env) error) {
 			env.Values[enrolKey{}] = &enrolment{}
 			return store(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "post": post, "federate": federate, "provide": provide, "enrolling": enrolling, "enrolled": enrolled},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "eventually": eventually, "post": post, "federate": federate, "provide": provide, "enrolling": enrolling, "enrolled": enrolled},
 	})
 }
 

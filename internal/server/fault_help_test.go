@@ -231,12 +231,12 @@ func (p *plant) oldProofs() {
 func (p *plant) whole() {
 	p.t.Helper()
 	p.oldProofs()
-	var st struct {
-		Behind  int64  `json:"behind"`
-		Blocked string `json:"blocked"`
-		Error   string `json:"error"`
-	}
 	p.eventually(3*time.Minute, "the log is not sealed to its end", func() bool {
+		var st struct { // a fresh one: what is left out is as good as empty
+			Behind  int64  `json:"behind"`
+			Blocked string `json:"blocked"`
+			Error   string `json:"error"`
+		}
 		b, _, err := p.get("/api/v1/log/status")
 		return errors.Join(err, json.Unmarshal(b, &st)) == nil && st.Behind == 0 && st.Blocked == "" && st.Error == ""
 	})
