@@ -196,6 +196,9 @@ func (s *Service) attach(ctx context.Context, h Held, r *Request) (Answer, error
 		if s.hasEnded(ctx, r.ID) {
 			return Answer{}, errAgain
 		}
+		if now, err := s.Get(ctx, r.ID); err != nil || now.State != Executing { // it ended since it was read
+			return Answer{}, again(err)
+		}
 		return Answer{Request: *r}, nil
 	case Executed:
 		if s.hasEnded(ctx, r.ID) {

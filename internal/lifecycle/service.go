@@ -108,7 +108,9 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{o: o, aead: aead, step: func(string) error { return nil }}
 	s.view.Store(&map[string]time.Time{})
-	o.Watch.On(version, s.reload)
+	// A backup acts from the moment that the owner is seen to be gone, not from
+	// one after it: in between the agent's calls would be refused and cut.
+	o.Watch.Ahead(version, s.reload)
 	o.Identity.Follow(s)
 	return s, nil
 }

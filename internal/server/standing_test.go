@@ -21,6 +21,8 @@ func TestCallsInFlightAreCut(t *testing.T) {
 		upstream := serveModel(t, "standing-model-key-0123")
 		p := start(t, t.TempDir(), dsn, "")
 		p.company(t)
+		// Without a backup, who would answer for the agent in olga's place.
+		p.api(t, "PUT", "/agents/worker", map[string]any{"owner": "olga", "stage": "development", "purpose": "tests"}, nil)
 		p.model(t, "openai", "openai", upstream, "standing-model-key-0123")
 		for name, end := range map[string]func(run string){
 			"the run is ended":      func(run string) { p.api(t, "POST", "/runs/"+run+"/end", map[string]any{}, nil) },
@@ -50,6 +52,30 @@ func TestCallsInFlightAreCut(t *testing.T) {
 					t.Errorf("the stream went on for %s", took)
 				}
 			})
+		}
+	})
+}
+
+// An agent whose backup owner answers for it goes on when its owner is gone:
+// no call is cut or refused in between.
+func TestCallsGoOnUnderABackup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process")
+	}
+	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
+		upstream := serveModel(t, "standing-model-key-0123")
+		p := start(t, t.TempDir(), dsn, "")
+		key := p.company(t)
+		p.model(t, "openai", "openai", upstream, "standing-model-key-0123")
+		for range 5 {
+			lines := p.endless(t, key)
+			p.api(t, "PUT", "/users/olga", map[string]any{"role": "owner", "disabled": true}, nil)
+			for range 50 { // a line every 20 ms: longer than callers go unlooked at
+				if !lines.Scan() {
+					t.Fatalf("the stream was cut: %v", lines.Err())
+				}
+			}
+			p.api(t, "PUT", "/users/olga", map[string]any{"role": "owner"}, nil)
 		}
 	})
 }

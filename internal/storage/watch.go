@@ -33,23 +33,39 @@ type Watcher struct {
 	log    *slog.Logger
 	now    func() time.Time
 	mu     sync.Mutex // serialises polls
-	subs   map[string][]func(context.Context) error
+	subs   []sub      // in the order in which they are told
 	seen   map[string]int64
 	last   atomic.Pointer[time.Time] // when the last complete poll began
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
+// sub is someone who is told of changes.
+type sub struct {
+	name   string
+	reload func(context.Context) error
+}
+
 // NewWatcher returns a stopped watcher.
 func NewWatcher(db *DB, log *slog.Logger) *Watcher {
-	return &Watcher{db: db, log: log, now: time.Now, subs: map[string][]func(context.Context) error{}, seen: map[string]int64{}}
+	return &Watcher{db: db, log: log, now: time.Now, seen: map[string]int64{}}
 }
 
 // On registers reload to run at the first poll and whenever name is bumped.
+// Within a poll, whoever registered earlier is told earlier.
 func (w *Watcher) On(name string, reload func(context.Context) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.subs[name] = append(w.subs[name], reload)
+	w.subs = append(w.subs, sub{name, reload})
+	w.seen[name] = -1
+}
+
+// Ahead is On for a view that must be new before those of the rooms that were
+// made earlier are: they ask it as soon as they see the change.
+func (w *Watcher) Ahead(name string, reload func(context.Context) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.subs = append([]sub{{name, reload}}, w.subs...)
 	w.seen[name] = -1
 }
 
@@ -64,15 +80,15 @@ func (w *Watcher) Poll(ctx context.Context) error {
 	if err != nil {
 		return ErrUnavailable.With(err)
 	}
-	for name, subs := range w.subs {
-		if w.seen[name] == current[name] {
+	for _, sub := range w.subs {
+		if w.seen[sub.name] == current[sub.name] {
 			continue
 		}
-		for _, reload := range subs {
-			if err := reload(ctx); err != nil {
-				return fmt.Errorf("reload %s: %w", name, err)
-			}
+		if err := sub.reload(ctx); err != nil {
+			return fmt.Errorf("reload %s: %w", sub.name, err)
 		}
+	}
+	for name := range w.seen {
 		w.seen[name] = current[name]
 	}
 	w.last.Store(&started)
