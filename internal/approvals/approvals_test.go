@@ -551,6 +551,33 @@ func TestAnAnswerThatWasNotToldIsKeptForOneMoreCall(t *testing.T) {
 	})
 }
 
+// A call that ends, and is told, while an identical one is looking is not "being
+// made now" any more: the identical one is a new request, here and on another
+// replica. The room looks at its clock before and after it reads the request.
+func TestACallThatEndsWhileAnotherLooksIsNotBeingMade(t *testing.T) {
+	each(t, func(w *world) {
+		for name, s := range map[string]*approvals.Service{"this replica": w.Service, "another": w.room(approvals.Options{})} {
+			for look := 1; look <= 2; look++ {
+				h := w.held(fmt.Sprint(name, look))
+				id := w.hold(h).Request.ID
+				w.approve("fiona", id)
+				p := w.hold(h).Permit
+				ended := false
+				w.atLook(look, func() {
+					ended = true
+					p.Settle(ctx, audit.Succeeded, nil)
+					p.Told(ctx)
+				})
+				a, err := s.Hold(ctx, h)
+				w.must(err)
+				if !ended || !a.New || a.Request.ID == id {
+					t.Errorf("%s, look %d, ended %t: %s is %s", name, look, ended, a.Request.ID, a.Request.State)
+				}
+			}
+		}
+	})
+}
+
 // A replica that dies between use and outcome: what the log says is what the
 // next one tells, and nothing is made again.
 func TestWhatADeadReplicaLeft(t *testing.T) {

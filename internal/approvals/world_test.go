@@ -53,12 +53,33 @@ type world struct {
 	now   time.Time
 	stale string
 	tmpl  string
+	looks func() // runs whenever the room looks at its clock
 }
 
 func (w *world) clock() time.Time {
 	w.mu.Lock()
+	now, looks := w.now, w.looks
+	w.mu.Unlock()
+	if looks != nil {
+		looks()
+	}
+	return now
+}
+
+// atLook runs fn, once, when the room looks at its clock for the nth time from
+// now: in the middle of what it does then.
+func (w *world) atLook(n int, fn func()) {
+	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.now
+	w.looks = func() {
+		w.mu.Lock()
+		n--
+		now := n == 0
+		w.mu.Unlock()
+		if now {
+			fn()
+		}
+	}
 }
 
 func (w *world) pass(d time.Duration) {
