@@ -184,7 +184,7 @@ func anyEvent(rng *rand.Rand, i int) (audit.Event, []audit.Payload) {
 func anyQuery(rng *rand.Rand) string {
 	parts := []string{
 		"type:call.denied", "type:call.*", "decision:deny", "decision:deny,hold", "status:failed", "agent:agent-a", "agent:agent-b,agent-c", "agent:agent-*", "agent:*-C", "owner:owner-a", "team:team-b", "stage:stage-a",
-		"connection:conn-a", "tool:conn-b/*", "tool:conn-a/tool-a", "tool:tool-b", "tool:*_x", "tool:pay", "tool:v1/pay", "effect:effect-a", "run:run-a", "run:run-*", "call:call-7", "call:call-1*", "actor:Ada-a", "actor:ada-*",
+		"connection:conn-a", "tool:conn-b/*", "tool:conn-a/tool-a", "tool:tool-b", "tool:*_x", "tool:pay", "tool:v1/pay", "tool:conn-a/tool-a/*", "tool:conn-b/tool-*/v1/*", "effect:effect-a", "run:run-a", "run:run-*", "call:call-7", "call:call-1*", "actor:Ada-a", "actor:ada-*",
 		"object:invoice/No-a", "object:invoice/*", "object:invoice/no-*", "object:*-b", "credential:key-a", "remote:10.0.0.*", "remote:10.0.0.3", "policy:office_hours", "policy:limits-a!", "policy:lim*", "grant:grant-a.", "label:pii", "label:label-*",
 		"touches:invoice/47-ax", "touches:invoice/*", `touches:"order/A b"`, "touches:invoice/47*x", "since:6h", "until:7h", "since:8h until:5h",
 		"limit", "limi*", "over", `"over the limit"`, "DE3", "de3", "überweisung", "limited", "because", "agent", "age*", "ledger", "nowhere", "nowh*", "invoice",

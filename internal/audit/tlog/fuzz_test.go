@@ -2,6 +2,10 @@ package tlog_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/countersign/countersign/internal/audit/tlog"
@@ -76,13 +80,78 @@ func FuzzVerifyProof(f *testing.F) {
 }
 
 func FuzzVerifyExport(f *testing.F) {
-	p := publish(f, 9)
+	p, q := publish(f, 9), publishGrown(f, growPayloads(f, 4))
 	f.Add(p.export(f))
+	for _, lines := range q.payloadExports(f) {
+		f.Add(lines)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if s, err := tlog.VerifyExport(bytes.NewReader(b), p.trust(), nil); err == nil && s.Root != p.Root() {
+		s, err := tlog.VerifyExport(bytes.NewReader(b), p.trust(), nil)
+		switch {
+		case err != nil:
+		case s.Root == p.Root() && s.Payloads+s.Erased == 0:
+		case s.Root == q.Root() && s.Payloads+s.Erased <= 2*int64(len(q.entries)):
+		default:
 			t.Errorf("forged: %+v", s)
 		}
 	})
+}
+
+// growPayloads returns a tree of n records that commit to two payloads, and to a
+// third of which nothing else was kept.
+func growPayloads(t testing.TB, n int) *grown {
+	t.Helper()
+	g := grow(t, 0)
+	for i := range n {
+		digest := func(salt, body string) string {
+			sum := sha256.Sum256([]byte(salt + body))
+			return hex.EncodeToString(sum[:])
+		}
+		g.add(t, fmt.Appendf(nil, `{"n":%d,"payloads":[{"digest":"%s","name":"arguments","size":7},{"digest":"%s","level":"digest","name":"secret","size":1},{"digest":"%s","level":"full","name":"answer","size":3}]}`,
+			i, digest("s", fmt.Sprint("body ", i)), digest("", "x"), digest("t", "\xff\x00\x01")))
+	}
+	g.flush(t)
+	return g
+}
+
+// payloadExports returns exports of a log of growPayloads: one whole, one of which
+// some was erased, and some that are not to be believed.
+func (p *published) payloadExports(t testing.TB) [][]byte {
+	t.Helper()
+	var out [][]byte
+	for _, change := range []func(i int, l *tlog.ExportLine){
+		func(int, *tlog.ExportLine) {},
+		func(i int, l *tlog.ExportLine) {
+			l.Payloads[i%2] = tlog.ExportPayload{Name: l.Payloads[i%2].Name, Erased: true}
+		},
+		func(i int, l *tlog.ExportLine) { l.Payloads[0].Problem, l.Payloads[0].Body = "does not open", nil },
+		func(i int, l *tlog.ExportLine) { l.Payloads[1].Salt = []byte("u") },
+		func(i int, l *tlog.ExportLine) { l.Payloads = append(l.Payloads, l.Payloads[i%2]) },
+	} {
+		out = append(out, p.exportWith(t, true, func(i int, l *tlog.ExportLine) {
+			l.Payloads = []tlog.ExportPayload{{Name: "arguments", Salt: []byte("s"), Body: fmt.Append(nil, "body ", i)}, {Name: "answer", Salt: []byte("t"), Body: []byte{0xff, 0, 1}}}
+			change(i, l)
+		}))
+	}
+	return out
+}
+
+// The seeds of FuzzVerifyExport are what they are meant to be: a fuzzer that
+// begins at nothing but refusals goes nowhere.
+func TestPayloadSeeds(t *testing.T) {
+	p := publishGrown(t, growPayloads(t, 4))
+	for i, want := range []struct {
+		payloads, erased int64
+		refused          string
+	}{{8, 0, ""}, {4, 4, ""}, {0, 0, "does not open"}, {0, 0, "was changed"}, {0, 0, "is not in the record"}} {
+		s, err := tlog.VerifyExport(bytes.NewReader(p.payloadExports(t)[i]), p.trust(), nil)
+		if want.refused != "" && (err == nil || !strings.Contains(err.Error(), want.refused)) {
+			t.Errorf("seed %d: %v", i, err)
+		}
+		if want.refused == "" && (err != nil || s.Payloads != want.payloads || s.Erased != want.erased) {
+			t.Errorf("seed %d: %+v, %v", i, s, err)
+		}
+	}
 }
 
 func FuzzDecodeEntries(f *testing.F) {

@@ -64,7 +64,12 @@ type published struct {
 
 func publish(t testing.TB, n int) *published {
 	t.Helper()
-	p := &published{grown: grow(t, n)}
+	return publishGrown(t, grow(t, n))
+}
+
+func publishGrown(t testing.TB, g *grown) *published {
+	t.Helper()
+	p := &published{grown: g}
 	var s, w note.Signer
 	s, p.vkey = logKey(t, 1)
 	w, p.witness = tlog.NewWitness("witness.example/w", seedKey(2), at)
@@ -93,6 +98,11 @@ func (p *published) proof(t testing.TB, index int64) []byte {
 }
 
 func (p *published) export(t testing.TB) []byte {
+	return p.exportWith(t, false, func(int, *tlog.ExportLine) {})
+}
+
+// exportWith is export with payloads, or whatever else change makes of a line.
+func (p *published) exportWith(t testing.TB, payloads bool, change func(i int, l *tlog.ExportLine)) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	line := func(v any) {
@@ -101,13 +111,15 @@ func (p *published) export(t testing.TB) []byte {
 		}
 		b.WriteByte('\n')
 	}
-	line(tlog.ExportHeader{Format: tlog.ExportFormat, Checkpoint: p.checkpoint, Key: p.vkey})
+	line(tlog.ExportHeader{Format: tlog.ExportFormat, Checkpoint: p.checkpoint, Key: p.vkey, Payloads: payloads})
 	chains := map[int64]tlog.Hash{}
 	for i, e := range p.entries {
 		lane, sn := int64(i%3), int64(i/3+1)
 		chains[lane] = tlog.ChainHash(chains[lane], lane, sn, p.leaves[i])
 		c := chains[lane]
-		line(tlog.ExportLine{Index: int64(i), Lane: lane, SN: sn, Chain: hex.EncodeToString(c[:]), Record: string(e)})
+		l := tlog.ExportLine{Index: int64(i), Lane: lane, SN: sn, Chain: hex.EncodeToString(c[:]), Record: string(e)}
+		change(i, &l)
+		line(l)
 	}
 	return b.Bytes()
 }
