@@ -88,6 +88,7 @@ type exchange struct {
 	body    []byte // of the request, once it was read
 	query   []string
 	absent  bool // the agent may use nothing on the connection: to it there is none
+	resumed bool // the server makes the call: there is no client that presents anything
 }
 
 // ServeHTTP takes one request the way of a call.
@@ -118,6 +119,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // its wire says, and it goes the way of every call from the beginning.
 func (f *Front) Resume(w http.ResponseWriter, r *http.Request, resume *gateway.Resumed) {
 	x := f.exchange(w, r)
+	x.resumed = true
 	in := x.incoming()
 	in.Resume = resume
 	if refusal := x.serve(in); refusal != nil {
@@ -192,7 +194,7 @@ func (x *exchange) parse(_ context.Context, who identity.Caller) (*gateway.Call,
 		return call, errMethod.Say("this operation takes %s, not %.20q", method, x.r.Method)
 	}
 	credential, err := gateway.Credential(x.r.Header)
-	if err != nil {
+	if err != nil && !x.resumed {
 		return call, err
 	}
 	if x.query, err = readQuery(x.r.URL.RawQuery, credential); err != nil {
