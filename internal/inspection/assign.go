@@ -9,23 +9,33 @@ import "bytes"
 type strength int
 
 const (
-	weak   strength = iota // "token", "secret": often a name or a count; the value must look random
+	faint  strength = iota // "_key": of anything; the value must look like nothing else
+	weak                   // "token", "secret": often a name or a count; the value must look random
 	strong                 // "password", "api_key": a value that is more than a plain word is enough
+	loose                  // a name that only secrets have
 )
 
 // assigned returns the match function for a name of n bytes.
 func assigned(n int, s strength) func(b []byte, i int) (int, int, bool) {
 	return func(b []byte, i int) (int, int, bool) {
 		begin, ok := valueAfter(b, i, i+n)
-		if !ok || begin >= len(b) {
+		if !ok || begin >= len(b) || s == faint && public(b[:i]) {
 			return 0, 0, false
 		}
 		if q := b[begin]; q == '"' || q == '\'' || q == '`' {
-			begin++
-			end := quotedEnd(b, begin, q)
+			end := quotedEnd(b, begin+1, q)
+			if begin++; b[begin-2] == '\\' { // a string in a string ends with the next escape
+				if n := bytes.IndexByte(b[begin:end], '\\'); n >= 0 {
+					end = begin + n
+				}
+			}
 			return begin, end, looksSecret(b[begin:end], s, true)
 		}
 		end := bareEnd(b, begin)
+		if s == loose && end < len(b) && b[end] == ':' {
+			end = bareEnd(b, end+1)
+			return begin, end, true
+		}
 		if end < len(b) && (b[end] == '(' || b[end] == '[' && markLen(b[end:]) == 0) {
 			return 0, 0, false // a call or an index in code
 		}
@@ -33,34 +43,99 @@ func assigned(n int, s strength) func(b []byte, i int) (int, int, bool) {
 	}
 }
 
-// valueAfter returns where the value of a name that ends at i begins.
-func valueAfter(b []byte, start, i int) (int, bool) {
-	const spaces = 8
-	skip := func() {
-		for stop := min(len(b), i+spaces); i < stop && (b[i] == ' ' || b[i] == '\t'); i++ {
+// public reports whether the name that b ends in is of a key that opens nothing.
+func public(b []byte) bool {
+	b = b[max(0, len(b)-16):]
+	for _, w := range []string{"public", "primary", "foreign", "cache", "idempotency", "partition", "sort", "unique", "composite", "natural", "row", "object", "s3", "file", "storage", "dedup", "routing", "group"} {
+		if len(b) >= len(w) && bytes.EqualFold(b[len(b)-len(w):], []byte(w)) {
+			return true
 		}
 	}
-	if i < len(b) && (b[i] == '"' || b[i] == '\'' || b[i] == '`') {
-		i++
-	} else if i < len(b) && b[i] == ' ' && start >= 2 && option(b[:start]) {
-		skip()
-		return i, true
+	return false
+}
+
+// valueAfter returns where the value of a name that ends at i begins. Prose
+// ends here at once: after the name there must be the rest of a name, a quote,
+// or the sign of an assignment.
+func valueAfter(b []byte, start, i int) (int, bool) {
+	const rest, spaces = 24, 16
+	if i < len(b) && word[b[i]] {
+		i = run(b, i, word, rest)
 	}
-	skip()
-	if i >= len(b) {
+	if i < len(b) && b[i] == ' ' && start >= 2 && option(b[:start]) {
+		return skipSpaces(b, i, spaces), true
+	}
+	quoted := false
+	for n := 0; i < len(b) && n < 4 && (b[i] == '"' || b[i] == '\'' || b[i] == '`' || b[i] == '\\' || b[i] == ']'); n++ {
+		i, quoted = i+1, true
+	}
+	i = skipSpaces(b, i, spaces)
+	if i = typeName(b, i); i >= len(b) {
 		return 0, false
 	}
 	switch b[i] {
-	case ':', '=':
-		for stop := min(len(b), i+3); i < stop && (b[i] == ':' || b[i] == '=' || b[i] == '>'); i++ {
+	case ':', '=', '?', '.', '|', '-', '+':
+		at := run(b, i, operator, 5)
+		if c := b[at-1]; c != '=' && c != ':' && c != '>' {
+			return 0, false
 		}
-	case '>':
+		i = at
+	case ',':
+		if !quoted {
+			return 0, false
+		}
 		i++
+	case '>':
+		i = skipSpaces(b, i+1, 2*spaces)
+		return escapedQuote(b, skipName(b, i)), true
 	default:
 		return 0, false
 	}
-	skip()
-	return i, true
+	return escapedQuote(b, skipName(b, skipSpaces(b, i, spaces))), true
+}
+
+var operator = classOf("::==??..||++-->>")
+
+// skipName skips a scheme before a token ("Bearer", "Token") and the name of a
+// cookie that ends in _session.
+func skipName(b []byte, i int) int {
+	for _, w := range []string{"Bearer ", "bearer ", "Token ", "token ", "aivenv1 ", "_gitlab_session="} {
+		if bytes.HasPrefix(b[i:], []byte(w)) {
+			return i + len(w)
+		}
+	}
+	return i
+}
+
+// escapedQuote skips the backslashes before a quote: JSON in a string.
+func escapedQuote(b []byte, i int) int {
+	at := i
+	for at < len(b) && at-i < 4 && b[at] == '\\' {
+		at++
+	}
+	if at < len(b) && (b[at] == '"' || b[at] == '\'') {
+		return at
+	}
+	return i
+}
+
+func skipSpaces(b []byte, i, most int) int {
+	for stop := min(len(b), i+most); i < stop && (b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r'); i++ {
+	}
+	return i
+}
+
+// typeName skips the type in a declaration: var token string = "…".
+func typeName(b []byte, i int) int {
+	if i >= len(b) || b[i] != 's' && b[i] != 'S' && b[i] != ':' {
+		return i
+	}
+	for _, w := range []string{"string =", "String =", "str =", ": string =", ": str ="} {
+		if bytes.HasPrefix(b[i:], []byte(w)) {
+			return i + len(w) - 1
+		}
+	}
+	return i
 }
 
 // option reports whether b ends in the beginning of a command-line option.
@@ -121,18 +196,24 @@ func looksSecret(v []byte, s strength, quoted bool) bool {
 		return false
 	}
 	digits, letters := count(v, isDigit), count(v, isLetter)
-	if s == strong && quoted {
+	switch {
+	case s == strong && quoted:
 		mixed := count(v, isLower) > 0 && count(v, isUpper) > 0
 		symbols := len(v) - digits - letters - count(v, isJoint)
 		return bytes.IndexByte(v, ' ') < 0 && (digits > 0 || mixed || symbols > 0)
-	}
-	if bytes.IndexByte(v, ' ') >= 0 || digits == 0 || letters == 0 {
+	case bytes.IndexByte(v, ' ') >= 0 || digits == 0 || letters == 0:
 		return false
-	}
-	if s == strong {
+	case s == strong:
 		return entropy(v) >= 2.5
+	case s == faint:
+		return len(v) >= 24 && digits >= 3 && entropy(v) >= 3.3 && !nameLike(v) && !uuid(v)
 	}
 	return len(v) >= 16 && entropy(v) >= 3 && !nameLike(v)
+}
+
+// uuid reports whether v has the form of RFC 9562.
+func uuid(v []byte) bool {
+	return len(v) == 36 && v[8] == '-' && v[13] == '-' && v[18] == '-' && v[23] == '-'
 }
 
 func withoutMarkers(v []byte) []byte {
@@ -153,6 +234,9 @@ func withoutMarkers(v []byte) []byte {
 func placeholder(v []byte) bool {
 	switch v[0] {
 	case '$', '{', '<', '%':
+		return true
+	}
+	if run(v, 0, classOf("xxXX**..--__##"), len(v)) == len(v) || bytes.Contains(v, []byte("xxxxxxx")) || bytes.Contains(v, []byte("XXXXXXX")) || bytes.Contains(v, []byte("EXAMPLE")) {
 		return true
 	}
 	for _, p := range []string{"secret://", "env:", "file:", "http://", "https://", "process.env", "os.environ", "os.Getenv"} {

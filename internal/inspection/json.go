@@ -82,7 +82,7 @@ func redactScalar(v []byte, offset int, found []Finding) []byte {
 			inside = append(inside, f)
 		}
 	}
-	return splice(v, inside)
+	return splice(v, inside, nil)
 }
 
 // unitsOf fits f into the string literal v, widened to whole escapes.

@@ -174,27 +174,28 @@ func (k *Known) build() *knownTable {
 	if len(k.entries) == 0 {
 		return nil
 	}
-	t := &knownTable{key: k.key, shift: 32 - knownBits(k.entries), groups: map[uint32][]entry{}}
+	t := &knownTable{key: k.key, shift: 32 - knownBits(k.entries), groups: map[uint32][]entry{}, firsts: map[uint32]int{}}
 	t.bits = make([]uint64, 1<<(32-t.shift)/64)
 	for _, entries := range k.entries {
 		for _, e := range entries {
 			slot := e.hash >> t.shift
 			t.bits[slot>>6] |= 1 << (slot & 63)
 			t.groups[e.hash] = append(t.groups[e.hash], e)
+			t.firsts[e.first] = max(t.firsts[e.first], e.length)
 		}
 	}
 	return t
 }
 
 // knownBits returns the size of the bit set, as a power of two, at which about
-// one in a hundred positions of ordinary text passes: 8 KiB at least, 512 KiB at most.
+// one in sixty positions of ordinary text passes: 8 KiB at least, 512 KiB at most.
 func knownBits(entries map[string][]entry) uint32 {
 	n := 0
 	for _, e := range entries {
 		n += len(e)
 	}
 	bits := uint32(16)
-	for bits < 22 && 1<<bits < n*128 {
+	for bits < 22 && 1<<bits < n*64 {
 		bits++
 	}
 	return bits
@@ -206,6 +207,7 @@ type knownTable struct {
 	shift  uint32
 	bits   []uint64
 	groups map[uint32][]entry // by hash of the window
+	firsts map[uint32]int     // by hash of the first window: the longest value that begins with it
 }
 
 // scan appends where known values stand in b. It looks at four positions
@@ -258,5 +260,5 @@ func (t *knownTable) confirm(b []byte, i int, e *entry) (Finding, bool) {
 	if e.spread && end < len(b) && base64Any[b[end]] {
 		end++
 	}
-	return Finding{Kind: Secret, Rule: KnownRule, Start: start, End: end, Name: e.name}, true
+	return Finding{Kind: Secrets, Rule: KnownRule, Start: start, End: end, Name: e.name}, true
 }

@@ -106,8 +106,15 @@ func urlPassword(b []byte, i int) (int, int, bool) {
 	if colon < 0 || colon+1 == at {
 		return 0, 0, false
 	}
-	return begin + colon + 1, begin + at, true
+	return begin + colon + 1, begin + at, !variable(b[begin+colon+1 : begin+at])
 }
+
+// variable reports whether v is the name of a variable that a program fills in.
+func variable(v []byte) bool {
+	return len(v) > 2 && (v[0] == '$' || v[0] == '{') && run(v, 1, variableName, len(v)) == len(v)
+}
+
+var variableName = classOf("AZ__{{}}")
 
 // userinfo are all bytes but those that end the authority (RFC 3986 section
 // 3.2) or stand around URLs in text and JSON.
@@ -159,6 +166,135 @@ func schemeValue(b []byte, i, n int) (int, bool) {
 	}
 	return at, true
 }
+
+// after returns the match function of a secret that follows a literal of n
+// bytes: at least least bytes of chars.
+func after(n int, chars *class, least int) func(b []byte, i int) (int, int, bool) {
+	return func(b []byte, i int) (int, int, bool) {
+		end := run(b, i+n, chars, 512)
+		return i + n, end, end-i-n >= least && varied(b[i+n:end])
+	}
+}
+
+// telegram finds a bot's token around the colon at i: 5 to 16 digits before it,
+// 35 characters that begin with A after it.
+func telegram(b []byte, i int) (int, int, bool) {
+	start := i
+	for start > 0 && i-start < 17 && isDigit(b[start-1]) {
+		start--
+	}
+	end := run(b, i+1, word, 40)
+	return start, end, i-start >= 5 && i-start <= 16 && end-i-1 == 35 && (start == 0 || !word[b[start-1]])
+}
+
+// telegramNear finds a bot's token shortly after the name.
+func telegramNear(b []byte, i int) (int, int, bool) {
+	const reach = 80
+	stop := min(len(b), i+reach)
+	for at := i + len("telegram"); at < stop; at++ {
+		if b[at] != ':' || at+1 >= len(b) || b[at+1] != 'A' {
+			continue
+		}
+		if start, end, ok := telegram(b, at); ok {
+			return start, end, true
+		}
+	}
+	return 0, stop, false
+}
+
+// scanAzure appends client secrets of Entra ID: three characters, a digit, Q~
+// and 31 to 34 characters.
+func scanAzure(b []byte, found []Finding) []Finding {
+	for at := 0; ; at++ {
+		i := bytes.IndexByte(b[at:], '~')
+		if i < 0 {
+			return found
+		}
+		if at += i; at < 5 || b[at-1] != 'Q' || !isDigit(b[at-2]) {
+			continue
+		}
+		start, end := at-5, run(b, at+1, azureBody, 40)
+		if n := end - at - 1; n < 31 || n > 34 || run(b, start, azureBody, 3) != start+3 || (start > 0 && alnum[b[start-1]]) {
+			continue
+		}
+		found = append(found, Finding{Kind: Secrets, Rule: "azure-secret", Start: start, End: end})
+	}
+}
+
+var azureBody = classOf("azAZ09__~~..--")
+
+// onePassword finds a secret key of 1Password: A3 and groups of capitals and digits.
+func onePassword(b []byte, i int) (int, int, bool) {
+	end := run(b, i, classUpperDash, 48)
+	v := b[i:end]
+	return i, end, (len(v) == 39 || len(v) == 40) && count(v, func(c byte) bool { return c == '-' }) >= 5 && (i == 0 || !alnum[b[i-1]])
+}
+
+var classUpperDash = classOf("AZ09--")
+
+// mailchimp finds 32 hexadecimal digits before the -us at i and its number.
+func mailchimp(b []byte, i int) (int, int, bool) {
+	const digits = 32
+	start, end := i-digits, run(b, i+3, digit, 3)
+	if start < 0 || end == i+3 || end > i+5 || (start > 0 && alnum[b[start-1]]) {
+		return 0, 0, false
+	}
+	return start, end, run(b, start, hexLower, digits) == i && varied(b[start:i])
+}
+
+var digit = classOf("09")
+
+// curlUser finds the password in curl's option -u or --user.
+func curlUser(b []byte, i int) (int, int, bool) {
+	const reach = 600
+	line := b[i:min(len(b), i+reach)]
+	for at := 4; ; {
+		n := bytes.IndexByte(line[at:], '-')
+		if n < 0 {
+			return 0, i + len(line), false
+		}
+		at += n
+		rest := line[at:]
+		switch {
+		case line[at-1] != ' ' && line[at-1] != '\t':
+		case bytes.HasPrefix(rest, []byte("-u")) && len(rest) > 3 && !isLetter(rest[2]):
+			if start, end, ok := userValue(line, at+2); ok {
+				return i + start, i + end, true
+			}
+		case bytes.HasPrefix(rest, []byte("--user")) && len(rest) > 8 && (rest[6] == ' ' || rest[6] == '='):
+			if start, end, ok := userValue(line, at+6); ok {
+				return i + start, i + end, true
+			}
+		}
+		at++
+	}
+}
+
+// userValue finds the password in the user:password that begins at i.
+func userValue(b []byte, i int) (int, int, bool) {
+	for i < len(b) && (b[i] == ' ' || b[i] == '=' || b[i] == '"' || b[i] == '\'' || b[i] == '\\') {
+		i++
+	}
+	end := run(b, i, bareOrColon, 256)
+	colon := bytes.IndexByte(b[i:end], ':')
+	if colon < 0 || bytes.HasPrefix(b[i+colon:end], []byte("://")) {
+		return 0, 0, false
+	}
+	user, v := b[i:i+colon], b[i+colon+1:end]
+	if len(v) < 4 && len(user) < 8 || len(v) > 0 && placeholder(v) || len(user) > 0 && placeholder(user) {
+		return 0, 0, false
+	}
+	if len(v) < 4 {
+		return i, end, count(user, isDigit) > 0
+	}
+	return i + colon + 1, end, distinct(v) >= 4
+}
+
+var bareOrColon = func() *class {
+	c := *bareChars
+	c[':'], c['='], c['&'] = true, true, true
+	return &c
+}()
 
 func printable(b []byte) bool {
 	for _, c := range b {

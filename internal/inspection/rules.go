@@ -17,7 +17,9 @@ type rule struct {
 	// asked again before that.
 	match func(b []byte, i int) (start, end int, ok bool)
 	fold  bool // the literal matches in any case
-	index int  // in rules
+	kind  Kinds
+	skip  int // where in the literal the four bytes stand that the prefilter looks for
+	index int // in rules
 }
 
 // token describes credentials that announce themselves by a prefix.
@@ -57,69 +59,40 @@ var (
 
 const long = 1024 // longest body of a token that carries no structure
 
-// tokens are the formats that providers publish so that scanners know them.
-var tokens = []token{
-	{"countersign-key", []string{"csk_"}, alnum, 20, 64, nil},
-	{"countersign-token", []string{"csu_"}, alnum, 20, 64, nil},
-	{"anthropic-key", []string{"sk-ant-"}, word, 20, long, nil},
-	{"openai-key", []string{"sk-proj-", "sk-svcacct-", "sk-admin-", "sk-None-"}, word, 20, long, nil},
-	{"openai-key", []string{"sk-"}, word, 20, 200, randomLooking},
-	{"google-key", []string{"AIza"}, word, 35, 35, nil},
-	{"google-oauth", []string{"ya29.", "GOCSPX-"}, word, 20, long, nil},
-	{"groq-key", []string{"gsk_"}, alnum, 40, 80, nil},
-	{"huggingface-token", []string{"hf_"}, alnum, 30, 60, nil},
-	{"huggingface-token", []string{"api_org_"}, alnum, 30, 60, nil},
-	{"replicate-token", []string{"r8_"}, alnum, 30, 60, nil},
-	{"xai-key", []string{"xai-"}, alnum, 60, 120, nil},
-	{"perplexity-key", []string{"pplx-"}, alnum, 40, 80, nil},
-	{"aws-access-key", []string{"AKIA", "ASIA"}, upper, 16, 16, nil},
-	{"github-token", []string{"ghp_", "gho_", "ghu_", "ghs_", "ghr_"}, alnum, 36, 255, nil},
-	{"github-token", []string{"github_pat_"}, word, 50, 255, nil},
-	{"gitlab-token", []string{"glpat-", "gldt-", "glrt-", "glptt-", "glcbt-", "glft-", "glsoat-", "glagent-", "gloas-"}, dotted, 20, 300, nil},
-	{"slack-token", []string{"xoxb-", "xoxp-", "xoxa-", "xoxo-", "xoxs-", "xoxr-", "xoxe-", "xoxe.xoxp-", "xoxe.xoxb-", "xapp-"}, word, 20, 400, nil},
-	{"slack-webhook", []string{"hooks.slack.com/services/", "hooks.slack.com/workflows/", "hooks.slack.com/triggers/"}, classOf("azAZ09//"), 20, 120, nil},
-	{"stripe-key", []string{"sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_"}, classOf("azAZ09++//=="), 16, 250, nil},
-	{"sendgrid-key", []string{"SG."}, dotted, 60, 80, nil},
-	{"npm-token", []string{"npm_"}, alnum, 36, 64, nil},
-	{"pypi-token", []string{"pypi-"}, word, 50, long, nil},
-	{"databricks-token", []string{"dapi"}, hexLower, 32, 34, nil},
-	{"digitalocean-token", []string{"dop_v1_", "doo_v1_", "dor_v1_"}, hexLower, 64, 64, nil},
-	{"vault-token", []string{"hvs.", "hvb.", "hvr."}, word, 24, 300, nil},
-	{"docker-token", []string{"dckr_pat_", "dckr_oat_"}, word, 20, 64, nil},
-	{"linear-key", []string{"lin_api_", "lin_oauth_"}, alnum, 32, 64, nil},
-	{"shopify-token", []string{"shpat_", "shpca_", "shppa_", "shpss_"}, alnum, 32, 64, nil},
-	{"postman-key", []string{"PMAK-"}, word, 40, 80, nil},
-	{"age-key", []string{"AGE-SECRET-KEY-1"}, upper, 58, 58, nil},
-}
-
 // shapes are the rules that need more than a prefix and a set of characters.
 var shapes = []rule{
-	{"aws-secret-key", "AKIA", nil, awsSecret, false, 0},
-	{"aws-secret-key", "ASIA", nil, awsSecret, false, 0},
-	{"twilio-key", "SK", hexLower, twilio, false, 0},
-	{"jwt", "eyJ", alnum, jwt, false, 0},
-	{"private-key", "-----BEGIN", nil, privateKey, false, 0},
-	{"url-password", "://", userinfo, urlPassword, false, 0},
-	{"authorization", "bearer", nil, bearerValue, true, 0},
-	{"authorization", "basic", nil, basicValue, true, 0},
-	{"password", "password", nil, assigned(8, strong), true, 0},
-	{"password", "passwd", nil, assigned(6, strong), true, 0},
-	{"password", "passphrase", nil, assigned(10, strong), true, 0},
-	{"password", "pwd", anything, assigned(3, strong), true, 0},
-	{"password", "_pass", nil, assigned(5, strong), true, 0},
-	{"api-key", "api_key", nil, assigned(7, strong), true, 0},
-	{"api-key", "api-key", nil, assigned(7, strong), true, 0},
-	{"api-key", "apikey", nil, assigned(6, strong), true, 0},
-	{"api-key", "access_key", nil, assigned(10, strong), true, 0},
-	{"api-key", "accesskey", nil, assigned(9, strong), true, 0},
-	{"api-key", "account_key", nil, assigned(11, weak), true, 0},
-	{"api-key", "accountkey", nil, assigned(10, weak), true, 0},
-	{"api-key", "private_key", nil, assigned(11, weak), true, 0},
-	{"secret", "secret", nil, assigned(6, weak), true, 0},
-	{"secret", "secret_key", nil, assigned(10, weak), true, 0},
-	{"secret", "secretkey", nil, assigned(9, weak), true, 0},
-	{"secret", "credential", nil, assigned(10, weak), true, 0},
-	{"token", "token", nil, assigned(5, weak), true, 0},
+	{name: "aws-secret-key", literal: "AKIA", match: awsSecret},
+	{name: "aws-secret-key", literal: "ASIA", match: awsSecret},
+	{name: "twilio-key", literal: "SK", next: hexLower, match: twilio},
+	{name: "jwt", literal: "eyJ", next: alnum, match: jwt},
+	{name: "private-key", literal: "-----BEGIN", match: privateKey},
+	{name: "url-password", literal: "://", next: userinfo, match: urlPassword},
+	{name: "telegram-token", literal: ":AA", next: word, match: telegram},
+	{name: "telegram-token", literal: "telegram", match: telegramNear, fold: true},
+	{name: "1password-key", literal: "A3-", next: upper, match: onePassword},
+	{name: "discord-webhook", literal: "/api/webhooks/", match: after(len("/api/webhooks/"), classOf("azAZ09__--//"), 60)},
+	{name: "teams-webhook", literal: ".webhook.office.com/webhookb2/", match: after(len(".webhook.office.com/webhookb2/"), classOf("azAZ09__--//@@"), 60)},
+	{name: "mailchimp-key", literal: "-us", next: classOf("09"), match: mailchimp},
+	{name: "authorization", literal: "bearer", match: bearerValue, fold: true},
+	{name: "authorization", literal: "basic", match: basicValue, fold: true},
+	{name: "password", literal: "curl", match: curlUser},
+	{name: "secret", literal: "contribsys__com", match: assigned(len("contribsys__com"), loose), fold: true},
+}
+
+// names are the words in the names of values that are secrets, and how much
+// such a name proves by itself.
+var names = []struct {
+	rule  string
+	words []string
+	proof strength
+}{
+	{"password", []string{"password", "passwd", "passphrase", "pwd", "_pass", "-pass", "\"pass"}, strong},
+	{"api-key", []string{"api_key", "api-key", "apikey", "access_key", "access-key", "accesskey"}, strong},
+	{"api-key", []string{"account_key", "accountkey", "private_key", "privatekey", "signing_key", "signingkey", "encryption_key", "encryptionkey", "license_key", "licensekey"}, weak},
+	{"secret", []string{"secret", "credential"}, weak},
+	{"token", []string{"token", "authorization", "session_id", "sessionid", "_session"}, weak},
+	{"api-key", []string{"_key", "-key"}, faint},
+	{"token", []string{"_auth", "-auth"}, faint},
 }
 
 // maxRuleName bounds the names of rules, in bytes.
@@ -128,7 +101,9 @@ const maxRuleName = 24
 // shapeNames are the names of shapes; apart from them because their matchers
 // have to know what a marker looks like.
 var shapeNames = []string{"aws-secret-key", "twilio-key", "jwt", "private-key", "url-password", "authorization",
-	"password", "api-key", "secret", "token"}
+	"password", "api-key", "secret", "token", "telegram-token", "azure-secret", "1password-key", "discord-webhook",
+	"teams-webhook", "mailchimp-key", "email", "phone", "iban", "ssn", "cpf", "nir", "codice-fiscale", "dni", "pesel", "personnummer",
+	"steuer-id", "nhs-number", "aadhaar", "bsn", "sin", "instruction", "hidden-text", "markup-fetch", "model-markup", "tool-instruction"}
 
 // ruleNames are all names that a marker may carry.
 var ruleNames = func() map[string]bool {
@@ -149,7 +124,16 @@ var rules = func() []rule {
 			out = append(out, rule{name: t.name, literal: p, next: t.chars, match: t.matcher(len(p))})
 		}
 	}
-	return append(out, shapes...)
+	out = append(out, shapes...)
+	for _, n := range names {
+		for _, w := range n.words {
+			out = append(out, rule{name: n.rule, literal: w, next: anything, match: assigned(len(w), n.proof), fold: true})
+		}
+	}
+	for i := range out {
+		out[i].kind = Secrets
+	}
+	return append(out, injectionRules()...)
 }()
 
 // matcher returns the match function of a token with a prefix of n bytes.
@@ -163,7 +147,7 @@ func (t token) matcher(n int) func(b []byte, i int) (int, int, bool) {
 		if end-begin < t.min || (t.min == t.max && end < len(b) && t.chars[b[end]]) {
 			return 0, end, false
 		}
-		return i, end, t.test == nil || t.test(b[begin:end])
+		return i, end, varied(b[begin:end]) && (t.test == nil || t.test(b[begin:end]))
 	}
 }
 
@@ -200,8 +184,9 @@ func buildFilter(rules []rule) *prefilter {
 	for i := range rules {
 		r := &rules[i]
 		r.index = i
+		r.skip = rarest(r.literal)
 		var g [4]byte
-		n := copy(g[:], r.literal)
+		n := copy(g[:], r.literal[r.skip:])
 		hashes := map[uint32]bool{}
 		gramHashes(g, n, r.next, hashes)
 		for h := range hashes {
@@ -225,6 +210,23 @@ func buildFilter(rules []rule) *prefilter {
 	return f
 }
 
+// rarest returns where in a literal the four bytes stand that ordinary text has
+// least often: the more common a letter, the later it comes in order.
+func rarest(literal string) int {
+	const order = "jqxz0123456789<|[]:/~@#!_-.'kvbpwygmfculdhrsnioate "
+	best, at := -1, 0
+	for i := 0; i+4 <= len(literal); i++ {
+		score := 0
+		for _, c := range strings.ToLower(literal[i : i+4]) {
+			score += strings.IndexRune(order, c)
+		}
+		if best < 0 || score < best {
+			best, at = score, i
+		}
+	}
+	return at
+}
+
 // gramHashes adds the hashes of all grams that begin with the first n bytes of
 // g and go on with bytes of next.
 func gramHashes(g [4]byte, n int, next *class, into map[uint32]bool) {
@@ -243,13 +245,14 @@ func gramHashes(g [4]byte, n int, next *class, into map[uint32]bool) {
 // hunt is one pass of the rules over one text.
 type hunt struct {
 	b     []byte
+	kinds Kinds
 	found []Finding
 	seen  []int // per rule: where its last match ended, so that no run is walked twice
 }
 
 // scanRules appends what the rules find in b.
-func scanRules(b []byte, found []Finding) []Finding {
-	h := hunt{b: b, found: found}
+func scanRules(b []byte, kinds Kinds, found []Finding) []Finding {
+	h := hunt{b: b, kinds: kinds, found: found}
 	f := filter
 	i := 0
 	for ; i+8 <= len(b); i += 5 { // eight bytes hold five grams
@@ -275,7 +278,8 @@ func scanRules(b []byte, found []Finding) []Finding {
 
 func (h *hunt) at(i int, group []*rule) {
 	for _, r := range group {
-		if !r.begins(h.b[i:]) || (h.seen != nil && i < h.seen[r.index]) {
+		i := i - r.skip
+		if i < 0 || r.kind&h.kinds == 0 || !r.begins(h.b[i:]) || (h.seen != nil && i < h.seen[r.index]) {
 			continue
 		}
 		start, end, ok := r.match(h.b, i)
@@ -286,7 +290,7 @@ func (h *hunt) at(i int, group []*rule) {
 			h.seen[r.index] = end
 		}
 		if ok {
-			h.found = append(h.found, Finding{Kind: Secret, Rule: r.name, Start: start, End: end})
+			h.found = append(h.found, Finding{Kind: r.kind, Rule: r.name, Start: start, End: end})
 		}
 	}
 }

@@ -3,18 +3,60 @@ package inspection
 import (
 	"bytes"
 	"encoding/json/jsontext"
+	"math"
 	"slices"
 )
 
-// Secret is the Kind of a finding that must not be written anywhere.
-const Secret = "secret"
+// Kinds is a set of what to look for. Each kind is the label of what is found.
+type Kinds uint8
+
+// The kinds.
+const (
+	Secrets    Kinds = 1 << iota // credentials, public formats and known ones
+	Personal                     // data of persons: cards, accounts, numbers, addresses
+	Injections                   // text that addresses a model, hidden text, markup that fetches
+	cards                        // payment cards alone, a part of Personal
+	All        = Secrets | Personal | Injections
+)
+
+// The labels of the kinds, in their order.
+const (
+	Secret    = "secret"
+	PII       = "pii"
+	Injection = "injection"
+)
+
+// Labels returns the labels of k, in a fixed order.
+func (k Kinds) Labels() []string {
+	var out []string
+	for i, label := range []string{Secret, PII, Injection} {
+		if k&(1<<i) != 0 {
+			out = append(out, label)
+		}
+	}
+	return out
+}
+
+// KindOf returns the kind with a label.
+func KindOf(label string) (Kinds, bool) {
+	switch label {
+	case Secret:
+		return Secrets, true
+	case PII:
+		return Personal, true
+	case Injection:
+		return Injections, true
+	}
+	return 0, false
+}
 
 // KnownRule is the Rule of findings from the Known set.
 const KnownRule = "known"
 
-// Finding is one thing found: bytes Start to End (exclusive) of the input.
+// Finding is one thing found: bytes Start to End (exclusive) of the input. It
+// never holds the bytes themselves.
 type Finding struct {
-	Kind       string // Secret, or "personal"
+	Kind       Kinds  // of all that were found here
 	Rule       string // "openai-key", "known", ...; what Redact writes
 	Start, End int
 	Name       string // of the known secret, else empty
@@ -31,20 +73,15 @@ func New() *Scanner { return &Scanner{known: newKnown()} }
 // Known returns the set of secrets that the scanner looks for by value.
 func (s *Scanner) Known() *Known { return s.known }
 
-// Scan returns what it finds in b, in order and without overlaps: findings
-// that overlap are joined, and carry the rule of the known secret, else of the
-// longest among them. A finding never lies within a marker that Redact wrote.
-func (s *Scanner) Scan(b []byte) []Finding { return s.scan(b, scanView) }
+// Scan returns the secrets that it finds in b: Inspect for one kind.
+func (s *Scanner) Scan(b []byte) []Finding { return s.Inspect(b, Secrets) }
 
-// look is a way to look at one view of the input.
-type look func(b []byte, table *knownTable, found []Finding) []Finding
-
-func (s *Scanner) scan(b []byte, look look) []Finding {
-	table := s.known.current()
-	found := look(b, table, nil)
-	if hasEscapes(b) {
-		found = scanDecoded(b, table, found, look)
-	}
+// Inspect returns what it finds of kinds in b, in order and without overlaps:
+// findings that overlap are joined, and carry the rule of the known secret,
+// else of the longest secret among them, else of the longest. A finding never
+// lies within a marker that Redact wrote.
+func (s *Scanner) Inspect(b []byte, kinds Kinds) []Finding {
+	found := scanAll(b, s.known.current(), kinds)
 	if len(found) == 0 {
 		return nil
 	}
@@ -52,8 +89,23 @@ func (s *Scanner) scan(b []byte, look look) []Finding {
 }
 
 // scanView appends what stands in b literally.
-func scanView(b []byte, table *knownTable, found []Finding) []Finding {
-	return scanKnown(b, table, scanRules(b, found))
+func scanView(b []byte, table *knownTable, kinds Kinds, found []Finding) []Finding {
+	if kinds&(Secrets|Injections) != 0 {
+		found = scanRules(b, kinds, found)
+	}
+	if kinds&Secrets != 0 {
+		found = scanAzure(b, scanKnown(b, table, found))
+	}
+	if kinds&(Personal|cards) != 0 {
+		found = scanNumbers(b, kinds, found)
+	}
+	if kinds&Personal != 0 {
+		found = scanAddresses(b, found)
+	}
+	if kinds&Injections != 0 {
+		found = scanHidden(b, found)
+	}
+	return found
 }
 
 // scanKnown appends where known values stand in b literally.
@@ -74,25 +126,37 @@ func settle(b []byte, found []Finding) []Finding {
 	})
 	marks := markers(b)
 	out := found[:0]
-	longest := 0 // length of the part that gave the last of out its rule
+	weight := 0 // of the part that gave the last of out its rule
 	for _, f := range found {
 		if f.Start >= f.End || within(marks, f) {
 			continue
 		}
 		if n := len(out); n > 0 && f.Start < out[n-1].End {
 			last := &out[n-1]
-			last.End = max(last.End, f.End)
-			if last.Rule != KnownRule && (f.Rule == KnownRule || f.End-f.Start > longest) {
-				last.Rule, last.Name, longest = f.Rule, f.Name, f.End-f.Start
+			last.End, last.Kind = max(last.End, f.End), last.Kind|f.Kind
+			if w := f.weight(); w > weight {
+				last.Rule, last.Name, weight = f.Rule, f.Name, w
 			}
 			continue
 		}
-		out, longest = append(out, f), f.End-f.Start
+		out, weight = append(out, f), f.weight()
 	}
 	if len(out) == 0 {
 		return nil
 	}
 	return out
+}
+
+// weight orders findings that overlap: the heavier one gives its name.
+func (f Finding) weight() int {
+	n := f.End - f.Start
+	switch {
+	case f.Rule == KnownRule:
+		return math.MaxInt
+	case f.Kind&Secrets != 0:
+		return n + math.MaxInt/2
+	}
+	return n
 }
 
 // within reports whether markers cover f whole.
@@ -156,22 +220,26 @@ const maxRounds = 16
 // returns b itself when there is nothing to hide and never changes b's bytes.
 // If b is valid JSON, so is the result. If the result cannot be made safe, the
 // whole is replaced.
-func (s *Scanner) Redact(b []byte) []byte { return s.redact(b, scanView) }
+func (s *Scanner) Redact(b []byte) []byte { return s.Replace(b, Secrets, nil) }
 
-func (s *Scanner) redact(b []byte, look look) []byte {
+// Replace is Redact for kinds. Where with is not nil it says what stands for a
+// finding, whose bytes it is shown, in place of a marker: what it returns must
+// be found by nothing and be fit for the inside of a JSON string, or the
+// marker is written in the next round.
+func (s *Scanner) Replace(b []byte, kinds Kinds, with func(f Finding, b []byte) string) []byte {
 	out := b
 	for range maxRounds {
-		found := s.scan(out, look)
+		found := s.Inspect(out, kinds)
 		if len(found) == 0 {
 			return out
 		}
-		next := splice(out, found)
+		next := splice(out, found, with)
 		if isJSON(out) && !isJSON(next) {
 			if next = redactJSON(out, found); !isJSON(next) {
 				break
 			}
 		}
-		out = next
+		out, with = next, nil
 	}
 	if isJSON(b) {
 		return []byte(`"` + mark(unsafeRule) + `"`)
@@ -182,12 +250,16 @@ func (s *Scanner) redact(b []byte, look look) []byte {
 // unsafeRule marks content that was dropped whole.
 const unsafeRule = "unsafe"
 
-func splice(b []byte, found []Finding) []byte {
+func splice(b []byte, found []Finding, with func(Finding, []byte) string) []byte {
 	out := make([]byte, 0, len(b)+32*len(found))
 	at := 0
 	for _, f := range found {
 		out = append(out, b[at:f.Start]...)
-		out = append(out, mark(f.Rule)...)
+		if with != nil {
+			out = append(out, with(f, b[f.Start:f.End])...)
+		} else {
+			out = append(out, mark(f.Rule)...)
+		}
 		at = f.End
 	}
 	return append(out, b[at:]...)

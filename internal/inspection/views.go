@@ -34,6 +34,7 @@ type view struct {
 	anchors []anchor
 	parent  *view // nil: decoded from the input itself
 	depth   int
+	lines   bool // all that was decoded are breaks of lines, and tabs
 }
 
 type anchor struct{ decoded, source int }
@@ -64,23 +65,24 @@ func (v *view) above(pos int, end bool) int {
 	return a.source
 }
 
-func hasEscapes(b []byte) bool {
-	return bytes.IndexByte(b, '\\') >= 0 || bytes.IndexByte(b, '%') >= 0
-}
-
-// scanDecoded appends what stands in b behind JSON escapes and percent signs.
-func scanDecoded(b []byte, table *knownTable, found []Finding, look look) []Finding {
+// scanAll returns what stands in b, and behind escapes, encodings and disguise.
+// What a text says whose line breaks are escaped is said by its decoded form:
+// in the text itself only known values are looked for.
+func scanAll(b []byte, table *knownTable, kinds Kinds) []Finding {
 	queue := decodings(b, nil)
+	found := scanLiteral(b, table, kinds, queue, nil)
 	for n := 0; n < len(queue) && n < maxViews; n++ {
 		v := queue[n]
+		var inner []*view
+		if v.depth < maxDepth && len(queue) < maxViews {
+			inner = decodings(v.text, v)
+		}
 		from := len(found)
-		found = look(v.text, table, found)
+		found = scanLiteral(v.text, table, kinds, inner[:min(len(inner), max(0, maxViews-len(queue)))], found)
 		for i := from; i < len(found); i++ {
 			found[i].Start, found[i].End = v.source(found[i].Start, false), v.source(found[i].End, true)
 		}
-		if v.depth < maxDepth && len(queue) < maxViews {
-			queue = append(queue, decodings(v.text, v)...)
-		}
+		queue = append(queue, inner...)
 	}
 	for _, v := range queue {
 		v.release()
@@ -88,15 +90,30 @@ func scanDecoded(b []byte, table *knownTable, found []Finding, look look) []Find
 	return found
 }
 
+// scanLiteral appends what stands in b, the decoded forms of which are looked at besides.
+func scanLiteral(b []byte, table *knownTable, kinds Kinds, decoded []*view, found []Finding) []Finding {
+	if len(decoded) > 0 && decoded[0].lines {
+		if kinds&Secrets != 0 {
+			found = scanKnown(b, table, found)
+		}
+		return found
+	}
+	return scanView(b, table, kinds, found)
+}
+
+// decoders are the ways to decode, each of which leaves no anchor if there was
+// nothing for it.
+var decoders = []func(*view, []byte){(*view).unescape, (*view).unpercent, (*view).unmask, (*view).unpack}
+
 func decodings(b []byte, parent *view) []*view {
 	depth := 1
 	if parent != nil {
 		depth = parent.depth + 1
 	}
 	var out []*view
-	for _, decode := range []func(*view, []byte){(*view).unescape, (*view).unpercent} {
+	for _, decode := range decoders {
 		v := views.Get().(*view)
-		v.parent, v.depth = parent, depth
+		v.parent, v.depth, v.lines = parent, depth, false
 		if decode(v, b); len(v.anchors) > 0 {
 			out = append(out, v)
 		} else {
@@ -110,6 +127,7 @@ func decodings(b []byte, parent *view) []*view {
 // they stand in b; what is no escape stays as it is.
 func (v *view) unescape(b []byte) {
 	text, at := v.text, 0
+	v.lines = true
 	for {
 		i := bytes.IndexByte(b[at:], '\\')
 		if i < 0 {
@@ -120,7 +138,10 @@ func (v *view) unescape(b []byte) {
 		begin := len(text)
 		var n int
 		if text, n = appendEscape(text, b[at:]); n > 1 {
+			v.lines = v.lines && n == 2 && (b[at+1] == 'n' || b[at+1] == 't' || b[at+1] == 'r')
 			v.anchors = append(v.anchors, anchor{begin, at}, anchor{len(text), at + n})
+		} else {
+			v.lines = false
 		}
 		at += n
 	}
