@@ -40,6 +40,7 @@ type ApprovalDetail struct {
 	Decisions []ApprovalVote    `json:"decisions"`
 	Excluded  []string          `json:"excluded,omitempty"`
 	Executed  string            `json:"executed_as,omitempty"`
+	Passkey   bool              `json:"passkey"` // whoever approves signs with their passkey
 	Server    bool              `json:"server"`
 	View      *ApprovalView     `json:"view,omitempty"`
 	Comments  []ApprovalComment `json:"comments,omitempty"`

@@ -20,7 +20,7 @@ const module = "github.com/countersign/countersign/"
 // when a build breaks it, move the code or argue for a new line in docs/design,
 // never add a line to make the build pass.
 const order = `
-NONE < id, fault, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest, words, backup/archive, discovery
+NONE < id, fault, approvals/statement, config, client, audit/tlog, dial, inspection, inert, gateway/llm/openai, gateway/llm/anthropic, example, audit/audittest, words, backup/archive, discovery
 
 # the cellar
 fault < storage
@@ -43,6 +43,7 @@ audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
+approvals/statement < approvals
 inert < words, approvals
 identity < leaks, signin, lifecycle
 inspection < policy
@@ -80,7 +81,7 @@ gateway < gateway/egress
 gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors
-client, audit/tlog, config, example < cli
+client, audit/tlog, approvals/statement, config, example < cli
 client, rest, inert < console
 console < server
 config < server
@@ -153,6 +154,7 @@ var only = map[string][]string{
 		"tokens",
 	},
 	"github.com/cedar-policy":         {"policy"},
+	"github.com/go-webauthn":          {"approvals/statement"},
 	"github.com/tink-crypto":          {"secrets"},
 	"gocloud.dev":                     {"secrets"},
 	"github.com/jackc/pgx":            {"storage/...", "audit/...", "secrets/provider/postgres"},

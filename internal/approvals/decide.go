@@ -2,8 +2,7 @@ package approvals
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/base64"
+	"encoding/json/jsontext"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,6 +18,9 @@ type By struct {
 	Person
 	Credential string // identifier of the token presented
 	Channel    string // api, slack
+	// Assertion is the person's signature with their passkey over Challenge, as
+	// the browser returned it (PublicKeyCredential.toJSON). Nil: there is none.
+	Assertion jsontext.Value
 }
 
 // Actor returns the person as an actor of events.
@@ -125,7 +127,10 @@ func (s *Service) decide(ctx context.Context, tx *audit.Tx, by By, r *Request, v
 	if err != nil {
 		return err
 	}
-	d := s.signed(r, Decision{Person: by.Person, Verdict: v, Reason: s.redact(reason), At: now, For: as, Channel: by.Channel, Credential: by.Credential})
+	d, err := s.signed(ctx, tx, r, by, Decision{Person: by.Person, Verdict: v, Reason: s.redact(reason), At: now, For: as, Channel: by.Channel, Credential: by.Credential})
+	if err != nil {
+		return err
+	}
 	if err := insertDecision(ctx, tx, r.ID, d); err != nil {
 		return err
 	}
@@ -220,7 +225,10 @@ func (s *Service) override(ctx context.Context, tx *audit.Tx, by By, r *Request,
 		return err
 	}
 	skipped := slices.DeleteFunc(s.candidates(r, r.DecideBy.Sub(r.Created), in), func(p Person) bool { return p.ID == by.ID })
-	d := s.signed(r, Decision{Person: by.Person, Verdict: Approve, Reason: "glass broken: " + s.redact(reason), At: now, Channel: by.Channel, Credential: by.Credential})
+	d, err := s.signed(ctx, tx, r, by, Decision{Person: by.Person, Verdict: Approve, Reason: "glass broken: " + s.redact(reason), At: now, Channel: by.Channel, Credential: by.Credential})
+	if err != nil {
+		return err
+	}
 	if err := insertDecision(ctx, tx, r.ID, d); err != nil {
 		return err
 	}
@@ -327,37 +335,4 @@ func (s *Service) Comment(ctx context.Context, by By, id, remark string, ask boo
 		tx.Record(ev)
 		return s.inform(ctx, tx, &r, as, by.Person, s.redact(remark), told...)
 	})
-}
-
-// statement is what the server signs about a decision.
-type statement struct {
-	Version  int       `json:"v"`
-	Approval string    `json:"approval"`
-	Digest   string    `json:"digest"` // of what was decided on: Binding.Digest
-	Person   Person    `json:"person"`
-	For      *Person   `json:"for,omitzero"`
-	Verdict  Verdict   `json:"verdict"`
-	Reason   string    `json:"reason"`
-	At       time.Time `json:"at"`
-}
-
-// signed adds the statement about d and its signature.
-func (s *Service) signed(r *Request, d Decision) Decision {
-	st := statement{Version: 1, Approval: r.ID, Digest: r.Digest, Person: d.Person, Verdict: d.Verdict, Reason: d.Reason, At: d.At}
-	if d.For.ID != "" {
-		st.For = &d.For
-	}
-	d.Statement = text(st)
-	d.Signature = base64.StdEncoding.EncodeToString(ed25519.Sign(s.sign, signedBytes(d.Statement)))
-	return d
-}
-
-// signedBytes separates these signatures from any other by the same kind of key.
-func signedBytes(statement string) []byte {
-	return append([]byte("countersign approval decision v1\n"), statement...)
-}
-
-// Key returns the public key of decisions' signatures, base64 (Ed25519, RFC 8032).
-func (s *Service) Key() string {
-	return base64.StdEncoding.EncodeToString(s.sign.Public().(ed25519.PublicKey)) //nolint:forcetypeassert // it is what Public returns
 }

@@ -24,6 +24,8 @@ var (
 	ErrNoNotice     = fault.New(fault.NotFound, "notice_not_found", "there is no such notice for you, or you have seen it")
 	ErrNoDelegation = fault.New(fault.NotFound, "delegation_not_found", "there is no such delegation, or it has ended")
 	ErrDelegation   = fault.New(fault.Invalid, "bad_delegation", "a delegation needs another active user, and a beginning before its end of at most 90 days")
+	ErrPasskey      = fault.New(fault.Denied, "passkey_required", "a policy demands that whoever approves this signs with their passkey: decide in the console")
+	ErrBadPasskey   = fault.New(fault.Denied, "passkey_refused", "this is no signature of a passkey of yours over this decision")
 	ErrNeed         = fault.New(fault.Invalid, "bad_need", "a request needs at least one group and a quorum of at least one")
 	ErrStored       = fault.New(fault.Internal, "approval_unreadable", "a stored request cannot be read")
 )

@@ -123,7 +123,9 @@ func (s *Service) request(ctx context.Context, h Held, digest string) (Answer, e
 	if err != nil {
 		return Answer{}, err
 	}
-	if !s.possible(&r, in) {
+	if ok, err := s.possible(ctx, &r, in); err != nil {
+		return Answer{}, err
+	} else if !ok {
 		return Answer{Request: r}, ErrImpossible.Say("%s", s.whyImpossible(&r))
 	}
 	if r.Server {
@@ -171,7 +173,11 @@ func (s *Service) whyImpossible(r *Request) string {
 			groups = append(groups, g.Name)
 		}
 	}
-	return "this call needs the approval of " + strings.Join(slices.Compact(groups), " and ") +
+	with := ""
+	if r.needsPasskey() {
+		with = " with a passkey"
+	}
+	return "this call needs the approval of " + strings.Join(slices.Compact(groups), " and ") + with +
 		", but without the people who take part in it themselves there are not enough who could give it; the call is refused. Ask an administrator to add someone"
 }
 

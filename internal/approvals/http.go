@@ -2,6 +2,8 @@ package approvals
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json/jsontext"
 	"net/http"
 	"time"
 
@@ -42,6 +44,7 @@ type Detail struct {
 	Decisions []VoteView    `json:"decisions"`
 	Excluded  []string      `json:"excluded,omitempty" doc:"who may not decide, being part of it"`
 	Executed  string        `json:"executed_as,omitempty" doc:"the call that used the approval"`
+	Passkey   bool          `json:"passkey" doc:"whoever approves signs with their passkey"`
 	Server    bool          `json:"server" doc:"the server makes the call when it is approved"`
 	View      *View         `json:"view,omitempty" doc:"what people see of the call"`
 	Comments  []CommentView `json:"comments,omitempty"`
@@ -97,6 +100,33 @@ type decideRequest struct {
 	Body struct {
 		Verdict Verdict `json:"verdict" enum:"approve,deny"`
 		Reason  string  `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+		signedWith
+	}
+}
+
+// signedWith is a person's own signature of their decision.
+type signedWith struct {
+	Passkey string `json:"passkey,omitempty" maxLength:"8192" doc:"the assertion over the challenge, as JSON text (PublicKeyCredential.toJSON)"`
+}
+
+type challengeRequest struct {
+	ID      string  `path:"id" maxLength:"64"`
+	Verdict Verdict `query:"verdict" required:"true" enum:"approve,deny"`
+}
+
+// ChallengeView is what navigator.credentials.get needs, with userVerification
+// "required".
+type ChallengeView struct {
+	Challenge   string   `json:"challenge" doc:"base64url"`
+	RP          string   `json:"rp_id"`
+	Credentials []string `json:"credentials" doc:"the caller's passkeys, base64url"`
+}
+
+type overrideRequest struct {
+	ID   string `path:"id" maxLength:"64"`
+	Body struct {
+		Reason string `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+		signedWith
 	}
 }
 
@@ -179,6 +209,7 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, self(http.MethodPost, "/{id}/seen", "Say that you have seen a notice"), s.httpSee)
 	rest.Handle(api, op(http.MethodGet, "/{id}", "Show a request"), s.httpGet)
 	rest.Handle(api, op(http.MethodPost, "/{id}/decision", "Approve or deny a request"), s.httpDecide)
+	rest.Handle(api, op(http.MethodGet, "/{id}/challenge", "Show what a passkey signs for a decision about a request"), s.httpChallenge)
 	rest.Handle(api, op(http.MethodPost, "/{id}/override", "Break the glass: approve in an emergency"), s.httpOverride)
 	rest.Handle(api, op(http.MethodPost, "/{id}/withdraw", "Withdraw a request"), s.httpWithdraw)
 	rest.Handle(api, op(http.MethodPost, "/{id}/comments", "Remark on a request, or ask the agent's owner"), s.httpComment)
@@ -223,14 +254,30 @@ func (s *Service) httpGet(ctx context.Context, c rest.Caller, r *byID) (*Detail,
 }
 
 func (s *Service) httpDecide(ctx context.Context, c rest.Caller, r *decideRequest) (*Detail, error) {
-	if _, err := s.Decide(ctx, byOf(c), r.ID, r.Body.Verdict, reasonOf(c, r.Body.Reason)); err != nil {
+	if _, err := s.Decide(ctx, r.Body.by(c), r.ID, r.Body.Verdict, reasonOf(c, r.Body.Reason)); err != nil {
 		return nil, err
 	}
 	return s.detail(ctx, c, r.ID)
 }
 
-func (s *Service) httpOverride(ctx context.Context, c rest.Caller, r *reasonRequest) (*Detail, error) {
-	if _, err := s.Override(ctx, byOf(c), r.ID, reasonOf(c, r.Body.Reason)); err != nil {
+func (w signedWith) by(c rest.Caller) By {
+	by := byOf(c)
+	if w.Passkey != "" {
+		by.Assertion = jsontext.Value(w.Passkey)
+	}
+	return by
+}
+
+func (s *Service) httpChallenge(ctx context.Context, c rest.Caller, r *challengeRequest) (*ChallengeView, error) {
+	ch, err := s.Challenge(ctx, byOf(c), r.ID, r.Verdict)
+	if err != nil {
+		return nil, err
+	}
+	return &ChallengeView{Challenge: base64.RawURLEncoding.EncodeToString(ch.Challenge), RP: ch.RP, Credentials: ch.Credentials}, nil
+}
+
+func (s *Service) httpOverride(ctx context.Context, c rest.Caller, r *overrideRequest) (*Detail, error) {
+	if _, err := s.Override(ctx, r.Body.by(c), r.ID, reasonOf(c, r.Body.Reason)); err != nil {
 		return nil, err
 	}
 	return s.detail(ctx, c, r.ID)

@@ -17,7 +17,8 @@ type Need struct {
 	DecideWithin  time.Duration `json:"decide_within"`
 	ExecuteWithin time.Duration `json:"execute_within"`
 	Advice        string        `json:"advice,omitzero"`
-	Server        bool          `json:"server,omitzero"` // run the call when it is approved, whether or not its client is still there
+	Passkey       bool          `json:"passkey,omitzero"` // whoever approves signs with their passkey
+	Server        bool          `json:"server,omitzero"`  // run the call when it is approved, whether or not its client is still there
 }
 
 // Group is a group of people, by identifier: one that is deleted and made
@@ -70,6 +71,7 @@ func merge(needs []Need) []Need {
 		m.Quorum = max(m.Quorum, n.Quorum)
 		m.ExcludeOwner = m.ExcludeOwner || n.ExcludeOwner
 		m.Server = m.Server || n.Server
+		m.Passkey = m.Passkey || n.Passkey
 		m.DecideWithin = min(m.DecideWithin, n.DecideWithin)
 		m.ExecuteWithin = min(m.ExecuteWithin, n.ExecuteWithin)
 		if n.Advice != "" && !strings.Contains(m.Advice, n.Advice) {

@@ -154,9 +154,9 @@ func (s *Service) candidates(r *Request, waited time.Duration, standIns []Delega
 
 // possible reports whether the people there are could meet r's needs at all
 // before its time is over.
-func (s *Service) possible(r *Request, standIns []Delegation) bool {
-	all := s.candidates(r, r.DecideBy.Sub(r.Created), standIns)
-	return s.metBy(r, ids(all), r.DecideBy.Sub(r.Created), standIns)
+func (s *Service) possible(ctx context.Context, r *Request, standIns []Delegation) (bool, error) {
+	all, err := s.armed(ctx, r, s.candidates(r, r.DecideBy.Sub(r.Created), standIns))
+	return err == nil && s.metBy(r, ids(all), r.DecideBy.Sub(r.Created), standIns), err
 }
 
 // metBy reports whether these people, by identifier, meet the needs of r.

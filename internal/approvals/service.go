@@ -40,10 +40,13 @@ type Options struct {
 	// more. Nil: none is shown.
 	Policy func(id string) string
 	// Tell has news told in channels, inside the change that makes them. Nil: none is.
-	Tell   func(ctx context.Context, tx *audit.Tx, n News) error
-	URL    string // where people reach this server, without a trailing slash
-	Now    func() time.Time
-	Logger *slog.Logger
+	Tell func(ctx context.Context, tx *audit.Tx, n News) error
+	// Passkeys knows people's passkeys. Nil: nobody has one, and what demands one
+	// cannot be approved.
+	Passkeys Passkeys
+	URL      string // where people reach this server, without a trailing slash
+	Now      func() time.Time
+	Logger   *slog.Logger
 	// MaxPending is how many requests of one agent may wait for people; 0 means 100.
 	MaxPending int
 	// Orphaned is how long a call may have ended without the replica that made

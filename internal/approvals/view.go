@@ -122,7 +122,7 @@ func (s *Service) detail(ctx context.Context, c rest.Caller, id string) (*Detail
 	}
 	d := &Detail{
 		Row: s.row(c, &r, in, view.Summary), Digest: r.Digest, Binding: r.Binding, Call: r.Call, Run: r.Run, Event: r.Event, Reason: r.Reason, Executed: r.ExecCall,
-		Server: r.Server, View: view, Comments: comments, Needs: []NeedView{}, Decisions: []VoteView{},
+		Server: r.Server, Passkey: r.needsPasskey(), View: view, Comments: comments, Needs: []NeedView{}, Decisions: []VoteView{},
 	}
 	for _, n := range r.Needs {
 		v := NeedView{Policy: n.Policy, Quorum: n.Quorum, Advice: n.Advice, ExcludeOwner: n.ExcludeOwner, Text: s.policyText(n.Policy)}

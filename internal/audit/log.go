@@ -56,6 +56,9 @@ type Options struct {
 	Lanes    int              // committers of this process; 0 means 1 on SQLite, 4 on PostgreSQL
 	// Alert is told, in the change that causes it, what someone must see; nil: nobody.
 	Alert  func(ctx context.Context, tx *Tx, a Alert) error
+	// Check says what is wrong with an event that a room signed itself, "" if
+	// nothing is, when the log is verified; nil: nothing is.
+	Check  func(Event) string
 	Holder string // names this process in the lanes table, for people
 }
 

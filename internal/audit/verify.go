@@ -83,7 +83,7 @@ func (l *Log) verifyLane(ctx context.Context, lane, from, to int64, rep *Report,
 			}
 			r := page[0]
 			chain = ChainHash(chain, lane, sn, LeafHash(r.record))
-			wrong, err := r.check(ctx, chain, pays[sn], rep, why)
+			wrong, err := r.check(ctx, chain, pays[sn], rep, why, l.o.Check)
 			if err != nil {
 				return nil, err
 			}
@@ -133,7 +133,7 @@ type rawRow struct {
 }
 
 // check returns what is wrong with r, "" if nothing is.
-func (r rawRow) check(ctx context.Context, chain Hash, pays []checkedBody, rep *Report, why *erasureReasons) (string, error) {
+func (r rawRow) check(ctx context.Context, chain Hash, pays []checkedBody, rep *Report, why *erasureReasons, room func(Event) string) (string, error) {
 	if string(r.chain) != string(chain[:]) {
 		return "the record, its place or one before it was changed: the chain does not match", nil
 	}
@@ -146,6 +146,11 @@ func (r rawRow) check(ctx context.Context, chain Hash, pays []checkedBody, rep *
 	}
 	if len(pays) != len(ev.Payloads) {
 		return fmt.Sprintf("%d payloads stand beside the record, it names %d", len(pays), len(ev.Payloads)), nil
+	}
+	if room != nil {
+		if wrong := room(ev); wrong != "" {
+			return wrong, nil
+		}
 	}
 	why.learn(&ev)
 	for i, c := range ev.Payloads {

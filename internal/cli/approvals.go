@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/countersign/countersign/client"
+	"github.com/countersign/countersign/internal/approvals/statement"
 )
 
 func (a *app) approvalsCommand() *cobra.Command {
@@ -289,6 +290,7 @@ type verified struct {
 	Person  string `json:"person"`
 	Verdict string `json:"verdict"`
 	Valid   bool   `json:"valid"`
+	Passkey bool   `json:"passkey"` // the person's own signature is there, and valid
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -321,7 +323,8 @@ func (a *app) verifyDecisions(r client.ApprovalDetail, key ed25519.PublicKey) er
 	var out []verified
 	bad := false
 	for _, d := range r.Decisions {
-		v := verified{ID: r.ID, Person: d.Person, Verdict: d.Verdict, Problem: decisionProblem(r, d, key)}
+		v := verified{ID: r.ID, Person: d.Person, Verdict: d.Verdict}
+		v.Passkey, v.Problem = decisionProblem(r, d, key)
 		v.Valid = v.Problem == ""
 		bad = bad || !v.Valid
 		out = append(out, v)
@@ -330,7 +333,10 @@ func (a *app) verifyDecisions(r client.ApprovalDetail, key ed25519.PublicKey) er
 		column[verified]{"PERSON", func(v verified) string { return v.Person }, nil},
 		column[verified]{"VERDICT", func(v verified) string { return v.Verdict }, nil},
 		column[verified]{"SIGNATURE", func(v verified) string {
-			if v.Valid {
+			switch {
+			case v.Valid && v.Passkey:
+				return "valid, by passkey too"
+			case v.Valid:
 				return "valid"
 			}
 			return v.Problem
@@ -346,24 +352,13 @@ func (a *app) verifyDecisions(r client.ApprovalDetail, key ed25519.PublicKey) er
 	return err
 }
 
-func decisionProblem(r client.ApprovalDetail, d client.ApprovalVote, key ed25519.PublicKey) string {
-	sig, err := base64.StdEncoding.DecodeString(d.Signature)
-	if err != nil || !ed25519.Verify(key, append([]byte("countersign approval decision v1\n"), d.Statement...), sig) {
-		return "not signed by this key"
-	}
-	var st struct {
-		Approval string `json:"approval"`
-		Digest   string `json:"digest"`
-		Verdict  string `json:"verdict"`
-		Person   struct {
-			ID string `json:"id"`
-		} `json:"person"`
-	}
-	if err := json.Unmarshal([]byte(d.Statement), &st); err != nil {
-		return "what is signed cannot be read"
+func decisionProblem(r client.ApprovalDetail, d client.ApprovalVote, key ed25519.PublicKey) (passkey bool, problem string) {
+	st, err := statement.Verify(d.Statement, d.Signature, key)
+	if err != nil {
+		return false, err.Error()
 	}
 	if st.Approval != r.ID || st.Digest != r.Digest || st.Verdict != d.Verdict || st.Person.ID != d.PersonID {
-		return "what is signed is not what is shown"
+		return false, "what is signed is not what is shown"
 	}
-	return ""
+	return st.Passkey != nil, ""
 }

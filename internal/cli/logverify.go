@@ -2,6 +2,10 @@ package cli
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json/jsontext"
+	"encoding/json/v2"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/countersign/countersign/client"
+	"github.com/countersign/countersign/internal/approvals/statement"
 	"github.com/countersign/countersign/internal/audit/tlog"
 )
 
@@ -20,6 +25,7 @@ type verifyFlags struct {
 	witnesses  []string
 	quorum     int
 	entries    bool
+	approvals  string
 }
 
 func (a *app) logVerify() *cobra.Command {
@@ -40,6 +46,7 @@ Give the log's key with --key (countersign log key show, noted earlier): without
 	cmd.Flags().StringArrayVar(&f.witnesses, "witness", nil, "key (vkey) of a witness whose cosignature counts; may be repeated")
 	cmd.Flags().IntVar(&f.quorum, "quorum", 0, "how many of the witnesses must have cosigned")
 	cmd.Flags().BoolVar(&f.entries, "entries", false, "with DIR or URL: check the bundles of entries too")
+	cmd.Flags().StringVar(&f.approvals, "approvals-key", "", "with FILE: the key (base64) that signs decisions about held calls; every decision in it must be signed")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return a.call(a.verifyHere)(cmd, args)
@@ -93,6 +100,11 @@ func (a *app) verifyElsewhere(ctx context.Context, what string, f verifyFlags) e
 		return err
 	}
 	trust := tlog.Trust{Key: key, Witnesses: f.witnesses, Quorum: f.quorum}
+	if f.approvals != "" {
+		if trust.Record, err = decisionsBy(f.approvals); err != nil {
+			return err
+		}
+	}
 	if base, ok := logURL(what); ok {
 		return a.verifyLive(ctx, client.New(base, ""), trust, f)
 	}
@@ -105,6 +117,29 @@ func (a *app) verifyElsewhere(ctx context.Context, what string, f verifyFlags) e
 		return a.verdict(what, shown, err)
 	}
 	return a.verifyFile(what, trust)
+}
+
+// decisionsBy returns a check of records: a decision about a held call must be
+// signed by key, and by the person's passkey where there is one.
+func decisionsBy(key string) (func([]byte) string, error) {
+	public, err := base64.StdEncoding.DecodeString(key)
+	if err != nil || len(public) != ed25519.PublicKeySize {
+		return nil, usageError{errors.New("--approvals-key is not a base64 Ed25519 key")}
+	}
+	return func(record []byte) string {
+		var ev struct {
+			Type   string `json:"type"`
+			Object string `json:"object"`
+			Actor  struct {
+				ID string `json:"id"`
+			} `json:"actor"`
+			Detail jsontext.Value `json:"detail"`
+		}
+		if err := json.Unmarshal(record, &ev); err != nil {
+			return "the record is not an event"
+		}
+		return statement.CheckEvent(ev.Type, ev.Object, ev.Actor.ID, ev.Detail, public)
+	}, nil
 }
 
 // keyText returns the key itself: what is no key is the name of a file with one.

@@ -202,7 +202,7 @@ func sortedKeys(m map[string]string) []string {
 func needs(holds []policy.Needed) []approvals.Need {
 	out := make([]approvals.Need, len(holds))
 	for i, h := range holds {
-		n := approvals.Need{Policy: h.Policy, Quorum: h.Quorum, DecideWithin: h.DecideWithin, ExecuteWithin: h.ExecuteWithin, Advice: h.Advice, ExcludeOwner: h.ExcludeOwner, Server: h.Server}
+		n := approvals.Need{Policy: h.Policy, Quorum: h.Quorum, DecideWithin: h.DecideWithin, ExecuteWithin: h.ExecuteWithin, Advice: h.Advice, ExcludeOwner: h.ExcludeOwner, Server: h.Server, Passkey: h.Passkey}
 		for _, t := range h.Escalate {
 			n.Tiers = append(n.Tiers, approvals.Tier{Group: approvals.Group{Name: t.Group}, After: t.After})
 		}

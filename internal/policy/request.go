@@ -137,6 +137,7 @@ type Needed struct {
 	Escalate      []Tier        `json:"escalate,omitzero"`      // who may answer too, later
 	ExcludeOwner  bool          `json:"exclude_owner,omitzero"` // the agent's owner may not
 	Server        bool          `json:"server,omitzero"`        // the call is made when it is approved
+	Passkey       bool          `json:"passkey,omitzero"`       // whoever approves signs with their passkey
 }
 
 // Tier is a group that may answer a hold too after it has waited.
@@ -160,7 +161,8 @@ func (h Needed) MarshalJSON() ([]byte, error) {
 		Escalate      []Tier   `json:"escalate,omitzero"`
 		ExcludeOwner  bool     `json:"exclude_owner,omitzero"`
 		Server        bool     `json:"server,omitzero"`
-	}{h.Policy, h.Groups, h.Quorum, h.DecideWithin.String(), h.ExecuteWithin.String(), h.Advice, h.Escalate, h.ExcludeOwner, h.Server})
+		Passkey       bool     `json:"passkey,omitzero"`
+	}{h.Policy, h.Groups, h.Quorum, h.DecideWithin.String(), h.ExecuteWithin.String(), h.Advice, h.Escalate, h.ExcludeOwner, h.Server, h.Passkey})
 }
 
 // Defaults of a hold without @decide_within and @execute_within.

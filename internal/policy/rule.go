@@ -199,7 +199,7 @@ func tooDeep(text string) (int, string) {
 }
 
 // The annotations that mean something.
-var ours = []string{"id", "approval", "quorum", "decide_within", "execute_within", "advice", "execute", "exclude", "escalate"}
+var ours = []string{"id", "approval", "quorum", "decide_within", "execute_within", "advice", "execute", "exclude", "escalate", "strength"}
 
 var (
 	groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -232,7 +232,7 @@ func (r *rule) annotate() []Problem {
 		bad("advice", "must be one line of at most %d bytes", maxAdvice)
 	}
 	_, holds := values["approval"]
-	for _, key := range []string{"approval", "quorum", "decide_within", "execute_within", "execute", "exclude", "escalate"} {
+	for _, key := range []string{"approval", "quorum", "decide_within", "execute_within", "execute", "exclude", "escalate", "strength"} {
 		if _, ok := values[key]; ok && !r.forbid {
 			bad(key, "has no meaning on a permit; put it on a forbid that describes what needs approval")
 		} else if ok && !holds {
@@ -282,6 +282,12 @@ func (h *Needed) holdMore(values map[string]string, bad func(key, format string,
 			bad("execute", "must be \"retry\" (the agent makes the call again) or \"server\" (it is made when it is approved)")
 		}
 		h.Server = v == "server"
+	}
+	if v, ok := values["strength"]; ok {
+		if v != "passkey" {
+			bad("strength", "must be \"passkey\": whoever approves signs with their passkey")
+		}
+		h.Passkey = true
 	}
 	if v, ok := values["exclude"]; ok {
 		if v != "owner" {

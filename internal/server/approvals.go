@@ -79,6 +79,15 @@ func (h *house) staleBinding(b approvals.Binding) string {
 	return ""
 }
 
+// signedDecision says what is wrong with an event of a decision when the log is
+// verified.
+func (h *house) signedDecision(ev audit.Event) string {
+	if h.approvals == nil { // verified before the rooms are built: what the log says of itself
+		return ""
+	}
+	return h.approvals.Check(ev)
+}
+
 // errNotMade is for an approved call that the line refused.
 var errNotMade = fault.New(fault.Denied, "not_made", "the line refused the call when it was made; the log of its run says why")
 

@@ -171,7 +171,7 @@ func (h *house) buildLog(ctx context.Context, log *slog.Logger) error {
 	}
 	h.keeper = keeper
 	h.onClose("key", func(context.Context) error { return keeper.Close() })
-	l, err := audit.Open(ctx, h.db, audit.Options{Redactor: h.scanner, Keeper: keeper, Alert: h.notice, Logger: log})
+	l, err := audit.Open(ctx, h.db, audit.Options{Redactor: h.scanner, Keeper: keeper, Alert: h.notice, Check: h.signedDecision, Logger: log})
 	if err != nil {
 		return err
 	}

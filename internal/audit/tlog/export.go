@@ -92,7 +92,11 @@ func VerifyExport(r io.Reader, t Trust, progress func(done int64)) (Shown, error
 	for lines := x.batch(); len(lines) > 0; lines = x.batch() {
 		for i := range lines {
 			x.line++
-			if err := x.record(&lines[i], c.Size); err != nil {
+			err := x.record(&lines[i], c.Size)
+			if err == nil {
+				err = t.said(x.where(), lines[i].entry.Record)
+			}
+			if err != nil {
 				return shown, err
 			}
 			shown.Payloads += lines[i].payloads

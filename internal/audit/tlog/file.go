@@ -115,6 +115,20 @@ type Trust struct {
 	Key       string   // a vkey of the log; empty: the file's own key is taken, and only its coherence shown
 	Witnesses []string // vkeys of the witnesses whose cosignatures count
 	Quorum    int      // how many of them must have cosigned
+	// Record, if set, says what is wrong with a record of a proof or an export,
+	// once it was shown to be in the log; "" if nothing is.
+	Record func(record []byte) string
+}
+
+// said is what t's own check says about a record.
+func (t Trust) said(where, record string) error {
+	if t.Record == nil {
+		return nil
+	}
+	if problem := t.Record([]byte(record)); problem != "" {
+		return wrong(where, "%s", problem)
+	}
+	return nil
 }
 
 // Shown is what a verification has shown.
@@ -151,7 +165,7 @@ func VerifyProof(b []byte, t Trust) (Shown, error) {
 		return Shown{}, failed("record "+strconv.FormatInt(p.Index, 10), "the record, the proof and the checkpoint do not belong together", err)
 	}
 	shown.Index, shown.Record, shown.Entries = p.Index, f.Record, 1
-	return shown, nil
+	return shown, t.said("record "+strconv.FormatInt(p.Index, 10), f.Record)
 }
 
 // open verifies a checkpoint by what is trusted, or else by its own key.
