@@ -55,7 +55,7 @@ type Options struct {
 	Logger   *slog.Logger     // nil discards
 	Lanes    int              // committers of this process; 0 means 1 on SQLite, 4 on PostgreSQL
 	// Alert is told, in the change that causes it, what someone must see; nil: nobody.
-	Alert  func(ctx context.Context, tx *Tx, a Alert) error
+	Alert func(ctx context.Context, tx *Tx, a Alert) error
 	// Check says what is wrong with an event that a room signed itself, "" if
 	// nothing is, when the log is verified; nil: nothing is.
 	Check  func(Event) string
