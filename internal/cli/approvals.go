@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) approvalsCommand() *cobra.Command {
-	return group("approvals", "See held calls and decide about them", a.approvalsList(), a.approvalsWatch(), a.approvalsShow(), a.approvalsVerify(),
+	return group("approvals", "See held calls and decide about them", a.approvalsList(), a.approvalsWatch(), a.approvalsShow(), a.approvalsVerify(), a.approvalsKey(),
 		a.approvalsComment(), a.approvalsBreakGlass(), a.approvalsWithdraw(), a.approvalsDelegate(), a.approvalsDelegations(), a.approvalsEndDelegation(), a.approvalsNotices(), a.approvalsSeen(), a.approvalsStats())
 }
 
@@ -315,6 +315,23 @@ func (a *app) approvalsVerify() *cobra.Command {
 			return usageError{fmt.Errorf("--key is not a base64 Ed25519 key")}
 		}
 		return a.verifyDecisions(r, public)
+	})
+	return cmd
+}
+
+func (a *app) approvalsKey() *cobra.Command {
+	cmd := &cobra.Command{Use: "key", Short: "Show the key that signs decisions, to note it", Args: operands(),
+		Long: "Show the public key (base64 Ed25519) that signs decisions. Note it elsewhere: approvals verify --key and log verify FILE --approvals-key take it."}
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+		key, err := c.ApprovalKey(ctx)
+		if err != nil {
+			return err
+		}
+		if a.output == "json" {
+			return a.printJSON(map[string]string{"algorithm": "Ed25519", "key": key})
+		}
+		_, err = fmt.Fprintln(a.stdout, key)
+		return err
 	})
 	return cmd
 }

@@ -105,10 +105,14 @@ func (a *app) verifyElsewhere(ctx context.Context, what string, f verifyFlags) e
 			return err
 		}
 	}
-	if base, ok := logURL(what); ok {
+	base, ok := logURL(what)
+	info, err := os.Stat(what)
+	if f.approvals != "" && (ok || err == nil && info.IsDir()) {
+		return usageError{errors.New("--approvals-key needs a proof or an export: tiles are not looked into")}
+	}
+	if ok {
 		return a.verifyLive(ctx, client.New(base, ""), trust, f)
 	}
-	info, err := os.Stat(what)
 	switch {
 	case err != nil:
 		return err

@@ -72,6 +72,7 @@ type exported struct {
 	lanes map[int64]laneEnd
 
 	payloads bool // the header says that they are there
+	check    func(record []byte) string
 }
 
 // VerifyExport verifies an exported log. Each record is checked against its
@@ -79,7 +80,7 @@ type exported struct {
 // moved, and all of them against the checkpoint. progress, if not nil, is told
 // how many are done.
 func VerifyExport(r io.Reader, t Trust, progress func(done int64)) (Shown, error) {
-	x := exported{lines: bufio.NewScanner(r), lanes: map[int64]laneEnd{}}
+	x := exported{lines: bufio.NewScanner(r), lanes: map[int64]laneEnd{}, check: t.Record}
 	x.lines.Buffer(make([]byte, 64<<10), maxLine)
 	h, err := x.header()
 	if err != nil {
@@ -93,8 +94,8 @@ func VerifyExport(r io.Reader, t Trust, progress func(done int64)) (Shown, error
 		for i := range lines {
 			x.line++
 			err := x.record(&lines[i], c.Size)
-			if err == nil {
-				err = t.said(x.where(), lines[i].entry.Record)
+			if err == nil && lines[i].said != "" {
+				err = wrong(x.where(), "%s", lines[i].said)
 			}
 			if err != nil {
 				return shown, err
@@ -128,10 +129,11 @@ type line struct {
 	text        []byte
 	entry       ExportLine // without the record, which is in leaf
 	leaf, chain Hash
-	notLine     error // the text is no entry
-	notChain    error // its chain is no hash
-	notPayload  error // a payload is not what was committed to
-	payloads    int64 // compared
+	notLine     error  // the text is no entry
+	notChain    error  // its chain is no hash
+	notPayload  error  // a payload is not what was committed to
+	said        string // what Trust.Record says of the record
+	payloads    int64  // compared
 	erased      int64
 }
 
@@ -145,7 +147,7 @@ func (x *exported) batch() []line {
 	for part := range slices.Chunk(lines, max(1, (len(lines)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
 		wg.Go(func() {
 			for i := range part {
-				part[i].parse(x.payloads)
+				part[i].parse(x.payloads, x.check)
 			}
 		})
 	}
@@ -153,7 +155,7 @@ func (x *exported) batch() []line {
 	return lines
 }
 
-func (l *line) parse(payloads bool) {
+func (l *line) parse(payloads bool, check func([]byte) string) {
 	if l.notLine = json.Unmarshal(l.text, &l.entry, json.RejectUnknownMembers(true)); l.notLine != nil {
 		return
 	}
@@ -161,6 +163,9 @@ func (l *line) parse(payloads bool) {
 	l.leaf = LeafHash([]byte(l.entry.Record))
 	if payloads || len(l.entry.Payloads) > 0 {
 		l.notPayload = l.compare()
+	}
+	if check != nil {
+		l.said = check([]byte(l.entry.Record))
 	}
 	l.text, l.entry.Record, l.entry.Payloads = nil, "", nil
 }

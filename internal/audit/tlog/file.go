@@ -116,7 +116,8 @@ type Trust struct {
 	Witnesses []string // vkeys of the witnesses whose cosignatures count
 	Quorum    int      // how many of them must have cosigned
 	// Record, if set, says what is wrong with a record of a proof or an export,
-	// once it was shown to be in the log; "" if nothing is.
+	// once it was shown to be in the log; "" if nothing is. It is called by
+	// several goroutines at once.
 	Record func(record []byte) string
 }
 
