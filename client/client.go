@@ -263,6 +263,17 @@ func (s Settings) Write(file string) error {
 	return os.Rename(tmp.Name(), file)
 }
 
+// ProxyRoot returns the certificate, in PEM, that programs must trust to call
+// through the server's proxy.
+func (c *Client) ProxyRoot(ctx context.Context) ([]byte, error) {
+	resp, err := c.send(ctx, http.MethodGet, "/proxy/ca.pem", nil, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+}
+
 // Ready waits until the server answers /readyz, at most until ctx ends.
 func (c *Client) Ready(ctx context.Context) error {
 	for {

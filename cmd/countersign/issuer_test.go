@@ -72,7 +72,8 @@ func issuer() {
 	select {}
 }
 
-// authority makes a certificate authority and a certificate for 127.0.0.1.
+// authority makes a certificate authority and a certificate for 127.0.0.1 and
+// localhost.
 func authority() (ca []byte, certificate tls.Certificate) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -89,7 +90,7 @@ func authority() (ca []byte, certificate tls.Certificate) {
 		log.Fatal(err)
 	}
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "issuer"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	cert, err := x509.CreateCertificate(rand.Reader, leaf, root, &key.PublicKey, caKey)
 	if err != nil {
 		log.Fatal(err)

@@ -20,7 +20,7 @@ type runFlags struct {
 	agent, openai, anthropic string
 	identity, behalf, scope  string
 	ttl                      time.Duration
-	quiet                    bool
+	quiet, noProxy           bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -34,6 +34,9 @@ URLs that OpenAI, Anthropic and MCP clients read, so that unmodified programs ca
   OPENAI_BASE_URL, OPENAI_API_KEY          the first OpenAI-compatible connection (or --openai)
   ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY    the first Anthropic-compatible connection (or --anthropic)
   COUNTERSIGN_MCP_URL, COUNTERSIGN_TOKEN   every MCP server the agent may use, at one URL
+  COUNTERSIGN_HTTP_URL                     the HTTP APIs, at COUNTERSIGN_HTTP_URL/CONNECTION
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY        for everything else: a host of a connection is that connection, no other host is reached
+  SSL_CERT_FILE and its like               the certificates to trust, the proxy's among them: docs/http.md says which programs read what
   COUNTERSIGN_RUN                          the run, for countersign log trace
 
 The token is revoked when the program ends. Your own token is not passed on. With --on-behalf-of me the agent acts for you: its calls
@@ -55,6 +58,7 @@ countersign agent enrol approve CODE.`,
 	fixed(cmd, "identity", identities...)
 	cmd.Flags().StringVar(&f.behalf, "on-behalf-of", "", "a person on whose behalf the agent acts: you (me, or your name), who answer for it")
 	cmd.Flags().StringVar(&f.scope, "scope", "", "with --on-behalf-of: what it may do (default: read write)")
+	cmd.Flags().BoolVar(&f.noProxy, "no-proxy", false, "do not set HTTPS_PROXY and the certificate for it")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "do not print the run")
 	_ = cmd.MarkFlagRequired("agent")
 	_ = cmd.RegisterFlagCompletionFunc("agent", a.complete(agentNames))
@@ -83,6 +87,14 @@ func (a *app) run(ctx context.Context, f runFlags, args []string) error {
 	env, err := runEnvironment(c.URL(), f, b)
 	if err != nil {
 		return err
+	}
+	if !f.noProxy {
+		s, err := proxied(ctx, c, env, run.Token)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		env = s.env
 	}
 	if !f.quiet {
 		fmt.Fprintln(a.stderr, a.paint(a.stderr, dim, fmt.Sprintf("countersign: %s as %s, see it with: countersign log trace %s", run.Run, f.agent, run.Run)))
@@ -143,7 +155,7 @@ func runEnvironment(base string, f runFlags, b began) ([]string, error) {
 			env = append(env, kv)
 		}
 	}
-	env = append(env, "COUNTERSIGN_TOKEN="+run.Token, "COUNTERSIGN_RUN="+run.Run, "COUNTERSIGN_MCP_URL="+base+"/mcp")
+	env = append(env, "COUNTERSIGN_TOKEN="+run.Token, "COUNTERSIGN_RUN="+run.Run, "COUNTERSIGN_MCP_URL="+base+"/mcp", "COUNTERSIGN_HTTP_URL="+base+"/http")
 	for _, d := range []struct{ dialect, wanted, base, key, suffix string }{
 		{"openai", f.openai, "OPENAI_BASE_URL", "OPENAI_API_KEY", "/v1"},
 		{"anthropic", f.anthropic, "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", ""},
