@@ -50,8 +50,7 @@ func (g *Gateway) judge(call *Call) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()
-	if g.runs.look(call.Who, call.Started).calls > 0 {
-		// It did something before anybody asked; no effect if it was watched.
+	if g.runs.look(call.Who, call.Started).unseen { // it did something before anybody asked
 		if err := g.o.Flow.Lost(ctx, memory(call)); err != nil {
 			return err
 		}
@@ -129,6 +128,7 @@ func (c *Call) conveys() bool {
 // and that it will read something.
 func (g *Gateway) remember(call *Call) error {
 	if !g.watched(call) {
+		g.runs.unwatched(call.Who)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)

@@ -26,6 +26,7 @@ type run struct {
 	started time.Time
 	last    time.Time
 	calls   int64 // before the present one
+	unseen  bool  // a call of it went out while nobody asked where values come from
 }
 
 func newRuns(gap time.Duration) *runs {
@@ -52,6 +53,16 @@ func (r *runs) of(who identity.Caller, now time.Time) run {
 	}
 	u.last = now
 	return *u
+}
+
+// unwatched says that a call of who went out while nobody asked where values
+// come from: what it brought is not known.
+func (r *runs) unwatched(who identity.Caller) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u := r.open[runKey{who.Agent.ID, who.Credential.ID, who.Run}]; u != nil {
+		u.unseen = true
+	}
 }
 
 // look returns the same without counting a call or opening a run.
