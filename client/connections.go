@@ -12,7 +12,7 @@ import (
 type Connection struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
-	Kind     string    `json:"kind"` // llm, mcp, http
+	Kind     string    `json:"kind"` // llm, mcp, http, retrieval
 	Dialect  string    `json:"dialect,omitempty"`
 	Target   string    `json:"target"` // URL, or the command's program
 	Owner    string    `json:"owner"`
@@ -27,7 +27,7 @@ type Connection struct {
 // ConnectionSpec is what a person says of a connection.
 type ConnectionSpec struct {
 	Kind         string            `json:"kind"`
-	Dialect      string            `json:"dialect,omitempty"` // of an llm: openai, anthropic; of an http: git
+	Dialect      string            `json:"dialect,omitempty"` // of an llm: openai, anthropic; of an http: git; of a retrieval: embedded, postgres, opensearch, qdrant, search
 	URL          string            `json:"url,omitempty"`
 	Command      []string          `json:"command,omitempty"` // of an MCP server over stdio
 	Env          map[string]string `json:"env,omitempty"`     // a value may be secret://NAME
@@ -36,9 +36,10 @@ type ConnectionSpec struct {
 	Auth         string            `json:"auth,omitempty"` // bearer, x-api-key, basic, none, header:NAME
 	Description  string            `json:"description,omitempty"`
 	AllowPrivate bool              `json:"allow_private,omitempty"`
-	Timeout      string            `json:"timeout,omitempty"`  // until the answer begins
-	Capture      string            `json:"capture,omitempty"`  // how much of its payloads is kept: full, redacted, digest; empty: redacted
-	Proposal     string            `json:"proposal,omitempty"` // what kind of proposal every answer is; empty: none
+	Timeout      string            `json:"timeout,omitempty"`   // until the answer begins
+	Capture      string            `json:"capture,omitempty"`   // how much of its payloads is kept: full, redacted, digest; empty: redacted
+	Proposal     string            `json:"proposal,omitempty"`  // what kind of proposal every answer is; empty: none
+	Retrieval    jsontext.Value    `json:"retrieval,omitempty"` // of a retrieval: how the documents of its engine are read; docs/retrieval.md
 }
 
 // ConnectionDetail is a connection with everything about it.

@@ -74,10 +74,16 @@ secrets, audit/seal, backup/archive < backup
 backup < server
 backup/archive, discovery < cli
 
+# documents with readers
+connections < knowledge
+knowledge < gateway/retrieval
+knowledge < server
+
 # the line
 identity, policy, secrets, connections, approvals, inspection, findings, audit < gateway
 gateway < gateway/mcp
 gateway < gateway/egress
+gateway < gateway/retrieval
 gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors
@@ -93,6 +99,7 @@ audit/selfaudit < server
 gateway/llm < server
 gateway/mcp < server
 gateway/egress < server
+gateway/retrieval < server
 example < server
 leaks, signin, lifecycle < server
 server, cli, backup/archive < cmd/countersign
@@ -115,6 +122,7 @@ var only = map[string][]string{
 		"audit/export",
 		"audit/selfaudit",
 		"findings",
+		"knowledge",
 		"leaks",
 		"lifecycle",
 		"locks",
@@ -143,6 +151,7 @@ var only = map[string][]string{
 		"secrets/rotation",
 		"secrets/lease",
 		"findings",
+		"knowledge",
 		"leaks",
 		"lifecycle",
 		"locks",

@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) connectionCommand() *cobra.Command {
-	return group("connection", "Register the models, MCP servers and APIs that agents call",
+	return group("connection", "Register the models, MCP servers, APIs and bodies of documents that agents call",
 		a.connectionList(), a.connectionShow(), a.connectionPut("add"), a.connectionPut("update"), a.connectionRefresh(), a.connectionImport(),
 		a.remove("delete NAME", "Delete a connection", "connection", "Calls to it are refused from now on.", connectionNames, (*client.Client).DeleteConnection))
 }
@@ -84,7 +84,7 @@ func (a *app) showConnection(x client.ConnectionDetail) error {
 	s := x.Spec
 	var tools []string
 	for _, t := range x.Tools {
-		if !t.Builtin || s.Dialect != "" {
+		if !strings.HasPrefix(t.Name, "mcp:") && (!t.Builtin || s.Dialect != "") {
 			tools = append(tools, fmt.Sprintf("%s  %s, %s", t.Name, t.Effect, t.Status))
 		}
 	}
@@ -94,7 +94,7 @@ func (a *app) showConnection(x client.ConnectionDetail) error {
 	}
 	err := a.show(x, row("name", x.Name), row("id", x.ID), row("kind", strings.TrimSpace(s.Kind+" "+s.Dialect)), row("url", s.URL),
 		row("command", strings.Join(s.Command, " ")), row("environment", pairs(s.Env)), row("owner", s.Owner), row("secret", s.Secret), row("auth", s.Auth),
-		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("proposal", s.Proposal), row("description", s.Description), row("created", ago(x.Created)),
+		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("proposal", s.Proposal), row("reads", string(s.Retrieval)), row("description", s.Description), row("created", ago(x.Created)),
 		row("last used", ago(x.LastUsed)), row("tools", strings.Join(tools, "\n")))
 	for _, w := range x.Warnings {
 		a.warn("%s", w)
@@ -103,14 +103,15 @@ func (a *app) showConnection(x client.ConnectionDetail) error {
 }
 
 type connectionFlags struct {
-	spec client.ConnectionSpec
-	env  []string
+	spec    client.ConnectionSpec
+	env     []string
+	mapping string // a file
 }
 
 func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
 	fl, s := cmd.Flags(), &f.spec
-	fl.StringVar(&s.Kind, "kind", "mcp", "llm, mcp or http")
-	fl.StringVar(&s.Dialect, "dialect", "", "of an llm: openai or anthropic; of an http: git")
+	fl.StringVar(&s.Kind, "kind", "mcp", "llm, mcp, http or retrieval")
+	fl.StringVar(&s.Dialect, "dialect", "", "of an llm: openai or anthropic; of an http: git; of a retrieval: embedded, postgres, opensearch, qdrant or search")
 	fl.StringVar(&s.URL, "url", "", "where it is, without /v1 for models")
 	fl.StringArrayVar(&s.Command, "command", nil, "program of an MCP server over stdio; repeat the flag for each of its arguments")
 	fl.StringArrayVar(&f.env, "env", nil, "KEY=VALUE of the command's environment; VALUE may be secret://NAME (repeatable; replaces all)")
@@ -121,11 +122,12 @@ func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
 	fl.BoolVar(&s.AllowPrivate, "allow-private", false, "it is on this machine or in a private network")
 	fl.StringVar(&s.Timeout, "timeout", "", "until an answer begins, such as 30s")
 	fl.StringVar(&s.Proposal, "proposal", "", "kind of proposal that every answer is, such as anomaly (default none)")
+	fl.StringVar(&f.mapping, "mapping", "", "file (YAML or JSON) that says how the documents of a retrieval's engine are read")
 	fl.StringVar(&s.Capture, "capture", "", "how much of its payloads the log keeps: full, redacted or digest (default redacted)")
 	a.completeFlag(cmd, "owner", userNames)
 	a.completeFlag(cmd, "secret", secretNames)
-	fixed(cmd, "kind", "llm", "mcp", "http")
-	fixed(cmd, "dialect", "openai", "anthropic", "git")
+	fixed(cmd, "kind", "llm", "mcp", "http", "retrieval")
+	fixed(cmd, "dialect", "openai", "anthropic", "git", "embedded", "postgres", "opensearch", "qdrant", "search")
 	fixed(cmd, "auth", "bearer", "x-api-key", "basic", "none")
 	fixed(cmd, "capture", "full", "redacted", "digest")
 }
@@ -147,6 +149,13 @@ func (f *connectionFlags) over(cmd *cobra.Command, old client.ConnectionSpec) (c
 	}
 	if !given("allow-private") {
 		next.AllowPrivate = old.AllowPrivate
+	}
+	if next.Retrieval = old.Retrieval; given("mapping") {
+		m, err := readMapping(f.mapping)
+		if err != nil {
+			return next, err
+		}
+		next.Retrieval = m
 	}
 	next.Env = old.Env
 	if given("env") {
@@ -179,6 +188,7 @@ may be granted; a tool that changes later is refused until somebody accepts it.`
 		cmd.Example = `  countersign connection add helpdesk --url https://helpdesk.example/mcp --secret helpdesk-token
   countersign connection add files -- npx -y @modelcontextprotocol/server-filesystem /srv
   countersign connection add openai --kind llm --dialect openai --url https://api.openai.com --auth bearer --secret openai-key
+  countersign connection add handbook --kind retrieval --dialect embedded
   countersign connection add github --kind http --url https://api.github.com --secret github-token`
 	} else {
 		cmd.ValidArgsFunction = a.completeFirst(connectionNames)

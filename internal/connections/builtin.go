@@ -2,6 +2,7 @@ package connections
 
 import (
 	"encoding/json/jsontext"
+	"slices"
 	"strings"
 )
 
@@ -64,6 +65,28 @@ const schemaPush = `{"type":"object","properties":{` +
 	`"updates":{"type":"array","items":{"type":"string"},"description":"each update as KIND REF"},` +
 	`"options":{"type":"array","items":{"type":"string"},"description":"push options"}},"required":["repository","step"]}`
 
+// The tools of a retrieval connection.
+const (
+	RetrieveSearch = "search"
+	RetrieveGet    = "get"
+	// RetrieveDocument stands for one document of an answer: a policy that forbids
+	// it hides the document from the agent.
+	RetrieveDocument = "document"
+)
+
+const schemaSearch = `{"type":"object","properties":{` +
+	`"query":{"type":"string","description":"words to look for"},` +
+	`"limit":{"type":"integer","minimum":1,"maximum":50,"description":"the most documents in the answer; 10 if not given"},` +
+	`"filters":{"type":"object","description":"only documents that are exactly this","properties":{` +
+	`"owner":{"type":"string"},"classification":{"type":"string"},"source":{"type":"string"},"collection":{"type":"string"}},"additionalProperties":false},` +
+	`"vector":{"type":"string","description":"look for what is near this vector, written [0.1,0.2]; only where the connection has vectors"}},` +
+	`"required":["query"],"additionalProperties":false}`
+
+const schemaGet = `{"type":"object","properties":{"id":{"type":"string","description":"the document's id"}},"required":["id"],"additionalProperties":false}`
+
+const schemaDocument = `{"type":"object","properties":{"id":{"type":"string"},"owner":{"type":"string"},"classification":{"type":"string"},` +
+	`"source":{"type":"string","description":"trusted or untrusted"},"collection":{"type":"string"}},"required":["id","owner","classification","source","collection"]}`
+
 var builtins = map[string][]builtin{
 	OpenAI: {
 		{"chat.completions", "Generate an answer to a conversation", schemaGenerate, Read},
@@ -80,6 +103,11 @@ var builtins = map[string][]builtin{
 		{GitFetch, "List the refs of a repository and fetch them", schemaFetch, Read},
 		{GitPush, "Create refs, and move refs forward by what is sent", schemaPush, Write},
 		{GitRewrite, "Push with a ref that is deleted, or moved to where it was not shown to lead", schemaPush, Irreversible},
+	},
+	Retrieval: {
+		{RetrieveSearch, "Search the documents that may be read by the agent and the user it acts for", schemaSearch, Read},
+		{RetrieveGet, "Read one document", schemaGet, Read},
+		{RetrieveDocument, "What each document in an answer is decided by, beside its readers; agents do not call it", schemaDocument, Read},
 	},
 	MCP: {
 		{"mcp:initialize", "Begin a session", schemaNone, Read},
@@ -110,16 +138,27 @@ var builtins = map[string][]builtin{
 	},
 }
 
+// toolServer are the methods of MCP that a server of nothing but tools has.
+var toolServer = []string{"mcp:initialize", "mcp:server/discover", "mcp:ping", "mcp:tools/list", "mcp:notifications/initialized", "mcp:notifications/cancelled"}
+
 // builtinTools returns the tools every connection of c's kind has, without
 // discovery: a model provider's endpoints, MCP's own methods, what git does.
 // Their effect cannot be changed.
 func builtinTools(c Connection) []Tool {
 	key := c.Kind
-	if c.Dialect != "" {
+	if c.Dialect != "" && c.Kind != Retrieval {
 		key = c.Dialect
 	}
-	tools := make([]Tool, 0, len(builtins[key]))
-	for _, b := range builtins[key] {
+	all := builtins[key]
+	if c.Kind == Retrieval { // an MCP server too, of tools alone
+		for _, b := range builtins[MCP] {
+			if slices.Contains(toolServer, b.name) {
+				all = append(all[:len(all):len(all)], b)
+			}
+		}
+	}
+	tools := make([]Tool, 0, len(all))
+	for _, b := range all {
 		tools = append(tools, Tool{
 			ID: c.Name + "/" + b.name, Connection: c.Name, Name: b.name, Effect: b.effect, Status: StatusPinned, Builtin: true,
 			Description: b.description, InputSchema: jsontext.Value(b.schema),

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/countersign/countersign/internal/connections/mapping"
 	"github.com/countersign/countersign/internal/fault"
 )
 
@@ -17,7 +19,7 @@ import (
 var (
 	ErrNotFound    = fault.New(fault.NotFound, "connection_not_found", "no such connection; countersign connection list shows what there is")
 	ErrSpec        = fault.New(fault.Invalid, "bad_connection", "the connection is not valid")
-	ErrUnsupported = fault.New(fault.Unsupported, "kind_not_in_this_version", "connections of this kind are not in this version; use llm, mcp or http")
+	ErrUnsupported = fault.New(fault.Unsupported, "kind_not_in_this_version", "connections of this kind are not in this version; use llm, mcp, http or retrieval")
 	ErrOwner       = fault.New(fault.Invalid, "unknown_owner", "the owner must be an existing user")
 )
 
@@ -28,6 +30,9 @@ const (
 	// HTTP is any HTTP API: its tools are operations that a person lists or
 	// imports. With the dialect Git it is a server of git repositories.
 	HTTP = "http"
+	// Retrieval is a body of documents that agents search, Dialect says in which
+	// engine. What an answer may contain is decided document by document.
+	Retrieval = "retrieval"
 )
 
 // The dialects of a connection of kind llm.
@@ -39,6 +44,18 @@ const (
 // Git is the dialect of an http connection that serves git repositories by the
 // smart protocol.
 const Git = "git"
+
+// The dialects of a retrieval connection.
+const (
+	Embedded   = "embedded"         // documents that Countersign keeps itself
+	Postgres   = mapping.Postgres   // a table, by full text
+	OpenSearch = mapping.OpenSearch // an index of OpenSearch or Elasticsearch
+	Qdrant     = mapping.Qdrant     // a collection of Qdrant
+	SearchAPI  = mapping.API        // any HTTP API that searches
+)
+
+// Engines are the dialects of a retrieval connection.
+var Engines = []string{Embedded}
 
 // The ways a connection's secret is put on a request. A header of its own is
 // written "header:NAME".
@@ -80,8 +97,8 @@ const (
 // Connection is a registered upstream.
 type Connection struct {
 	ID, Name    string
-	Kind        string // LLM, MCP or HTTP
-	Dialect     string // of an llm: OpenAI or Anthropic; of an http: Git or nothing
+	Kind        string // LLM, MCP, HTTP or Retrieval
+	Dialect     string // of an llm: OpenAI or Anthropic; of an http: Git or nothing; of a retrieval: one of Engines
 	URL         string
 	Command     []string          // of an mcp over stdio: program and arguments, never a secret
 	Env         map[string]string // of Command; a value may be "secret://name"
@@ -97,8 +114,11 @@ type Connection struct {
 	// Proposal is what kind of proposal every answer of it is, where its tools do
 	// not say: a model that classifies. Empty: none.
 	Proposal string
-	Created  time.Time
-	Updated  time.Time
+	// Retrieval says how a retrieval connection reads its engine; nil for others
+	// and for Embedded.
+	Retrieval *mapping.Mapping
+	Created   time.Time
+	Updated   time.Time
 	// Discovered is when its tools were first discovered and pinned; zero for
 	// an mcp or http connection that still waits for that. An llm needs none.
 	Discovered time.Time
@@ -131,7 +151,7 @@ func bad(field, format string, args ...any) error {
 // at the store: whether the owner exists is checked when it is registered.
 func (c Connection) Normalize() (Connection, error) {
 	c.Command, c.Env = slices.Clone(c.Command), maps.Clone(c.Env)
-	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture, checkProposes} {
+	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture, checkProposes, checkRetrieval} {
 		if err := check(&c); err != nil {
 			return Connection{}, err
 		}
@@ -164,11 +184,12 @@ func checkKind(c *Connection) error {
 		if c.Dialect != "" && c.Dialect != Git {
 			return bad("dialect", "an http connection speaks git, or plain HTTP without a dialect, not %q", clip(c.Dialect))
 		}
-	case "retrieval":
-		fe := &FieldError{Field: "kind", Message: fmt.Sprintf("%s connections are not in this version; use llm, mcp or http", c.Kind)}
-		return ErrUnsupported.Say("%s", fe.Error()).With(fe)
+	case Retrieval:
+		if !slices.Contains(Engines, c.Dialect) {
+			return bad("dialect", "a retrieval connection names its engine: %s, not %q", strings.Join(Engines, ", "), clip(c.Dialect))
+		}
 	default:
-		return bad("kind", "%q must be llm, mcp or http", clip(c.Kind))
+		return bad("kind", "%q must be llm, mcp, http or retrieval", clip(c.Kind))
 	}
 	return nil
 }
@@ -193,6 +214,8 @@ func checkTarget(c *Connection) error {
 	switch {
 	case c.URL != "" && len(c.Command) > 0:
 		return bad("command", "give either a url or a command")
+	case c.Kind == Retrieval:
+		return checkEngine(c)
 	case c.URL != "":
 		clean, err := checkURL(c.URL, c.AllowPrivate)
 		c.URL = clean
@@ -304,7 +327,7 @@ func defaultAuth(c *Connection) string {
 		return AuthNone
 	case c.Dialect == Anthropic:
 		return AuthAPIKey
-	case c.Dialect == Git && c.Secret != "":
+	case (c.Dialect == Git || c.Dialect == Postgres) && c.Secret != "":
 		return AuthBasic
 	case c.Kind == LLM || c.Secret != "":
 		return AuthBearer
@@ -332,7 +355,8 @@ func (c Connection) SecretNames() []string {
 func (c Connection) same(d Connection) bool {
 	return c.Name == d.Name && c.Kind == d.Kind && c.Dialect == d.Dialect && c.URL == d.URL &&
 		slices.Equal(c.Command, d.Command) && maps.Equal(c.Env, d.Env) && c.Owner == d.Owner && c.Secret == d.Secret &&
-		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout && c.Capture == d.Capture && c.Proposal == d.Proposal
+		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout && c.Capture == d.Capture && c.Proposal == d.Proposal &&
+		reflect.DeepEqual(c.Retrieval, d.Retrieval)
 }
 
 // clip shortens foreign text for a message.

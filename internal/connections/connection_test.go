@@ -69,7 +69,7 @@ func TestNormalizeRefuses(t *testing.T) {
 		{"slash", llm(func(c *connections.Connection) { c.Name = "a/b" }), "name"},
 		{"long name", llm(func(c *connections.Connection) { c.Name = strings.Repeat("a", 64) }), "name"},
 		{"kind", llm(func(c *connections.Connection) { c.Kind = "smtp" }), "kind"},
-		{"later kind", llm(func(c *connections.Connection) { c.Kind = "retrieval" }), "kind"},
+		{"no engine", llm(func(c *connections.Connection) { c.Kind = "retrieval" }), "dialect"},
 		{"dialect", llm(func(c *connections.Connection) { c.Dialect = "" }), "dialect"},
 		{"mcp dialect", stdio(func(c *connections.Connection) { c.Dialect = "openai" }), "dialect"},
 		{"owner", llm(func(c *connections.Connection) { c.Owner = "" }), "owner"},

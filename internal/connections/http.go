@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections/mapping"
 	"github.com/countersign/countersign/internal/connections/openapi"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/flow"
@@ -30,7 +31,7 @@ type Row struct {
 // Spec is what a person says of a connection.
 type Spec struct {
 	Kind         string            `json:"kind" enum:"llm,mcp,http,retrieval"`
-	Dialect      string            `json:"dialect,omitempty" doc:"of an llm: openai or anthropic; of an http: git or nothing"`
+	Dialect      string            `json:"dialect,omitempty" doc:"of an llm: openai or anthropic; of an http: git or nothing; of a retrieval: embedded, postgres, opensearch, qdrant or search"`
 	URL          string            `json:"url,omitempty"`
 	Command      []string          `json:"command,omitempty" doc:"program and arguments of an mcp server over stdio"`
 	Env          map[string]string `json:"env,omitempty" doc:"its environment; a value may be secret://NAME"`
@@ -42,6 +43,7 @@ type Spec struct {
 	Timeout      string            `json:"timeout,omitempty" doc:"until the answer begins, such as 30s; empty: the default"`
 	Capture      string            `json:"capture,omitempty" doc:"how much of its payloads the log keeps: full, redacted or digest; empty: redacted"`
 	Proposal     string            `json:"proposal,omitempty" doc:"what kind of proposal every answer is, such as anomaly; empty: none"`
+	Retrieval    *mapping.Mapping  `json:"retrieval,omitempty" doc:"of a retrieval: how the documents of its engine are read"`
 }
 
 // Detail is a connection with everything about it.
@@ -186,7 +188,7 @@ func (s *Service) httpGet(ctx context.Context, _ rest.Caller, r *byName) (*Detai
 
 func (c Connection) spec() Spec {
 	sp := Spec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Capture: c.Capture, Proposal: c.Proposal}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Capture: c.Capture, Proposal: c.Proposal, Retrieval: c.Retrieval}
 	if c.Timeout > 0 {
 		sp.Timeout = c.Timeout.String()
 	}
@@ -195,7 +197,7 @@ func (c Connection) spec() Spec {
 
 func (sp Spec) connection(name string) (Connection, error) {
 	c := Connection{Name: name, Kind: sp.Kind, Dialect: sp.Dialect, URL: sp.URL, Command: sp.Command, Env: sp.Env, Owner: sp.Owner,
-		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate, Capture: sp.Capture, Proposal: sp.Proposal}
+		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate, Capture: sp.Capture, Proposal: sp.Proposal, Retrieval: sp.Retrieval}
 	if sp.Timeout != "" {
 		d, err := time.ParseDuration(sp.Timeout)
 		if err != nil {
@@ -272,7 +274,7 @@ func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 			continue
 		}
 		for _, t := range s.Tools(c.Name) {
-			if (r.Status == "" || r.Status == t.Status) && (r.Builtin || !t.Builtin || c.Dialect != "") {
+			if (r.Status == "" || r.Status == t.Status) && (r.Builtin || !t.Builtin || c.Dialect != "" && !t.Protocol()) {
 				rows = append(rows, toolRowOf(t))
 			}
 		}

@@ -37,7 +37,7 @@ func TestAPI(t *testing.T) {
 		{"none", nil, "GET", "/connections", nil, 200, "[]"},
 		{"register", nil, "PUT", "/connections/ledger", func() string { return ledger }, 200, `"name":"pay/now"`},
 		{"bad", nil, "PUT", "/connections/x", func() string { return strings.Replace(ledger, "fiona", "nobody", 1) }, 400, `owner: there is no user nobody`},
-		{"later", nil, "PUT", "/connections/x", func() string { return strings.Replace(ledger, "mcp", "retrieval", 1) }, 415, `not in this version`},
+		{"no engine", nil, "PUT", "/connections/x", func() string { return strings.Replace(ledger, "mcp", "retrieval", 1) }, 400, `names its engine`},
 		{"list", nil, "GET", "/connections", nil, 200, `"target":"ledger","owner":"fiona","tools":1,"drifted":0`},
 		{"tools", nil, "GET", "/tools?connection=ledger", nil, 200, `"effect":"irreversible","status":"pinned"`},
 		{"tools of nothing", nil, "GET", "/tools?connection=nothing", nil, 404, `connection_not_found`},

@@ -6,6 +6,7 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -164,7 +165,7 @@ func (s *Service) RegisterTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 		return false, err
 	case found && old.same(c):
 		return false, nil
-	case found && (old.Kind != c.Kind || c.Kind == HTTP && old.Dialect != c.Dialect):
+	case found && (old.Kind != c.Kind || (c.Kind == HTTP || c.Kind == Retrieval) && old.Dialect != c.Dialect):
 		return false, bad("kind", "connection %s is of kind %s; delete it first to register another kind under its name", c.Name, strings.TrimSpace(old.Kind+" "+old.Dialect))
 	}
 	now := s.now()
@@ -284,6 +285,7 @@ func changes(old, c Connection) map[string][2]any {
 	add("allow_private", old.AllowPrivate != c.AllowPrivate, old.AllowPrivate, c.AllowPrivate)
 	add("capture", old.Capture != c.Capture, old.Capture, c.Capture)
 	add("proposal", old.Proposal != c.Proposal, old.Proposal, c.Proposal)
+	add("retrieval", !reflect.DeepEqual(old.Retrieval, c.Retrieval), old.Retrieval, c.Retrieval)
 	add("timeout", old.Timeout != c.Timeout, old.Timeout.String(), c.Timeout.String())
 	return d
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal`
+const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal, retrieval`
 
 const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal, flow`
 
@@ -30,10 +30,10 @@ type scanner interface{ Scan(dest ...any) error }
 
 func scanConnection(row scanner) (Connection, error) {
 	var c Connection
-	var command, env string
+	var command, env, retrieval string
 	var timeout, created, updated, discovered int64
 	err := row.Scan(&c.ID, &c.Name, &c.Kind, &c.Dialect, &c.URL, &command, &env, &c.Owner, &c.Secret, &c.Auth,
-		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture, &c.Proposal)
+		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture, &c.Proposal, &retrieval)
 	if err != nil {
 		return c, err
 	}
@@ -41,6 +41,11 @@ func scanConnection(row scanner) (Connection, error) {
 	c.Created, c.Updated, c.Discovered = storage.Time(created), storage.Time(updated), storage.Time(discovered)
 	if err := json.Unmarshal([]byte(command), &c.Command); err != nil {
 		return c, err
+	}
+	if retrieval != "" {
+		if err := json.Unmarshal([]byte(retrieval), &c.Retrieval); err != nil {
+			return c, err
+		}
 	}
 	return c, json.Unmarshal([]byte(env), &c.Env)
 }
@@ -114,13 +119,19 @@ func putConnection(ctx context.Context, tx *storage.Tx, c Connection) error {
 	if err != nil {
 		return err
 	}
+	retrieval := []byte{}
+	if c.Retrieval != nil {
+		if retrieval, err = json.Marshal(c.Retrieval, json.Deterministic(true)); err != nil {
+			return err
+		}
+	}
 	_, err = tx.Exec(ctx, `INSERT INTO connections (`+connectionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 		ON CONFLICT (name) DO UPDATE SET dialect = excluded.dialect, url = excluded.url, command = excluded.command, env = excluded.env,
 			owner = excluded.owner, secret = excluded.secret, auth = excluded.auth, description = excluded.description,
-			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, proposal = excluded.proposal, updated = excluded.updated`,
+			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, proposal = excluded.proposal, retrieval = excluded.retrieval, updated = excluded.updated`,
 		c.ID, c.Name, c.Kind, c.Dialect, c.URL, string(command), string(env), c.Owner, c.Secret, c.Auth,
-		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture, c.Proposal)
+		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture, c.Proposal, string(retrieval))
 	return err
 }
 

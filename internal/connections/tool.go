@@ -74,6 +74,9 @@ type Tool struct {
 // Callable reports whether calls to the tool may be decided at all.
 func (t Tool) Callable() bool { return t.Status == StatusPinned }
 
+// Protocol reports whether the tool stands for a method of MCP itself.
+func (t Tool) Protocol() bool { return strings.HasPrefix(t.Name, Protocol) }
+
 // Definition is one tool as an upstream lists it, in the exact bytes it sent.
 type Definition struct {
 	Name string

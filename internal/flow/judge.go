@@ -27,10 +27,11 @@ type Value struct {
 
 // Judgement says where a call's values come from.
 type Judgement struct {
-	Untrusted bool    // the run has read untrusted content
-	External  bool    // somebody receives something or gets access
-	Asked     bool    // the user's words ask for such an action
-	Values    []Value // that matter
+	Untrusted bool     // the run has read untrusted content
+	Labels    []string // other labels of what it has read
+	External  bool     // somebody receives something or gets access
+	Asked     bool     // the user's words ask for such an action
+	Values    []Value  // that matter
 }
 
 // Unendorsed returns the names of the arguments that nothing endorses, each once.
@@ -49,10 +50,10 @@ const maxJudged = 256
 
 // Judge says where the values of a call come from. args is a JSON object.
 func (m *Memory) Judge(s Spec, tool string, args jsontext.Value) Judgement {
-	j := Judgement{Untrusted: m.untrusted, Asked: s.asks(tool, &m.user)}
+	j := Judgement{Untrusted: m.untrusted, Labels: slices.Clone(m.labels), Asked: s.asks(tool, &m.user)}
 	v, ok := fromJSON(args)
 	if !ok || v.kind != '{' {
-		return Judgement{Untrusted: m.untrusted, External: true, Values: []Value{{Arg: "arguments", Role: Content}}}
+		return Judgement{Untrusted: m.untrusted, Labels: slices.Clone(m.labels), External: true, Values: []Value{{Arg: "arguments", Role: Content}}}
 	}
 	named := m.selected()
 	for _, a := range v.members {

@@ -17,7 +17,8 @@ const (
 type Memory struct {
 	untrusted bool
 	lost      bool // something could not be read back: nothing is endorsed by records
-	told      int  // bytes of all words
+	labels    []string
+	told      int // bytes of all words
 	user, all text
 	trusted   map[string]bool // whole values of trusted results
 	made      map[string]bool // ids of what the run made
@@ -57,6 +58,23 @@ func (m *Memory) Reads(s Spec) {
 	if s.Source != Trusted {
 		m.untrusted = true
 	}
+}
+
+// Label notes that the run is about to read content that carries labels.
+func (m *Memory) Label(labels ...string) {
+	for _, l := range labels {
+		if l == Untrusted {
+			m.untrusted = true
+		} else if !slices.Contains(m.labels, l) {
+			m.labels = append(m.labels, l)
+			slices.Sort(m.labels)
+		}
+	}
+}
+
+// labelled reports whether the run has read content with all of the labels.
+func (m *Memory) labelled(labels []string) bool {
+	return !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(m.labels, l) && !(l == Untrusted && m.untrusted) })
 }
 
 // Untrusted reports whether the run may have read untrusted content.

@@ -83,11 +83,12 @@ func New(db *storage.DB, o Options) (*Service, error) {
 
 // entry is what a row holds. One of its members is set.
 type entry struct {
-	By     string  `json:"by,omitzero"`
-	Words  string  `json:"words,omitzero"`
-	Reads  *Spec   `json:"reads,omitzero"`
-	Lost   bool    `json:"lost,omitzero"`
-	Result *result `json:"result,omitzero"`
+	By     string   `json:"by,omitzero"`
+	Words  string   `json:"words,omitzero"`
+	Reads  *Spec    `json:"reads,omitzero"`
+	Lost   bool     `json:"lost,omitzero"`
+	Labels []string `json:"labels,omitempty"`
+	Result *result  `json:"result,omitzero"`
 }
 
 type result struct {
@@ -102,6 +103,8 @@ func (e entry) into(m *Memory) {
 	switch {
 	case e.Lost:
 		m.Lost()
+	case len(e.Labels) > 0:
+		m.Label(e.Labels...)
 	case e.Reads != nil:
 		m.Reads(*e.Reads)
 	case e.Result != nil:
@@ -131,6 +134,17 @@ func (s *Service) Reads(ctx context.Context, name string, spec Spec) error {
 			return nil
 		}
 		return s.keep(ctx, name, r, entry{Reads: &spec})
+	})
+}
+
+// Labels remembers, durably, that a run is about to see content that carries
+// these labels.
+func (s *Service) Labels(ctx context.Context, name string, labels []string) error {
+	return s.with(ctx, name, func(r *run) error {
+		if r.m.labelled(labels) {
+			return nil
+		}
+		return s.keep(ctx, name, r, entry{Labels: labels})
 	})
 }
 

@@ -87,6 +87,7 @@ type Call struct {
 	hidden     []string          // what the answer must not show
 	permit     *approvals.Permit // of an approved call
 	attempts   atomic.Int32      // requests sent, if more than one
+	brought    atomic.Pointer[Brought]
 }
 
 // Upstream is a call's request as it goes out. Its path is relative to the
@@ -167,7 +168,14 @@ type Seen struct {
 	Detail   any             // of the outcome's event: a plain struct, nothing secret in it; may be nil
 }
 
-// Transport carries calls to an upstream that is not reached by HTTP. The
+// Brought is what a transport says of the content that it answers with.
+type Brought struct {
+	Detail  any      // of the outcome's event: a plain struct, nothing secret in it
+	Labels  []string // that the content carries, beside untrusted
+	Objects []string // what was read
+}
+
+// Transport carries calls to an upstream that is not reached by HTTP alone. The
 // receipt lets it obtain the secrets that the upstream needs at its start.
 type Transport interface {
 	// Send works like http.RoundTripper, for req made from call.Request. It must

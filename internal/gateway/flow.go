@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json/jsontext"
+	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -17,6 +18,7 @@ type Flow interface {
 	Reads(ctx context.Context, run string, s flow.Spec) error
 	Lost(ctx context.Context, run string) error
 	Result(ctx context.Context, run string, s flow.Spec, tool, call string, wrote bool, body []byte) error
+	Labels(ctx context.Context, run string, labels []string) error
 	Judge(ctx context.Context, run string, s flow.Spec, tool string, args jsontext.Value) (flow.Judgement, error)
 }
 
@@ -45,7 +47,7 @@ func memory(call *Call) string {
 
 // judge finds out where the values of a call come from.
 func (g *Gateway) judge(call *Call) error {
-	if !g.watched(call) || call.Tool.Builtin {
+	if !g.watched(call) || call.Tool.Builtin && !call.documents() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
@@ -69,8 +71,9 @@ func (c *Call) provenance() (p policy.Provenance, labels []string) {
 	if j == nil {
 		return p, nil
 	}
+	labels = slices.Clone(j.Labels)
 	if j.Untrusted {
-		labels = []string{labelUntrusted}
+		labels = append(labels, labelUntrusted)
 	}
 	p = policy.Provenance{Untrusted: j.Untrusted, Asked: j.Asked, External: j.External, Unendorsed: j.Unendorsed()}
 	p.Endorsed = len(p.Unendorsed) == 0
@@ -121,7 +124,7 @@ func (c *Call) conveys() bool {
 	case "mcp:resources/read", "mcp:prompts/get", "mcp:subscriptions/listen":
 		return true
 	}
-	return !c.Tool.Builtin
+	return !c.Tool.Builtin // of a retrieval connection each document is told by itself: Bring
 }
 
 // remember makes durable, before the call goes out, what the run was told by it
@@ -160,8 +163,53 @@ func (g *Gateway) Learn(call *Call, result []byte) {
 	}
 }
 
+// documents reports whether what the call answers is told document by document
+// (Bring), each by its own source.
+func (c *Call) documents() bool {
+	return c.Connection.Kind == connections.Retrieval && !c.Tool.Protocol()
+}
+
+// Bring remembers what a transport answers a call with, before the agent sees
+// any of it: b for the outcome and the run's labels, content as what the run has
+// read from a trusted or untrusted source. An error means that the agent must
+// not see it.
+func (g *Gateway) Bring(call *Call, b Brought, trusted, untrusted []byte) error {
+	if len(untrusted) > 0 {
+		b.Labels = append(b.Labels, labelUntrusted)
+	}
+	call.brought.Store(&b)
+	if !g.watched(call) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
+	defer cancel()
+	run := memory(call)
+	if len(b.Labels) > 0 {
+		if err := g.o.Flow.Labels(ctx, run, b.Labels); err != nil {
+			return err
+		}
+	}
+	for source, content := range map[string][]byte{flow.Trusted: trusted, flow.Untrusted: untrusted} {
+		if len(content) == 0 {
+			continue
+		}
+		spec := flow.Spec{Source: source}
+		if err := g.o.Flow.Reads(ctx, run, spec); err != nil {
+			return err
+		}
+		if err := g.o.Flow.Result(ctx, run, spec, call.Tool.Name, call.ID, false, content); err != nil {
+			g.o.Logger.Warn("what was retrieved could not be remembered; it endorses nothing", "call", call.ID, "error", err)
+		}
+	}
+	return nil
+}
+
 // labelled marks what a call brings into its run.
 func (g *Gateway) labelled(ev *audit.Event, call *Call) {
+	if b := call.brought.Load(); b != nil {
+		ev.Labels, ev.Objects = append(ev.Labels, b.Labels...), append(ev.Objects[:len(ev.Objects):len(ev.Objects)], b.Objects...)
+		return
+	}
 	if call.judged != nil && call.conveys() && call.Tool.References.Flow.Source != flow.Trusted {
 		ev.Labels = append(ev.Labels, labelUntrusted)
 	}

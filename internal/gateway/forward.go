@@ -109,17 +109,42 @@ func (g *Gateway) send(ctx context.Context, receipt audit.Receipt, call *Call) (
 	if !receipt.For(call.ID) {
 		return nil, ErrNoReceipt
 	}
-	c := call.Connection
-	if len(c.Command) > 0 {
-		if g.transports.stdio == nil {
-			return nil, ErrTransport
-		}
-		req, err := newRequest(ctx, call, stdioBase)
-		if err != nil {
-			return nil, err
-		}
-		return g.transports.stdio.Send(ctx, receipt, call, req)
+	carrier, base, own := g.transports.own(call.Connection)
+	if !own {
+		return g.sendHTTP(ctx, receipt, call)
 	}
+	if carrier == nil {
+		return nil, ErrTransport
+	}
+	req, err := newRequest(ctx, call, base)
+	if err != nil {
+		return nil, err
+	}
+	return carrier.Send(ctx, receipt, call, req)
+}
+
+// Engine makes one request of a transport's own to the connection's URL, for a
+// call that has its receipt: with the connection's secret, which the answer does
+// not show, and to no address that the connection may not have. What the agent
+// sent is no part of it but by up.
+func (g *Gateway) Engine(ctx context.Context, receipt audit.Receipt, call *Call, up *Upstream) (*http.Response, error) {
+	if !receipt.For(call.ID) {
+		return nil, ErrNoReceipt
+	}
+	inner := &Call{Connection: call.Connection, Tool: call.Tool, ID: call.ID, Who: call.Who, Request: up}
+	resp, err := g.sendHTTP(ctx, receipt, inner)
+	if err != nil {
+		return nil, err
+	}
+	if err := unacceptable(resp, up); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (g *Gateway) sendHTTP(ctx context.Context, receipt audit.Receipt, call *Call) (*http.Response, error) {
+	c := call.Connection
 	up, err := g.transports.of(c)
 	if err != nil {
 		return nil, err

@@ -151,6 +151,10 @@ func New(o Options) *Gateway {
 // It must be called before the first call.
 func (g *Gateway) Stdio(t Transport) { g.transports.stdio = t }
 
+// Retrieval sets what carries calls to retrieval connections. It must be called
+// before the first call.
+func (g *Gateway) Retrieval(t Transport) { g.transports.retrieval = t }
+
 // Close waits until every call under way has handed over its outcome, then
 // releases connections. The log must be closed after it.
 func (g *Gateway) Close(ctx context.Context) error {

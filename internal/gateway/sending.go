@@ -62,6 +62,9 @@ type sentDetail struct {
 // outcomeDetail says what was streamed to the upstream, and what the observer
 // has to say.
 func outcomeDetail(call *Call, seen Seen) jsontext.Value {
+	if b := call.brought.Load(); b != nil && seen.Detail == nil {
+		seen.Detail = b.Detail
+	}
 	if call.sent == nil {
 		if seen.Detail == nil {
 			return nil

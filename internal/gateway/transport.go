@@ -28,6 +28,7 @@ const (
 type transports struct {
 	headerTimeout time.Duration
 	stdio         Transport
+	retrieval     Transport
 
 	mu   sync.RWMutex
 	open map[string]*upstream // by the connection's name
@@ -121,6 +122,20 @@ func (t *transports) close() {
 
 // requestBase is a connection's URL, to which a call's path is joined.
 type requestBase struct{ u url.URL }
+
+// own returns what carries calls to connections that are not reached by HTTP
+// alone, nil if there is nothing here that does.
+func (t *transports) own(c connections.Connection) (carrier Transport, base requestBase, own bool) {
+	switch {
+	case len(c.Command) > 0:
+		return t.stdio, stdioBase, true
+	case c.Kind == connections.Retrieval:
+		return t.retrieval, retrievalBase, true
+	}
+	return nil, requestBase{}, false
+}
+
+var retrievalBase = requestBase{url.URL{Scheme: "retrieval", Host: "localhost"}}
 
 var stdioBase = requestBase{url.URL{Scheme: "stdio", Host: "localhost"}}
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/connections/mapping"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/secrets"
@@ -118,6 +119,7 @@ type ConnectionSpec struct {
 	Timeout      Duration          `yaml:"timeout,omitempty"`
 	Capture      string            `yaml:"capture,omitempty"`
 	Proposal     string            `yaml:"proposal,omitempty"`
+	Retrieval    *mapping.Mapping  `yaml:"retrieval,omitempty"`  // of a retrieval connection: how its engine is read
 	Operations   map[string]string `yaml:"operations,omitempty"` // of an http connection, by name: METHOD PATH, …
 }
 
@@ -251,7 +253,7 @@ func secretSpec(s secrets.Spec) *SecretSpec {
 
 func (s *ConnectionSpec) connection(name string) connections.Connection {
 	return connections.Connection{Name: name, Kind: s.Kind, Dialect: s.Dialect, URL: s.URL, Command: s.Command, Env: s.Env, Owner: s.Owner, Secret: s.Secret,
-		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout), Capture: s.Capture, Proposal: s.Proposal}
+		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout), Capture: s.Capture, Proposal: s.Proposal, Retrieval: s.Retrieval}
 }
 
 func (s *ToolSpec) references() connections.References {

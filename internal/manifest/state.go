@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/connections/mapping"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/policy"
 )
@@ -104,7 +105,7 @@ func connectionSpec(c connections.Connection) *ConnectionSpec {
 		c.Capture = ""
 	}
 	return &ConnectionSpec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout), Capture: c.Capture, Proposal: c.Proposal}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout), Capture: c.Capture, Proposal: c.Proposal, Retrieval: c.Retrieval}
 }
 
 // settled returns a spec as the rooms will store it, so that it can be compared
@@ -247,6 +248,10 @@ func renderedField(v reflect.Value) string {
 		return ""
 	case *flow.Spec:
 		if x == nil || x.IsZero() {
+			return ""
+		}
+	case *mapping.Mapping:
+		if x == nil {
 			return ""
 		}
 	default:

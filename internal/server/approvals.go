@@ -111,6 +111,8 @@ func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approva
 		h.llm.Resume(out, req, resume)
 	case "http":
 		h.http.Resume(out, req, resume)
+	case "retrieval":
+		h.retrieval.Resume(out, req, resume)
 	}
 	now, err := h.approvals.Get(ctx, r.ID)
 	switch {

@@ -29,10 +29,12 @@ import (
 	"github.com/countersign/countersign/internal/gateway/llm"
 	"github.com/countersign/countersign/internal/gateway/mcp"
 	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
+	"github.com/countersign/countersign/internal/gateway/retrieval"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/inventory"
 	"github.com/countersign/countersign/internal/job"
+	"github.com/countersign/countersign/internal/knowledge"
 	"github.com/countersign/countersign/internal/leaks"
 	"github.com/countersign/countersign/internal/lifecycle"
 	"github.com/countersign/countersign/internal/locks"
@@ -90,6 +92,8 @@ type house struct {
 	mcp         *mcp.Front
 	http        *egress.Front
 	proxy       *egress.Proxy
+	knowledge   *knowledge.Service
+	retrieval   *retrieval.Front
 	api         http.Handler
 	console     *console.Console
 	doorman     *doorman
@@ -212,6 +216,9 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if h.knowledge, err = knowledge.New(h.db, h.log, h.connections, time.Now); err != nil {
+		return err
+	}
 	if err := h.buildTokens(log); err != nil {
 		return err
 	}
@@ -265,6 +272,8 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	children := stdio.New(stdio.Options{Injector: h.secrets, Ledger: h.log, Redact: h.scanner.Redact, Logger: log})
 	h.onClose("MCP servers", func(context.Context) error { children.Close(); return nil })
 	h.gateway.Stdio(children)
+	h.gateway.Retrieval(retrieval.NewDesk(retrieval.DeskOptions{Gateway: h.gateway, Registry: h.connections, Knowledge: h.knowledge, Version: h.version, Logger: log}))
+	h.retrieval = retrieval.New(retrieval.Options{Gateway: h.gateway, Registry: h.connections, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.http = egress.New(egress.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.APIBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	var err error
@@ -404,6 +413,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.locks,
 		h.leaks,
 		h.connections,
+		h.knowledge,
 		h.policy,
 		h.secrets,
 		h.approvals,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/gateway/egress"
+	"github.com/countersign/countersign/internal/gateway/retrieval"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/rest"
 )
@@ -31,6 +32,8 @@ func (h *house) raw(next http.Handler) http.Handler {
 			h.mcp.ServeHTTP(w, r)
 		case strings.HasPrefix(at+"/", "/http/"):
 			h.http.ServeHTTP(w, r)
+		case strings.HasPrefix(at+"/", retrieval.Prefix):
+			h.retrieval.ServeHTTP(w, r)
 		default:
 			h.straight(next).ServeHTTP(w, r)
 		}

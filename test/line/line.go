@@ -39,6 +39,22 @@ type Options struct {
 	MaxBody int64
 	Read    time.Duration
 	Logger  *slog.Logger
+	As      func(identity.Caller) identity.Caller // changes who a credential stands for; nil: nothing
+}
+
+// as is identity with whom callers act for set by a test.
+type as struct {
+	*identity.Service
+	change func(identity.Caller) identity.Caller
+}
+
+// Authenticate implements gateway.Authenticator.
+func (a as) Authenticate(ctx context.Context, credential string) (identity.Caller, error) {
+	c, err := a.Service.Authenticate(ctx, credential)
+	if err == nil && a.change != nil {
+		c = a.change(c)
+	}
+	return c, err
 }
 
 // Line is a running line.
@@ -84,7 +100,7 @@ func Start(tb testing.TB, db *storage.DB, o Options) *Line {
 	l := &Line{tb: tb, DB: db, Scanner: inspection.New(), Watch: storage.NewWatcher(db, o.Logger)}
 	l.buildRooms(ctx, o)
 	l.Gateway = gateway.New(gateway.Options{
-		Authenticator: l.Identity, Decider: &l.rules, Ledger: l.Log, Injector: l.Secrets, Redactor: l.Scanner,
+		Authenticator: as{l.Identity, o.As}, Decider: &l.rules, Ledger: l.Log, Injector: l.Secrets, Redactor: l.Scanner,
 		Logger: o.Logger, IdleTimeout: o.Idle,
 	})
 	front := llm.New(llm.Options{Gateway: l.Gateway, Registry: l.Connections, Logger: o.Logger, MaxBody: o.MaxBody, ReadTimeout: o.Read})
