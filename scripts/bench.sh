@@ -9,6 +9,7 @@ run() { # TITLE PACKAGE PATTERN BENCHTIME
   go test -count=1 -timeout 60m -run '^$' -bench "$3" -benchtime "$4" "$2" | tee "$COUNTERSIGN_BENCH_OUT/$(basename "$2")-${3//[^A-Za-z]/}.txt"
 }
 run "decisions: flat in the number of policies" ./internal/policy 'Decide|Arguments|Visible' 2000x
+run "backtest: 1,000,000 recorded calls decided again" ./internal/policy Backtest 1x
 run "authentication: no store on the way" ./internal/identity Authenticate 1s
 run "access tokens: checked in memory, seen before and for the first time; and issued" ./internal/tokens Verify 1s
 run "inspection: bytes per second" ./internal/inspection . 1s

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/countersign/countersign/client"
 )
@@ -49,7 +50,7 @@ type policyPage struct {
 	Rules    []rule
 	Problems []client.Problem
 	Checked  bool
-	Gone     bool
+	Tried    *client.Backtest // what the draft would have changed
 }
 
 func (c *Console) showPolicy(v *visit) (any, error) {
@@ -162,9 +163,40 @@ func (c *Console) newPolicy(v *visit) (done, error) {
 // unix undoes what forms do to line ends.
 func unix(s string) string { return strings.ReplaceAll(s, "\r\n", "\n") }
 
-// savePolicy saves, or with "check" only looks what would be wrong.
+// How much of the past a draft is tried against on the page; the command line
+// has no limit.
+const (
+	triedDays  = 30
+	triedCalls = 100_000
+)
+
+// tryPolicy shows what a draft would have changed about recorded calls.
+func (c *Console) tryPolicy(v *visit, name, text string) (done, error) {
+	p, err := v.API.Policy(v.ctx(), name)
+	if err != nil {
+		return done{}, err
+	}
+	d := policyPage{Policy: p, Draft: text, Rules: rulesOf(p.Text), Checked: true}
+	if d.Problems, err = v.API.CheckPolicies(v.ctx(), []client.NamedText{{Name: name, Text: text}}); err != nil {
+		return done{}, err
+	}
+	if len(d.Problems) == 0 {
+		b, err := v.API.Backtest(v.ctx(), client.Trial{Files: []client.NamedText{{Name: name, Text: text}}, Since: time.Now().AddDate(0, 0, -triedDays), Most: triedCalls}, nil)
+		if err != nil {
+			return done{}, err
+		}
+		d.Tried = &b
+	}
+	return done{template: "policy", title: name, data: d}, nil
+}
+
+// savePolicy saves, or with "check" only looks what would be wrong, or with
+// "try" also what it would have changed.
 func (c *Console) savePolicy(v *visit) (done, error) {
 	name, text := v.Request.PathValue("name"), unix(v.Form.Get("text"))
+	if v.Form.Get("try") != "" {
+		return c.tryPolicy(v, name, text)
+	}
 	if v.Form.Get("check") != "" {
 		problems, err := v.API.CheckPolicies(v.ctx(), []client.NamedText{{Name: name, Text: text}})
 		if err != nil {

@@ -126,9 +126,13 @@ func (e *engine) prepare(req *Request) (question, string) {
 	if req.Agent.Name == "" {
 		return question{}, "nobody is named as the caller"
 	}
-	args, err := readArgs(t.args, req.Args)
-	if err != nil {
-		return question{}, err.Error()
+	args := emptyRecord
+	if !req.unread {
+		read, err := readArgs(t.args, req.Args)
+		if err != nil {
+			return question{}, err.Error()
+		}
+		args = read
 	}
 	w := e.worldOf(&req.Agent)
 	return question{tool: t, world: w, args: args, cedar: cedar.Request{Principal: w.uid, Action: t.uid, Resource: t.resource}}, ""

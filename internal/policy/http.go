@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"encoding/json/jsontext"
 	"net/http"
 	"time"
 
@@ -218,6 +217,50 @@ func (s *Service) questionRoutes(api *rest.API) {
 			x, err := s.explain(ctx, r.Body.Event, r.Body.Case)
 			return &x, err
 		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/backtest", Summary: "Decide recorded calls again under changed policies, a part at a time, without changing anything", Tag: tag, Need: rest.Inspect},
+		func(ctx context.Context, c rest.Caller, r *backtestRequest) (*Backtest, error) {
+			b, err := s.Backtest(ctx, actor(c), r.trial(), r.window())
+			return &b, err
+		})
+}
+
+type trialGrant struct {
+	Name       string    `json:"name" maxLength:"100"`
+	Agent      string    `json:"agent"`
+	Connection string    `json:"connection"`
+	Tools      []string  `json:"tools"`
+	When       string    `json:"when,omitempty"`
+	Expires    time.Time `json:"expires,omitzero" required:"false"`
+}
+
+type backtestRequest struct {
+	Body struct {
+		Files   []namedText  `json:"files,omitempty" doc:"in place of the saved files of these names; an empty text leaves one out"`
+		Grants  []trialGrant `json:"grants,omitempty" doc:"in place of the saved grants of these names"`
+		Revoke  []string     `json:"revoke,omitempty" doc:"grants left out"`
+		Since   time.Time    `json:"since,omitzero" required:"false" doc:"calls from then on"`
+		Until   time.Time    `json:"until,omitzero" required:"false" doc:"calls before then"`
+		Agent   string       `json:"agent,omitempty" maxLength:"256" doc:"calls of this agent alone"`
+		After   string       `json:"after,omitempty" maxLength:"64" doc:"next of the part before"`
+		Version string       `json:"version,omitempty" maxLength:"64" doc:"version of the part before; the first has none"`
+		Most    int          `json:"most,omitempty" minimum:"0" maximum:"100000" doc:"calls looked at in this part; 20,000 if absent"`
+	}
+}
+
+func (r *backtestRequest) trial() Trial {
+	t := Trial{Files: map[string]string{}, Revoke: r.Body.Revoke}
+	for _, f := range r.Body.Files {
+		t.Files[f.Name] = f.Text
+	}
+	for _, g := range r.Body.Grants {
+		t.Grants = append(t.Grants, Grant{Name: g.Name, Agent: g.Agent, Connection: g.Connection, Tools: g.Tools, When: g.When, Expires: g.Expires})
+	}
+	return t
+}
+
+func (r *backtestRequest) window() Window {
+	b := r.Body
+	return Window{Since: b.Since, Until: b.Until, Agent: b.Agent, After: b.After, Version: b.Version, Most: b.Most}
 }
 
 func (s *Service) explain(ctx context.Context, event string, c *Case) (Explanation, error) {
@@ -245,27 +288,8 @@ func (s *Service) WhyEvent(ctx context.Context, event string) (Explanation, erro
 	if ev.Connection == "" || ev.Tool == "" || ev.Agent == "" {
 		return Explanation{}, ErrNoEvent
 	}
-	agent := Agent{Name: ev.Agent, Team: ev.Team, Stage: ev.Stage, Owner: ev.Owner}
-	if s.o.Agents != nil {
-		if a, ok := s.o.Agents(ev.Agent); ok {
-			agent.Labels = a.Labels
-		}
-	}
-	req := Request{Agent: agent, Action: Action{Connection: ev.Connection, Tool: ev.Tool}, Run: Run{ID: ev.Run, Labels: ev.Labels, Started: ev.Time},
-		Caller: Caller{Remote: ev.Remote}, Now: ev.Time}
-	for _, a := range ev.OnBehalfOf {
-		req.OnBehalfOf = append(req.OnBehalfOf, a.Name)
-	}
-	if len(ev.OnBehalfOf) > 0 && ev.OnBehalfOf[0].Kind == audit.KindUser && s.o.People != nil {
-		if u, ok := s.o.People(ev.OnBehalfOf[0]); ok {
-			req.User = &u
-		}
-	}
-	args, had := rec.Payloads["arguments"]
-	if had {
-		req.Args = jsontext.Value(args)
-	}
-	x, err := s.Why(req)
+	_, had := rec.Payloads[arguments]
+	x, err := s.Why(s.recorded(&rec)[0])
 	x.Notes = append(x.Notes, recordedNotes(ev, had)...)
 	return x, err
 }
@@ -276,7 +300,7 @@ func recordedNotes(ev audit.Event, args bool) []string {
 	notes := []string{"decided by the policies, the agent's labels and the person's groups of today; the run's age and calls and the kind of credential are not recorded"}
 	if !args {
 		for _, c := range ev.Payloads {
-			if c.Name == "arguments" {
+			if c.Name == arguments {
 				notes = append(notes, "the arguments were erased from the log")
 			}
 		}

@@ -73,6 +73,8 @@ type Request struct {
 	User       *User    // who the first of them is; nil if no person is
 	Provenance Provenance
 	Now        time.Time // zero means the service's clock
+
+	unread bool // the arguments are not to be had, and no rule near asks for them
 }
 
 // Effect is what a decision comes to. The zero value denies.

@@ -58,11 +58,14 @@ type world struct {
 	tools    *registry
 }
 
-func open(t *testing.T, db *storage.DB, log *audit.Log) *world {
+func open(t testing.TB, db *storage.DB, log ...*audit.Log) *world {
 	t.Helper()
-	w := &world{db: db, log: log, watch: storage.NewWatcher(db, slog.New(slog.DiscardHandler)), findings: findings.New(db, log, nil), tools: &registry{tts: tools()}}
+	if len(log) == 0 {
+		log = append(log, openLog(t, db))
+	}
+	w := &world{db: db, log: log[0], watch: storage.NewWatcher(db, slog.New(slog.DiscardHandler)), findings: findings.New(db, log[0], nil), tools: &registry{tts: tools()}}
 	var err error
-	w.Service, err = policy.New(db, log, w.watch, w.tools, policy.Options{
+	w.Service, err = policy.New(db, w.log, w.watch, w.tools, policy.Options{
 		Now: func() time.Time { return now }, Findings: w.findings,
 		Agents: func(name string) (policy.Agent, bool) {
 			return policy.Agent{Name: name, Team: "finance", Labels: map[string]string{"tier": "gold"}}, name == "invoice-checker"
@@ -78,7 +81,7 @@ func open(t *testing.T, db *storage.DB, log *audit.Log) *world {
 	return w
 }
 
-func openLog(t *testing.T, db *storage.DB) *audit.Log {
+func openLog(t testing.TB, db *storage.DB) *audit.Log {
 	t.Helper()
 	log, err := audit.Open(ctx, db, audit.Options{Redactor: inspection.New(), Keeper: audittest.Keeper("k")})
 	if err != nil {
@@ -93,7 +96,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) { fn(t, open(t, db, openLog(t, db))) })
 }
 
-func (w *world) put(t *testing.T, name, text string) {
+func (w *world) put(t testing.TB, name, text string) {
 	t.Helper()
 	if changed, err := w.PutPolicies(ctx, fiona, "because", name, text); err != nil || !changed {
 		t.Fatalf("put %s: %v %v", name, changed, err)

@@ -1,0 +1,420 @@
+package policy
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json/jsontext"
+	"encoding/json/v2"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/fault"
+)
+
+// ErrMoved says that a backtest cannot be continued as it began.
+var ErrMoved = fault.New(fault.Conflict, "policies_moved", "the policies, grants or tools in force changed during the backtest; begin it again")
+
+// Trial is a change of policies and grants that is tried against recorded calls.
+type Trial struct {
+	Files  map[string]string // in place of the saved files of these names; an empty text leaves one out
+	Grants []Grant           // in place of the saved grants of these names
+	Revoke []string          // grants left out
+}
+
+// Window says which recorded calls are decided again, the newest first.
+type Window struct {
+	Since, Until time.Time // Since is included, Until is not; zero: without bound
+	Agent        string    // empty: every agent
+	After        string    // Backtest.Next of the part before
+	Version      string    // Backtest.Version of the part before; empty for the first
+	Most         int       // calls looked at in this part; 0 means 20,000
+}
+
+// Backtest is what a trial would have changed about recorded calls. Both the
+// rules in force and those of the trial decide every call anew, so that it
+// compares rules and nothing else: what was decided then is in the log.
+type Backtest struct {
+	Version  string    `json:"version" doc:"of the rules in force and of the trial, together"`
+	Calls    int64     `json:"calls" doc:"recorded calls looked at"`
+	Affected int64     `json:"affected" doc:"of those, calls that a changed rule is about; the others are decided alike without looking"`
+	Unseen   int64     `json:"unseen" doc:"affected calls whose arguments a rule asks for and that were erased, cut or never kept: nothing is said of them"`
+	Gone     int64     `json:"gone" doc:"calls of tools that are not registered any more"`
+	Assumed  int64     `json:"assumed" doc:"affected calls about which a rule asks what is not recorded: the run's age and calls, the kind of credential, where values came from"`
+	Changes  []Change  `json:"changes" doc:"the most frequent first"`
+	Oldest   time.Time `json:"oldest,omitzero" doc:"of the calls looked at"`
+	Next     string    `json:"next,omitempty" doc:"where the next part begins; empty: there are no older calls"`
+}
+
+// Change is calls of one agent and tool that the trial decides differently, and
+// in the same way.
+type Change struct {
+	Agent  string    `json:"agent"`
+	Tool   string    `json:"tool" doc:"connection/tool"`
+	From   string    `json:"from" enum:"allow,deny,hold"`
+	To     string    `json:"to" enum:"allow,deny,hold"`
+	By     []string  `json:"by,omitempty" doc:"the policies and grants that determine it in the trial; none: nothing allows it"`
+	Count  int64     `json:"count"`
+	First  time.Time `json:"first"`
+	Last   time.Time `json:"last"`
+	Events []string  `json:"events" doc:"the newest of them, at most five"`
+}
+
+const (
+	defaultPart  = 20_000
+	backtestPage = 1000
+	maxExamples  = 5
+	maxChanges   = 1000 // of different kinds in a part: beyond it they are counted together
+)
+
+// decided are the events that hold a decision of policy.
+var decided = []audit.Type{audit.CallIntent, audit.CallDenied, audit.CallHeld}
+
+// Backtest decides recorded calls again, by the rules in force and by those of
+// the trial, and says which come out differently. Nothing is changed and nobody
+// is asked. by is recorded, once a backtest: what a policy says about recorded
+// arguments tells what they were.
+func (s *Service) Backtest(ctx context.Context, by audit.Actor, t Trial, w Window) (Backtest, error) {
+	b, err := s.backtester(t)
+	if err != nil {
+		return Backtest{}, err
+	}
+	if w.Version == "" {
+		if err := s.recordBacktest(ctx, by, t, w); err != nil {
+			return Backtest{}, err
+		}
+	} else if w.Version != b.out.Version {
+		return Backtest{}, ErrMoved
+	}
+	q := audit.Query{Agent: w.Agent, Types: decided, Since: w.Since, Until: w.Until, After: w.After, Limit: backtestPage}
+	for left := cmp.Or(w.Most, defaultPart); left > 0; left -= backtestPage {
+		recs, err := s.log.List(ctx, q)
+		if err != nil {
+			return Backtest{}, err
+		}
+		if err := b.page(ctx, recs); err != nil {
+			return Backtest{}, err
+		}
+		if len(recs) < backtestPage {
+			q.After = ""
+			break
+		}
+		q.After = recs[len(recs)-1].Event.ID
+	}
+	b.out.Next = q.After
+	b.finish()
+	return b.out, nil
+}
+
+// backtester compares two engines over recorded calls.
+type backtester struct {
+	s        *Service
+	now, new *engine
+	stakes   map[stakeKey]stake
+	changes  map[string]*Change
+	out      Backtest
+}
+
+// stakeKey is all that the rules near a call depend on.
+type stakeKey struct{ agent, team, stage, connection, tool string }
+
+// stake is what a trial may change about calls of an agent to a tool.
+type stake struct {
+	same, gone bool
+	need       parts
+}
+
+func (s *Service) backtester(t Trial) (*backtester, error) {
+	e := s.engine.Load()
+	if e == nil {
+		return nil, ErrNotReady
+	}
+	s.mu.Lock()
+	c, old := content{files: maps.Clone(s.content.files), grants: slices.Clone(s.content.grants)}, s.verdicts
+	s.mu.Unlock()
+	if err := t.known(c); err != nil {
+		return nil, err
+	}
+	t.apply(&c)
+	trial, _ := build(c, e.ts, old)
+	if problems := t.problems(trial.problems); len(problems) > 0 {
+		return nil, refuse(problems)
+	}
+	sum := sha256.Sum256([]byte(e.version + trial.version + e.ts.text()))
+	return &backtester{s: s, now: e, new: trial, stakes: map[stakeKey]stake{}, changes: map[string]*Change{},
+		out: Backtest{Version: hex.EncodeToString(sum[:8]), Changes: []Change{}}}, nil
+}
+
+// known refuses to leave out what is not there: a mistyped name would look like
+// a change without consequences.
+func (t Trial) known(c content) error {
+	for name, text := range t.Files {
+		if _, ok := c.files[name]; !ok && text == "" {
+			return ErrNotFound.Say("there is no policy file %q to leave out", name)
+		}
+	}
+	for _, name := range t.Revoke {
+		if !slices.ContainsFunc(c.grants, func(g Grant) bool { return g.Name == name }) {
+			return ErrNoGrant.Say("there is no grant %q to leave out", name)
+		}
+	}
+	return nil
+}
+
+func (t Trial) apply(c *content) {
+	for name, text := range t.Files {
+		if c.files[name] = text; text == "" {
+			delete(c.files, name)
+		}
+	}
+	c.grants = slices.DeleteFunc(c.grants, func(g Grant) bool {
+		return slices.Contains(t.Revoke, g.Name) || slices.ContainsFunc(t.Grants, func(x Grant) bool { return x.Name == g.Name })
+	})
+	c.grants = append(c.grants, t.Grants...)
+}
+
+// problems are those of what the trial brings, not those that are there already.
+func (t Trial) problems(all []Problem) []Problem {
+	return slices.DeleteFunc(slices.Clone(all), func(p Problem) bool {
+		if name, ok := cutGrant(p.File); ok {
+			return !slices.ContainsFunc(t.Grants, func(g Grant) bool { return g.Name == name })
+		}
+		_, brought := t.Files[p.File]
+		return !brought
+	})
+}
+
+func (s *Service) recordBacktest(ctx context.Context, by audit.Actor, t Trial, w Window) error {
+	files := map[string]string{}
+	for name, text := range t.Files {
+		files[name] = digest(text)
+	}
+	d := struct {
+		Agent  string            `json:"agent,omitzero"`
+		Files  map[string]string `json:"files,omitzero"`
+		Grants []Grant           `json:"grants,omitzero"`
+		Revoke []string          `json:"revoke,omitzero"`
+		Since  time.Time         `json:"since,omitzero"`
+		Until  time.Time         `json:"until,omitzero"`
+	}{w.Agent, files, t.Grants, t.Revoke, w.Since, w.Until}
+	detail, err := json.Marshal(d, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	return s.log.Change(ctx, func(tx *audit.Tx) error {
+		tx.Record(audit.Event{Type: "policy.backtested", Actor: by, Object: "policy", Detail: detail})
+		return nil
+	})
+}
+
+// page looks at some records. Contents are read only of calls that a changed
+// rule is about.
+func (b *backtester) page(ctx context.Context, recs []audit.Record) error {
+	var affected []audit.Record
+	for _, rec := range recs {
+		ev := rec.Event
+		if ev.Agent == "" || ev.Connection == "" || ev.Tool == "" {
+			continue // Countersign's own
+		}
+		b.out.Calls++
+		b.out.Oldest = ev.Time
+		st := b.stake(&ev)
+		switch {
+		case st.gone:
+			b.out.Gone++
+		case !st.same:
+			affected = append(affected, rec)
+		}
+	}
+	b.out.Affected += int64(len(affected))
+	if err := b.s.log.LoadPayloads(ctx, affected); err != nil {
+		return err
+	}
+	for i := range affected {
+		b.compare(&affected[i])
+	}
+	return ctx.Err()
+}
+
+// stake tells what the trial may change about a call, for its agent and every
+// agent on whose behalf it was made.
+func (b *backtester) stake(ev *audit.Event) stake {
+	st := b.stakeOf(b.s.recordedAgent(ev), ev)
+	for _, a := range b.s.behind(ev) {
+		more := b.stakeOf(a, ev)
+		st.same, st.need = st.same && more.same, st.need|more.need
+	}
+	return st
+}
+
+func (b *backtester) stakeOf(a Agent, ev *audit.Event) stake {
+	key := stakeKey{a.Name, a.Team, a.Stage, ev.Connection, ev.Tool}
+	if st, ok := b.stakes[key]; ok {
+		return st
+	}
+	t := b.now.ts.tools[toolKey{ev.Connection, ev.Tool}]
+	st := stake{gone: t == nil}
+	if t != nil {
+		is, need := b.now.near(&a, t)
+		would, more := b.new.near(&a, t)
+		st.same, st.need = slices.Equal(is, would), need|more
+	}
+	b.stakes[key] = st
+	return st
+}
+
+// near names every rule that may be about calls of the tool by a, and what they
+// ask for.
+func (e *engine) near(a *Agent, t *tool) (says []string, need parts) {
+	var room [32]*rule
+	w := e.worldOf(a)
+	for _, index := range []*index{e.forbids, e.permits} {
+		for _, r := range index.candidates(room[:0], t, w.keys) {
+			says, need = append(says, r.says()), need|r.needs
+			if r.unfitFor(t) {
+				says[len(says)-1] += "\nunfit"
+			}
+		}
+	}
+	slices.Sort(says)
+	return append(says, e.broken), need
+}
+
+const unrecorded = needRun | needCaller | needProvenance
+
+// compare decides one recorded call twice.
+func (b *backtester) compare(rec *audit.Record) {
+	ev, reqs := &rec.Event, b.s.recorded(rec)
+	need := b.stake(ev).need
+	if !seen(rec) {
+		if need&needArgs != 0 {
+			b.out.Unseen++
+			return
+		}
+		for i := range reqs {
+			reqs[i].unread = true
+		}
+	}
+	if need&unrecorded != 0 {
+		b.out.Assumed++
+	}
+	from, _ := decideAll(b.now, reqs)
+	to, by := decideAll(b.new, reqs)
+	if from != to {
+		b.count(ev, from, to, by)
+	}
+}
+
+// decideAll decides for every agent that has to be allowed: the least of what
+// they are given counts, as on the line.
+func decideAll(e *engine, reqs []Request) (effect Effect, by []string) {
+	for i := range reqs {
+		d := e.decide(&reqs[i])
+		if i == 0 || d.Effect < effect {
+			effect, by = d.Effect, slices.Concat(d.Policies, d.Grants)
+		}
+	}
+	return effect, by
+}
+
+func (b *backtester) count(ev *audit.Event, from, to Effect, by []string) {
+	key := strings.Join(append([]string{ev.Agent, ev.Connection, ev.Tool, from.String(), to.String()}, by...), "\x00")
+	c := b.changes[key]
+	if c == nil && len(b.changes) >= maxChanges {
+		key = strings.Join([]string{"", from.String(), to.String()}, "\x00")
+		c = b.changes[key]
+		if c == nil {
+			c = &Change{From: from.String(), To: to.String(), Last: ev.Time}
+		}
+	} else if c == nil {
+		c = &Change{Agent: ev.Agent, Tool: ev.Connection + "/" + ev.Tool, From: from.String(), To: to.String(), By: by, Last: ev.Time}
+	}
+	b.changes[key] = c
+	c.Count++
+	c.First = ev.Time // the newest come first
+	if len(c.Events) < maxExamples {
+		c.Events = append(c.Events, ev.ID)
+	}
+}
+
+func (b *backtester) finish() {
+	for _, c := range b.changes {
+		b.out.Changes = append(b.out.Changes, *c)
+	}
+	slices.SortFunc(b.out.Changes, func(x, y Change) int {
+		return cmp.Or(cmp.Compare(y.Count, x.Count), strings.Compare(x.Agent, y.Agent), strings.Compare(x.Tool, y.Tool), strings.Compare(x.To, y.To),
+			slices.Compare(x.By, y.By))
+	})
+}
+
+// seen reports whether the arguments of a recorded call are there as policy
+// saw them, but for what was redacted.
+func seen(rec *audit.Record) bool {
+	for _, c := range rec.Event.Payloads {
+		if c.Name != arguments {
+			continue
+		}
+		body, had := rec.Payloads[arguments]
+		return had && jsontext.Value(body).IsValid() && c.Whole == ""
+	}
+	return true // it had none
+}
+
+// arguments is the name of the payload that holds what policy read.
+const arguments = "arguments"
+
+// recorded puts a recorded call as policy saw it: first for its agent, then
+// for every agent on whose behalf it was made.
+func (s *Service) recorded(rec *audit.Record) []Request {
+	ev := &rec.Event
+	req := Request{Agent: s.recordedAgent(ev), Action: Action{Connection: ev.Connection, Tool: ev.Tool}, Args: jsontext.Value(rec.Payloads[arguments]),
+		Run: Run{ID: ev.Run, Labels: ev.Labels, Started: ev.Time}, Caller: Caller{Remote: ev.Remote}, Now: ev.Time}
+	for _, a := range ev.OnBehalfOf {
+		req.OnBehalfOf = append(req.OnBehalfOf, a.Name)
+	}
+	if len(ev.OnBehalfOf) > 0 && ev.OnBehalfOf[0].Kind == audit.KindUser && s.o.People != nil {
+		if u, ok := s.o.People(ev.OnBehalfOf[0]); ok {
+			req.User = &u
+		}
+	}
+	reqs, chain := []Request{req}, req.OnBehalfOf
+	for _, a := range s.behind(ev) {
+		req.Agent, req.OnBehalfOf = a, chain[:slices.Index(chain, a.Name)]
+		reqs = append(reqs, req)
+	}
+	return reqs
+}
+
+// recordedAgent is the agent of a recorded call, with the labels it has now.
+func (s *Service) recordedAgent(ev *audit.Event) Agent {
+	a := Agent{Name: ev.Agent, Team: ev.Team, Stage: ev.Stage, Owner: ev.Owner}
+	if s.o.Agents != nil {
+		if now, ok := s.o.Agents(ev.Agent); ok {
+			a.Labels = now.Labels
+		}
+	}
+	return a
+}
+
+// behind is the agents on whose behalf a recorded call was made, as they are
+// now; one that is gone has a name alone.
+func (s *Service) behind(ev *audit.Event) []Agent {
+	var out []Agent
+	for _, a := range ev.OnBehalfOf {
+		if a.Kind != audit.KindAgent {
+			continue
+		}
+		one := Agent{Name: a.Name}
+		if s.o.Agents != nil {
+			if now, ok := s.o.Agents(a.Name); ok {
+				one = now
+			}
+		}
+		out = append(out, one)
+	}
+	return out
+}
