@@ -22,6 +22,7 @@ run "export: events made into OCSF and OTLP" ./internal/audit/export Mapping 1s
 run "export: a backlog to a receiver and to files" ./internal/audit/export 'Export$' 20000x
 run "stop: from the request to the last stream cut, three replicas on PostgreSQL" ./internal/server 'Stop' 200x
 run "inventory: 1,000 agents by 100 tools" ./internal/server Inventory 20x
+run "console: every page with 1,000,000 events and 1,000 agents in the store" ./internal/server Pages 1x
 run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm Line 1x
 run "the HTTP front: beside direct and a plain reverse proxy" ./internal/gateway/egress HTTP 1x
 run "idle streams: resident memory of the server alone" ./internal/server IdleStreams 1x

@@ -14,12 +14,12 @@ import (
 
 // visitor is a browser without its engine.
 type visitor struct {
-	t    *testing.T
+	t    testing.TB
 	url  string
 	http *http.Client
 }
 
-func (p *process) visit(t *testing.T) *visitor {
+func (p *process) visit(t testing.TB) *visitor {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
