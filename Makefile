@@ -35,8 +35,9 @@ test-browser: ## try the console in a real Chromium (installs it when missing)
 	scripts/browser.sh
 	COUNTERSIGN_TEST_BROWSER=1 go test -v -count=1 -timeout 20m -run InABrowser ./internal/server
 
-test-race: ## run every test on both engines under the race detector
-	$(PG) go test -race -timeout 45m ./...
+test-race: ## run every test under the race detector (SQLite), and what replicas share on PostgreSQL too
+	env -u COUNTERSIGN_TEST_POSTGRES go test -race -timeout 45m ./...
+	$(PG) go test -race -timeout 45m -run '/postgres' ./internal/storage ./internal/job ./internal/audit ./internal/locks ./internal/approvals
 
 test-faults: ## the long fault tests: hundreds of kills on each engine, disks and networks that fail
 	scripts/fault-tools.sh
