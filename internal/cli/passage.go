@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync"
 	"time"
 )
@@ -22,6 +21,7 @@ type passage struct {
 	listener net.Listener
 	server   *url.URL
 	token    string
+	owner    int // the user whose processes are let in
 
 	mu     sync.Mutex
 	closed bool
@@ -30,7 +30,7 @@ type passage struct {
 }
 
 // startPassage opens one; nil where the system does not say whose a connection is.
-func startPassage(server *url.URL, token string) (*passage, error) {
+func startPassage(server *url.URL, token string, owner int) (*passage, error) {
 	if !knowsPeers {
 		return nil, nil
 	}
@@ -38,7 +38,7 @@ func startPassage(server *url.URL, token string) (*passage, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &passage{listener: l, server: server, token: token, open: map[net.Conn]struct{}{}}
+	p := &passage{listener: l, server: server, token: token, owner: owner, open: map[net.Conn]struct{}{}}
 	p.served.Go(p.accept)
 	return p, nil
 }
@@ -97,7 +97,7 @@ func (p *passage) accept() {
 
 // serve takes one CONNECT and then passes bytes.
 func (p *passage) serve(c net.Conn) {
-	if uid, err := peer(c); err != nil || uid != os.Getuid() {
+	if uid, err := peer(c); err != nil || uid != p.owner {
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))

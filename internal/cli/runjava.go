@@ -21,7 +21,7 @@ const storePassword = "changeit"
 // so it is given a way to the proxy on this machine that needs none and is open
 // to this user alone; without one, Java is left as it is.
 func (s *surroundings) java(server *url.URL, token string, trusted []byte) error {
-	way, err := startPassage(server, token)
+	way, err := startPassage(server, token, os.Getuid())
 	if err != nil || way == nil {
 		return err
 	}

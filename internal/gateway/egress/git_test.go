@@ -27,9 +27,36 @@ type gitHouse struct {
 	*rig
 	bare, work string
 	tokens     []string // that the server saw
+	env        []string // of git, beside its own
 }
 
 func newGit(t *testing.T) *gitHouse {
+	t.Helper()
+	backend := gitBackend(t)
+	h := &gitHouse{rig: &rig{t: t, up: upstream.Start(t, echo)}}
+	root := t.TempDir()
+	h.site(root)
+	s := httptest.NewServer(gitServer(backend, root, func(r *http.Request) { h.tokens = append(h.tokens, r.Header.Get("X-Forge-Token")) }))
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	h.serve(storagetest.Open(t, storagetest.SQLite(t)), s.URL, connections.Git, nil)
+	return h
+}
+
+// site makes the repository acme/site beneath root, with one commit.
+func (h *gitHouse) site(root string) {
+	h.t.Helper()
+	h.bare, h.work = filepath.Join(root, "acme", "site.git"), filepath.Join(h.t.TempDir(), "work")
+	h.git("", "init", "-q", "--bare", "-b", "main", h.bare)
+	h.git(h.bare, "config", "http.receivepack", "true")
+	h.git(h.bare, "config", "receive.advertisePushOptions", "true")
+	seed := filepath.Join(h.t.TempDir(), "seed")
+	h.git("", "init", "-q", "-b", "main", seed)
+	h.commit(seed, "first")
+	h.git(seed, "push", "-q", h.bare, "main")
+}
+
+// gitBackend returns the program by which git serves repositories.
+func gitBackend(t *testing.T) string {
 	t.Helper()
 	execPath, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
@@ -39,15 +66,14 @@ func newGit(t *testing.T) *gitHouse {
 	if _, err := os.Stat(backend); err != nil {
 		t.Skip("there is no git http-backend")
 	}
-	h := &gitHouse{rig: &rig{t: t, up: upstream.Start(t, echo)}}
-	root := t.TempDir()
-	h.bare, h.work = filepath.Join(root, "acme", "site.git"), filepath.Join(t.TempDir(), "work")
-	h.git("", "init", "-q", "--bare", "-b", "main", h.bare)
-	h.git(h.bare, "config", "http.receivepack", "true")
-	h.git(h.bare, "config", "receive.advertisePushOptions", "true")
+	return backend
+}
+
+// gitServer serves the repositories beneath root.
+func gitServer(backend, root string, seen func(*http.Request)) http.Handler {
 	served := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"}}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.tokens = append(h.tokens, r.Header.Get("X-Forge-Token"))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen(r)
 		if r.ContentLength < 0 { // CGI must know how long a body is
 			b, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -62,14 +88,7 @@ func newGit(t *testing.T) *gitHouse {
 			return
 		}
 		served.ServeHTTP(w, r)
-	}))
-	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
-	h.serve(storagetest.Open(t, storagetest.SQLite(t)), s.URL, connections.Git, nil)
-	seed := filepath.Join(t.TempDir(), "seed")
-	h.git("", "init", "-q", "-b", "main", seed)
-	h.commit(seed, "first")
-	h.git(seed, "push", "-q", h.bare, "main")
-	return h
+	})
 }
 
 // git runs git, which must succeed.
@@ -88,6 +107,7 @@ func (h *gitHouse) try(dir string, args ...string) (string, error) {
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1", "HOME="+h.t.TempDir(),
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
+	cmd.Env = append(cmd.Env, h.env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

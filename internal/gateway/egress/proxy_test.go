@@ -90,13 +90,17 @@ type proxied struct {
 }
 
 func newProxied(t *testing.T, certFor, dialect string, h http.Handler, operations map[string]string) *proxied {
+	return newProxiedAt(t, "localhost", certFor, dialect, h, operations)
+}
+
+func newProxiedAt(t *testing.T, host, certFor, dialect string, h http.Handler, operations map[string]string) *proxied {
 	t.Helper()
 	p := &proxied{rig: &rig{t: t}}
 	s := tlsServer(t, certFor, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.seen = append(p.seen, r.Header.Get("Authorization"))
 		h.ServeHTTP(w, r)
 	}))
-	p.target = strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
+	p.target = strings.Replace(s.URL, "127.0.0.1", host, 1)
 	p.serve(storagetest.Open(t, storagetest.SQLite(t)), p.target, dialect, operations)
 	front := egress.New(egress.Options{Gateway: p.Gateway, Registry: p.Connections, MaxBody: 64 << 10, ReadTimeout: 5 * time.Second})
 	seed := []byte("0123456789abcdef0123456789abcdef")
@@ -131,6 +135,12 @@ func newProxied(t *testing.T, certFor, dialect string, h http.Handler, operation
 
 func (p *proxied) withKey() string {
 	return strings.Replace(p.proxy, "http://", "http://agent:"+p.Key+"@", 1)
+}
+
+// environment is what countersign run sets, for programs of these tests.
+func (p *proxied) environment() []string {
+	return append(os.Environ(), "HTTPS_PROXY="+p.withKey(), "https_proxy="+p.withKey(), "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "SSL_CERT_FILE="+p.ca, "REQUESTS_CA_BUNDLE="+p.ca,
+		"CURL_CA_BUNDLE="+p.ca, "NODE_EXTRA_CA_CERTS="+p.ca, "NODE_USE_ENV_PROXY=1", "GIT_SSL_CAINFO="+p.ca, "HOME="+p.t.TempDir())
 }
 
 func (p *proxied) client() *http.Client {
@@ -283,8 +293,7 @@ func TestAnUpstreamWithAnothersCertificate(t *testing.T) {
 // The programs that people run, unmodified, with what countersign run sets.
 func TestRealClientsThroughTheProxy(t *testing.T) {
 	p := newProxied(t, "localhost", "", http.HandlerFunc(echo), petOperations)
-	env := append(os.Environ(), "HTTPS_PROXY="+p.withKey(), "https_proxy="+p.withKey(), "NO_PROXY=", "no_proxy=", "SSL_CERT_FILE="+p.ca, "REQUESTS_CA_BUNDLE="+p.ca, "CURL_CA_BUNDLE="+p.ca,
-		"NODE_EXTRA_CA_CERTS="+p.ca, "NODE_USE_ENV_PROXY=1", "GIT_SSL_CAINFO="+p.ca, "HOME="+t.TempDir())
+	env := append(p.environment(), "NO_PROXY=", "no_proxy=")
 	for name, args := range map[string][]string{
 		"curl":            {"curl", "-sS", p.target + "/pets?limit=2"},
 		"Python requests": {"python3", "-c", "import requests; print(requests.get('" + p.target + "/pets', params={'limit': 2}).text)"},
