@@ -62,10 +62,11 @@ type slot struct {
 	in    chan *item // somebody waits, or nobody minds
 	out   chan *item // outcomes: kept until they are written
 	down  atomic.Bool
-	claim *claim  // nil after the lane was lost and before another is claimed
-	keep  []*item // outcomes to write first
-	doubt *doubt  // a batch that may or may not be durable
-	ghost *doubt  // the last batch found not to be durable: a commit that was cut off may still arrive
+	busy  atomic.Int64 // since when (after began) it has been at a batch, 0 if it is not
+	claim *claim       // nil after the lane was lost and before another is claimed
+	keep  []*item      // outcomes to write first
+	doubt *doubt       // a batch that may or may not be durable
+	ghost *doubt       // the last batch found not to be durable: a commit that was cut off may still arrive
 }
 
 // doubt is a batch whose commit failed without saying whether it happened.
@@ -89,6 +90,25 @@ func (d *doubt) restore() []*item {
 	return d.items
 }
 
+// A committer is crowded when so many events wait for it, or when it has been at
+// one batch for so long: a connection may have died in silence.
+const (
+	crowdedAt = 32
+	slowBatch = 20 * time.Millisecond
+)
+
+// began is where the time of batches is counted from, on the monotonic clock.
+var began = time.Now()
+
+// crowded reports whether an event is better off with another committer.
+func (s *slot) crowded() bool {
+	if len(s.in) >= crowdedAt {
+		return true
+	}
+	since := s.busy.Load()
+	return since != 0 && time.Since(began)-time.Duration(since) > slowBatch
+}
+
 func newSlot(l *Log, c *claim) *slot {
 	s := &slot{log: l, in: make(chan *item, queueLen), out: make(chan *item, queueLen)}
 	s.own(c)
@@ -109,7 +129,9 @@ func (s *slot) run() {
 		if !ok {
 			return
 		}
+		s.busy.Store(max(1, int64(time.Since(began))))
 		err := s.commit(batch)
+		s.busy.Store(0)
 		if err == nil {
 			s.down.Store(false)
 			continue

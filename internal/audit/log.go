@@ -83,7 +83,6 @@ type Log struct {
 	lite   *liteWriter
 	keys   *keyring
 	slots  []*slot
-	next   atomic.Uint32
 
 	heldMu sync.Mutex
 	held   map[int64]int64 // lane -> epoch of the holds of this process
@@ -345,15 +344,21 @@ func (l *Log) works() bool {
 	return slices.ContainsFunc(l.slots, func(s *slot) bool { return !s.down.Load() })
 }
 
-// pick returns the next committer in turn that works, nil if none does.
+// pick returns the committer that the next event goes to, nil if none works: the
+// first that is neither down nor crowded, so that few lanes get large batches
+// instead of many lanes small ones; the least crowded if all are.
 func (l *Log) pick() *slot {
-	n := l.next.Add(1)
-	for i := range uint32(len(l.slots)) {
-		if s := l.slots[(n+i)%uint32(len(l.slots))]; !s.down.Load() {
+	var least *slot
+	for _, s := range l.slots {
+		switch {
+		case s.down.Load():
+		case !s.crowded():
 			return s
+		case least == nil || len(s.in) < len(least.in):
+			least = s
 		}
 	}
-	return nil
+	return least
 }
 
 // Outcome records how the call of r ended, in the lane of its intent. It does
@@ -443,7 +448,10 @@ func (l *Log) slotOf(it *item) *slot {
 	if it.of != nil && it.of.slot != nil {
 		return it.of.slot
 	}
-	return l.slots[l.next.Add(1)%uint32(len(l.slots))]
+	if s := l.pick(); s != nil {
+		return s
+	}
+	return l.slots[0]
 }
 
 // Later records ev some time soon, without a promise: for what happens too

@@ -53,6 +53,9 @@ func TestTamperingIsFound(t *testing.T) {
 		o.Lanes = 2
 		l := open(t, db, o)
 		for i := range 20 {
+			if i == 10 {
+				l.PassBy(0) // half of them stand in the other lane
+			}
 			if _, err := l.Append(ctx, audit.Event{Type: audit.CallDenied, Agent: fmt.Sprint(i)}, audit.Payload{Name: "arguments", Body: []byte("x")}); err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -190,6 +191,16 @@ func (db *DB) Ping(ctx context.Context) error {
 
 // Query runs a read outside any transaction.
 func (db *DB) Query(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
+	return db.read.QueryContext(ctx, q, args...)
+}
+
+// QueryPlanned is Query for reads whose best plan hangs on the arguments: how rare
+// a word is, say. PostgreSQL would, from the sixth time on, plan a statement once
+// for whatever arguments.
+func (db *DB) QueryPlanned(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
+	if db.dialect == Postgres {
+		args = append([]any{pgx.QueryExecModeExec}, args...)
+	}
 	return db.read.QueryContext(ctx, q, args...)
 }
 

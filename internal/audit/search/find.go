@@ -120,7 +120,7 @@ func (p Page) order() string {
 }
 
 func (s store) ids(ctx context.Context, q string, args []any) ([]string, error) {
-	rows, err := s.db.Query(ctx, q, args...)
+	rows, err := s.db.QueryPlanned(ctx, q, args...)
 	if err != nil {
 		return nil, storage.ErrUnavailable.With(err)
 	}
