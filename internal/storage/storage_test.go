@@ -50,6 +50,37 @@ func TestDuplicateIsRecognised(t *testing.T) {
 	})
 }
 
+// What is planned for its arguments is never planned for whatever arguments: the
+// server holds no statement of it.
+func TestQueryPlannedPreparesNothing(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx := context.Background()
+		if db.Dialect() == storage.Postgres {
+			db.Writer().SetMaxOpenConns(1) // and so one session
+		}
+		for i := range 8 {
+			rows, err := db.QueryPlanned(ctx, `SELECT $1 + 4711 WHERE $2 <> 'x'`, i, "y")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var n int
+			if !rows.Next() || rows.Scan(&n) != nil || n != i+4711 {
+				t.Errorf("%d, %v", n, rows.Err())
+			}
+			if err := rows.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if db.Dialect() == storage.SQLite {
+			return
+		}
+		var n int
+		if err := db.QueryRow(ctx, `SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%+ 4711 WHERE%' AND name NOT IN (SELECT name FROM pg_prepared_statements WHERE statement LIKE '%pg_prepared%')`).Scan(&n); err != nil || n != 0 {
+			t.Errorf("%d statements are prepared, %v", n, err)
+		}
+	})
+}
+
 func TestWatcherReloadsOnChangeAndGoesStale(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
