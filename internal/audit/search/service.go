@@ -50,7 +50,6 @@ func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
 	}
 	s := &Service{store: store{db, newBlinder(log.Derive("search words")), &known{}, walkLite}, db: db, log: log, o: o}
 	if db.Dialect() == storage.Postgres {
-		s.store.walk = walkPostgres
 		s.lease = job.NewLease(db, "search", leaseTTL)
 	}
 	log.OnForget(s.forget)
@@ -62,8 +61,6 @@ type Page struct {
 	After  string // the last event's identifier on the page before
 	Limit  int    // 0 means 100; at most 1,000
 	Oldest bool   // oldest first rather than newest first
-
-	rare bool // what is looked for is known to be rare
 }
 
 const (

@@ -14,16 +14,14 @@ type store struct {
 	db    *storage.DB
 	blind blinder
 	known *known // on SQLite
-	walk  int    // events gone through one by one before lists of words are
+	walk  int    // on SQLite: events gone through one by one before lists of words are
 }
 
-// How many events are gone through one by one, from where a page begins, before
-// the lists of all events with a word are read and sorted: if what is looked for
-// is common the page is among them, and if it is not, there is little to sort.
-const (
-	walkLite     = maxPage // that are read themselves
-	walkPostgres = 8000
-)
+// walkLite is how many events are gone through one by one, from where a page
+// begins, before the lists of all words with a beginning are merged: if what is
+// looked for is common the page is among them, and if it is not, there is little
+// to merge.
+const walkLite = maxPage
 
 func (s store) positions(ctx context.Context) (audit.Cursor, error) {
 	rows, err := s.db.Query(ctx, `SELECT lane, sn FROM search_positions`)
@@ -179,16 +177,14 @@ func (c *conditions) after(p Page) {
 	}
 }
 
-// query selects the rest of q on PostgreSQL; with lookup the fields also by
-// their words.
-func (c *conditions) query(q Query, lookup bool) {
+// query selects the rest of q on PostgreSQL, the fields also by their words: the
+// planner chooses between going through events in the order of results, the index
+// of a field and that of words. What it knows of the query's words decides, so
+// the statement must be planned for them (storage.DB.QueryPlanned).
+func (c *conditions) query(q Query) {
 	for _, f := range q.filters {
 		c.filter(f)
-	}
-	for _, f := range q.filters {
-		if lookup {
-			c.filterWords(f)
-		}
+		c.filterWords(f)
 	}
 	for _, t := range q.terms {
 		c.term(t)
