@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // through opens a passage to a proxy and returns how to say something into it.
@@ -33,6 +34,7 @@ func through(t *testing.T, server string, owner int) (*passage, func(request str
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 		if _, err := io.WriteString(c, request); err != nil {
 			t.Fatal(err)
 		}

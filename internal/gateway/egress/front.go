@@ -186,20 +186,34 @@ func (x *exchange) credential() (string, error) {
 	return credential(x.r.Header)
 }
 
-// credential returns what a client presented: as other fronts take it, or as
-// the password of Authorization: Basic, which is all that git and many a client
-// of an API can send. The user's name is not looked at.
+// credential returns what a client presented: as other fronts take it, as
+// Authorization: token, which GitHub's own SDK sends, or as the password of
+// Authorization: Basic, which is all that git and many a client of an API can
+// send. The user's name is not looked at.
 func credential(h http.Header) (string, error) {
 	values := h["Authorization"]
-	if len(values) != 1 || !strings.HasPrefix(strings.ToLower(values[0]), "basic ") {
+	scheme, rest := "", ""
+	if len(values) == 1 {
+		scheme, rest, _ = strings.Cut(values[0], " ")
+	}
+	switch strings.ToLower(scheme) {
+	case "token":
+		return bearer(h, rest)
+	case "basic":
+	default:
 		return gateway.Credential(h)
 	}
 	_, password, ok := (&http.Request{Header: h}).BasicAuth()
 	if !ok || password == "" {
 		return "", gateway.ErrCredential.Say("no credential was presented; with Authorization: Basic send the agent's key as the password")
 	}
+	return bearer(h, password)
+}
+
+// bearer reads a credential as other fronts do.
+func bearer(h http.Header, secret string) (string, error) {
 	plain := h.Clone()
-	plain["Authorization"] = []string{"Bearer " + password}
+	plain["Authorization"] = []string{"Bearer " + secret}
 	return gateway.Credential(plain)
 }
 

@@ -401,12 +401,18 @@ func TestCredentials(t *testing.T) {
 		set    func(*http.Request)
 		status int
 	}{
-		"none":             {func(*http.Request) {}, 401},
-		"bearer":           {func(q *http.Request) { q.Header.Set("Authorization", "Bearer "+r.Key) }, 200},
-		"basic":            {func(q *http.Request) { q.SetBasicAuth("x-access-token", r.Key) }, 200},
-		"basic, empty":     {func(q *http.Request) { q.SetBasicAuth(r.Key, "") }, 401},
-		"basic, wrong":     {func(q *http.Request) { q.SetBasicAuth("x", "csk_wrong") }, 401},
-		"basic, not that":  {func(q *http.Request) { q.Header.Set("Authorization", "Basic ???") }, 401},
+		"none":            {func(*http.Request) {}, 401},
+		"bearer":          {func(q *http.Request) { q.Header.Set("Authorization", "Bearer "+r.Key) }, 200},
+		"basic":           {func(q *http.Request) { q.SetBasicAuth("x-access-token", r.Key) }, 200},
+		"basic, empty":    {func(q *http.Request) { q.SetBasicAuth(r.Key, "") }, 401},
+		"basic, wrong":    {func(q *http.Request) { q.SetBasicAuth("x", "csk_wrong") }, 401},
+		"basic, not that": {func(q *http.Request) { q.Header.Set("Authorization", "Basic ???") }, 401},
+		"token":           {func(q *http.Request) { q.Header.Set("Authorization", "token "+r.Key) }, 200},
+		"token, empty":    {func(q *http.Request) { q.Header.Set("Authorization", "token ") }, 401},
+		"token and other": {func(q *http.Request) {
+			q.Header.Set("Authorization", "token "+r.Key)
+			q.Header.Set("X-Api-Key", "csk_other")
+		}, 401},
 		"x-api-key":        {func(q *http.Request) { q.Header.Set("X-Api-Key", r.Key) }, 200},
 		"basic and other":  {func(q *http.Request) { q.SetBasicAuth("x", r.Key); q.Header.Set("X-Api-Key", "csk_other") }, 401},
 		"the upstream's":   {func(q *http.Request) { q.Header.Set("Authorization", "Bearer "+line.Secret) }, 401},
