@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"encoding/json/v2"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,12 +98,30 @@ type step struct {
 	State   string
 	Outcome *client.Outcome
 	Answer  string // event that holds the answer's payloads
-	Asked   *client.Approval
+	Asked   asked
 	Offset  time.Duration // since the run began
 	Share   int           // its time, in hundredths of the run's
 	At      int           // its beginning, likewise
 	Gained  []string      // labels that the run has from here on
 	Steps   []*step
+}
+
+// asked is what people were asked about a call, and who approved.
+type asked struct {
+	Approval  string   `json:"approval"`
+	Approvers []string `json:"approvers"`
+}
+
+// note takes what an event of the call says of people.
+func (s *step) note(ev client.Event) {
+	var a asked
+	if len(ev.Detail) == 0 || json.Unmarshal(ev.Detail, &a) != nil || a.Approval == "" {
+		return
+	}
+	s.Asked.Approval = a.Approval
+	if len(a.Approvers) > 0 {
+		s.Asked.Approvers = a.Approvers
+	}
 }
 
 // runPage is a run as a tree.
@@ -171,9 +190,11 @@ func (d *runPage) build(entries []client.Entry) {
 			s := byCall[ev.Call]
 			if s != nil && ev.Call != "" { // a held call that was made after all
 				s.State = callOf(ev).State
+				s.note(ev)
 				continue
 			}
 			s = &step{Entry: ev, Kind: kindOf(ev), State: callOf(ev).State}
+			s.note(ev)
 			byCall[ev.Call] = s
 			d.gain(s, ev.Labels, have)
 			d.place(s, &model)

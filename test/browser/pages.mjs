@@ -1,5 +1,6 @@
 // The console's pages: what each is for, done in a browser.
-import { api, call, check, end, harmed, person, signIn, tooWide, url, violations } from "./world.mjs";
+import { readFileSync } from "node:fs";
+import { api, call, check, end, harmed, person, shifted, signIn, tooWide, url, violations, watchShifts } from "./world.mjs";
 
 const hostile = process.env.HOSTILE;
 const seen = hostile.replace(/[\u202e\u200b]/g, "").trim();
@@ -104,6 +105,7 @@ await admin.unroute("**/log/checkpoint");
 const run = events[0].run;
 await admin.goto(url + (run ? "/runs/" + run : "/events/" + event));
 check(!(await admin.textContent("main")).includes("gnp.exe"), "contents are not shown unasked");
+if (run) check(await admin.locator(".asked a[href^='/approvals/']").count() > 0, "a run shows where people were asked");
 await admin.locator(".contents button").first().click();
 await admin.locator("#contents").waitFor();
 check((await api("GET", "/log/events?q=" + encodeURIComponent("type:contents.read") + "&limit=1")).events.length === 1, "that contents were read is recorded");
@@ -133,6 +135,12 @@ await admin.click("button:has-text('Set')");
 await admin.locator(".said.good").waitFor();
 check(true, "a tool's effect is set");
 await admin.goto(url + "/connections/helpdesk");
+await admin.click("table[data-small=tools] th button:has-text('Tool')");
+await admin.click("table[data-small=tools] th button:has-text('Tool')");
+const tools = await admin.locator("table[data-small=tools] tbody tr td:first-child b").allTextContents();
+check(tools.length > 1 && tools.join() === [...tools].sort().reverse().join(), "a small table is sorted", tools.join());
+const [saved] = await Promise.all([admin.waitForEvent("download"), admin.locator("table[data-small=tools]").locator("xpath=../following-sibling::button[1]").click()]);
+check(saved.suggestedFilename() === "tools.csv" && readFileSync(await saved.path(), "utf8").split("\r\n").length === tools.length + 2, "a small table is exported");
 await admin.click("summary:has-text('Give a grant')");
 await admin.fill("#g-name", "worker-drafts");
 await admin.check("input[name=tool][value=draft_reply]");
@@ -201,19 +209,26 @@ await admin.click("button:has-text('Verify all')");
 await admin.locator(".said.good").waitFor();
 check(true, "the whole log is verified");
 
-// Every page: no serious violation in either colour, no scrolling sideways on a
-// phone, nothing hostile alive, nothing against the page's own policy.
+// Every page: no serious violation in either colour and on a phone, nothing
+// moves while it loads, no scrolling sideways on a phone, nothing hostile alive, nothing against the page's own policy.
 const request = (await api("GET", "/approvals?limit=1"))[0].id;
 export const paths = ["/", "/approvals", "/approvals?box=settled", `/approvals/${request}`, "/agents", "/agents/worker", "/runs", ...(run ? [`/runs/${run}`] : []), "/events", `/events/${event}`, `/events/${event}/contents`, "/connections", "/connections/helpdesk", "/connections/helpdesk/tools/get_ticket", "/grants", "/policies", "/policies/held", "/policies/held/history", `/why/${event}`,
   "/locks", "/findings", "/people", "/people/fiona", "/settings", "/setup", "/profile", "/nowhere"];
 for (const colorScheme of ["light", "dark"]) {
   const page = await person("admin", { colorScheme });
+  await watchShifts(page);
   for (const path of paths) {
     await page.goto(url + path, { waitUntil: "load" });
     const found = await violations(page);
     check(found.length === 0, `${path} has no serious violation in ${colorScheme}`, found.join(" | "));
     check(await harmed(page) === "", `${path} is harmless`, await harmed(page));
+    const moved = await shifted(page);
+    check(moved < 0.01, `${path} does not move while it loads`, `layout shift ${moved}`);
     await page.setViewportSize({ width: 375, height: 740 });
+    if (colorScheme === "light") {
+      const small = await violations(page);
+      check(small.length === 0, `${path} has no serious violation on a phone`, small.join(" | "));
+    }
     const wide = await tooWide(page);
     check(wide <= 0, `${path} fits a phone`, `${wide} px too wide`);
     await page.setViewportSize({ width: 1280, height: 860 });

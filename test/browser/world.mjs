@@ -46,6 +46,13 @@ export async function violations(page) {
 // Nothing of what was written by others became a part of the page.
 export const harmed = (page) => page.evaluate(() => (window.pwned !== undefined ? "a script ran; " : "") + [...document.querySelectorAll("img, iframe, object, script:not([src]), a[href*='evil'], [onerror], [style*='expression']")].map((x) => x.outerHTML.slice(0, 80)).join("; "));
 
+// How far what stands on a page moves by itself (cumulative layout shift).
+export const watchShifts = (page) => page.addInitScript(() => {
+  window.moved = 0;
+  new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput) window.moved += e.value; }).observe({ type: "layout-shift", buffered: true });
+});
+export const shifted = (page) => page.evaluate(() => window.moved);
+
 export const tooWide = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
 
 // The API, as the administrator; and an agent's call of a tool.
