@@ -21,6 +21,8 @@ run "search: how fast the index catches up" ./internal/audit/search Index 3000x
 run "export: events made into OCSF and OTLP" ./internal/audit/export Mapping 1s
 run "export: a backlog to a receiver and to files" ./internal/audit/export 'Export$' 20000x
 run "stop: from the request to the last stream cut, three replicas on PostgreSQL" ./internal/server 'Stop' 200x
+run "approvals: 10,000 held calls that wait, resident memory and goroutines of the server" ./internal/server 'Waiting' 1x
+run "approvals: from a decision to the call at its upstream, on one machine and across two replicas on PostgreSQL" ./internal/server 'Decide' 100x
 run "inventory: 1,000 agents by 100 tools" ./internal/server Inventory 20x
 run "console: every page with 1,000,000 events and 1,000 agents in the store" ./internal/server Pages 1x
 run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm Line 1x
