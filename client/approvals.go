@@ -66,6 +66,7 @@ type ApprovalVote struct {
 	At        time.Time `json:"at"`
 	For       string    `json:"stands_in_for,omitempty"`
 	Channel   string    `json:"channel"`
+	Passkey   bool      `json:"passkey"` // the person's own signature is in the statement
 	Statement string    `json:"statement"`
 	Signature string    `json:"signature"`
 }
@@ -224,14 +225,20 @@ func (c *Client) Approval(ctx context.Context, id string, wait int) (ApprovalDet
 	return get[ApprovalDetail](ctx, c, v1+"/approvals"+segment(id), query)
 }
 
-// DecideApproval approves or denies a request.
-func (c *Client) DecideApproval(ctx context.Context, id, verdict string) (ApprovalDetail, error) {
-	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/decision", map[string]string{"verdict": verdict})
+// DecideApproval approves or denies a request. passkey is the assertion over
+// what ApprovalChallenge asked for (PublicKeyCredential.toJSON), empty if there is none.
+func (c *Client) DecideApproval(ctx context.Context, id, verdict, passkey string) (ApprovalDetail, error) {
+	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/decision", struct {
+		Verdict string `json:"verdict"`
+		Passkey string `json:"passkey,omitempty"`
+	}{verdict, passkey})
 }
 
-// BreakGlass approves a request in an emergency.
-func (c *Client) BreakGlass(ctx context.Context, id string) (ApprovalDetail, error) {
-	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/override", struct{}{})
+// BreakGlass approves a request in an emergency; passkey is as in DecideApproval.
+func (c *Client) BreakGlass(ctx context.Context, id, passkey string) (ApprovalDetail, error) {
+	return send[ApprovalDetail](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/override", struct {
+		Passkey string `json:"passkey,omitempty"`
+	}{passkey})
 }
 
 // WithdrawApproval ends a request that nobody shall decide about any more.

@@ -209,7 +209,7 @@ func (b *bench) approved(ctx context.Context, token, suite string, st step) (boo
 	if err != nil || len(pending) != 1 {
 		return false, errors.Join(err, fmt.Errorf("%d requests wait, not one", len(pending)))
 	}
-	if _, err := b.gate.approver.DecideApproval(ctx, pending[0].ID, "approve"); err != nil {
+	if _, err := b.gate.approver.DecideApproval(ctx, pending[0].ID, "approve", ""); err != nil {
 		return false, err
 	}
 	made, _, err := b.call(ctx, token, suite, st)

@@ -44,6 +44,7 @@ audit, storage, rest, job, fault, id < locks
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
 approvals/statement < approvals
+identity, approvals/statement < passkeys
 inert < words, approvals
 identity < leaks, signin, lifecycle
 inspection < policy
@@ -101,7 +102,7 @@ gateway/mcp < server
 gateway/egress < server
 gateway/retrieval < server
 example < server
-leaks, signin, lifecycle < server
+leaks, signin, lifecycle, passkeys < server
 server, cli, backup/archive < cmd/countersign
 `
 
@@ -135,6 +136,7 @@ var only = map[string][]string{
 		"signin",
 		"manifest",
 		"approvals",
+		"passkeys",
 		"backup",
 		"inventory",
 		"channels/...",
@@ -159,11 +161,12 @@ var only = map[string][]string{
 		"signin",
 		"manifest",
 		"approvals",
+		"passkeys",
 		"channels",
 		"tokens",
 	},
 	"github.com/cedar-policy":         {"policy"},
-	"github.com/go-webauthn":          {"approvals/statement"},
+	"github.com/go-webauthn":          {"approvals/statement", "passkeys"},
 	"github.com/tink-crypto":          {"secrets"},
 	"gocloud.dev":                     {"secrets"},
 	"github.com/jackc/pgx":            {"storage/...", "audit/...", "secrets/provider/postgres"},

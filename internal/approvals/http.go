@@ -70,6 +70,7 @@ type VoteView struct {
 	At        time.Time `json:"at"`
 	For       string    `json:"stands_in_for,omitempty"`
 	Channel   string    `json:"channel"`
+	Passkey   bool      `json:"passkey" doc:"the person's own signature is in the statement"`
 	Statement string    `json:"statement" doc:"what is signed"`
 	Signature string    `json:"signature" doc:"base64 Ed25519 over 'countersign approval decision v1', a line feed and the statement"`
 }
@@ -110,15 +111,18 @@ type signedWith struct {
 }
 
 type challengeRequest struct {
-	ID      string  `path:"id" maxLength:"64"`
-	Verdict Verdict `query:"verdict" required:"true" enum:"approve,deny"`
+	ID   string `path:"id" maxLength:"64"`
+	Body struct {
+		Verdict Verdict `json:"verdict" enum:"approve,deny"`
+	}
 }
 
 // ChallengeView is what navigator.credentials.get needs, with userVerification
 // "required".
 type ChallengeView struct {
-	Challenge   string   `json:"challenge" doc:"base64url"`
-	RP          string   `json:"rp_id"`
+	Challenge   string   `json:"challenge" doc:"base64url; good once, for two minutes, in this session"`
+	RP          string   `json:"rp_id" doc:"the domain that passkeys are for"`
+	Origin      string   `json:"origin" doc:"the only origin whose pages may ask for it"`
 	Credentials []string `json:"credentials" doc:"the caller's passkeys, base64url"`
 }
 
@@ -209,7 +213,7 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, self(http.MethodPost, "/{id}/seen", "Say that you have seen a notice"), s.httpSee)
 	rest.Handle(api, op(http.MethodGet, "/{id}", "Show a request"), s.httpGet)
 	rest.Handle(api, op(http.MethodPost, "/{id}/decision", "Approve or deny a request"), s.httpDecide)
-	rest.Handle(api, op(http.MethodGet, "/{id}/challenge", "Show what a passkey signs for a decision about a request"), s.httpChallenge)
+	rest.Handle(api, op(http.MethodPost, "/{id}/challenge", "Ask for what a passkey signs to decide about a request"), s.httpChallenge)
 	rest.Handle(api, op(http.MethodPost, "/{id}/override", "Break the glass: approve in an emergency"), s.httpOverride)
 	rest.Handle(api, op(http.MethodPost, "/{id}/withdraw", "Withdraw a request"), s.httpWithdraw)
 	rest.Handle(api, op(http.MethodPost, "/{id}/comments", "Remark on a request, or ask the agent's owner"), s.httpComment)
@@ -269,11 +273,11 @@ func (w signedWith) by(c rest.Caller) By {
 }
 
 func (s *Service) httpChallenge(ctx context.Context, c rest.Caller, r *challengeRequest) (*ChallengeView, error) {
-	ch, err := s.Challenge(ctx, byOf(c), r.ID, r.Verdict)
+	ch, err := s.Challenge(ctx, byOf(c), r.ID, r.Body.Verdict)
 	if err != nil {
 		return nil, err
 	}
-	return &ChallengeView{Challenge: base64.RawURLEncoding.EncodeToString(ch.Challenge), RP: ch.RP, Credentials: ch.Credentials}, nil
+	return &ChallengeView{Challenge: base64.RawURLEncoding.EncodeToString(ch.Challenge), RP: ch.Domain, Origin: ch.Origin, Credentials: ch.Credentials}, nil
 }
 
 func (s *Service) httpOverride(ctx context.Context, c rest.Caller, r *overrideRequest) (*Detail, error) {

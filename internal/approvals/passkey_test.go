@@ -1,118 +1,48 @@
 package approvals_test
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json/jsontext"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
-	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/passkeys"
+	"github.com/countersign/countersign/test/passkey"
 )
 
-var b64 = base64.RawURLEncoding.EncodeToString
+// what a browser on the room's own pages says.
+var honest = passkey.Signing{RP: "countersign.example", Origin: "http://countersign.example", Flags: 0x05}
 
-// authenticator is a passkey in software: a P-256 key that signs as WebAuthn
-// says (level 3, section 7.2).
-type authenticator struct {
-	t     *testing.T
-	key   *ecdsa.PrivateKey
-	id    []byte
-	count uint32
-}
-
-func newAuthenticator(t *testing.T) *authenticator {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authenticator{t: t, key: key, id: make([]byte, 16)}
-	rand.Read(a.id)
-	return a
-}
-
-// cose returns the public key as COSE has it: kty EC2, alg ES256, crv P-256.
-func (a *authenticator) cose() []byte {
-	point, err := a.key.PublicKey.Bytes()
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	out := []byte{0xa5, 0x01, 0x02, 0x03, 0x26, 0x20, 0x01, 0x21, 0x58, 0x20}
-	out = append(out, point[1:33]...)
-	return append(append(out, 0x22, 0x58, 0x20), point[33:]...)
-}
-
-type signing struct {
-	rp, origin, kind string
-	flags            byte
-}
-
-// assert signs a challenge; how changes what an attacker would.
-func (a *authenticator) assert(challenge []byte, how ...func(*signing)) jsontext.Value {
-	a.t.Helper()
-	s := signing{rp: "countersign.example", origin: "http://countersign.example", kind: "webauthn.get", flags: 0x05}
-	for _, fn := range how {
-		fn(&s)
-	}
-	a.count++
-	client := fmt.Sprintf(`{"type":%q,"challenge":%q,"origin":%q,"crossOrigin":false}`, s.kind, b64(challenge), s.origin)
-	rp := sha256.Sum256([]byte(s.rp))
-	data := binary.BigEndian.AppendUint32(append(rp[:], s.flags), a.count)
-	hash := sha256.Sum256([]byte(client))
-	sum := sha256.Sum256(append(slices.Clone(data), hash[:]...))
-	sig, err := ecdsa.SignASN1(rand.Reader, a.key, sum[:])
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return jsontext.Value(fmt.Sprintf(`{"id":%q,"rawId":%q,"type":"public-key","clientExtensionResults":{},"response":{"clientDataJSON":%q,"authenticatorData":%q,"signature":%q}}`,
-		b64(a.id), b64(a.id), b64([]byte(client)), b64(data), b64(sig)))
-}
-
-// register is where people's passkeys are, and how often each signed.
-type register struct {
-	keys  map[string][]approvals.Passkey // by user
-	count map[string]uint32
-}
-
-var errCopied = fault.New(fault.Denied, "copied", "the passkey was copied")
-
-func (r *register) Passkeys(_ context.Context, user string) ([]approvals.Passkey, error) {
-	return r.keys[user], nil
-}
-
-func (r *register) PasskeyUsed(_ context.Context, _ *audit.Tx, _, credential string, count uint32) error {
-	if count <= r.count[credential] {
-		return errCopied
-	}
-	r.count[credential] = count
-	return nil
-}
-
-func (r *register) add(user string, a *authenticator) {
-	r.keys[user] = append(r.keys[user], approvals.Passkey{Credential: b64(a.id), Key: a.cose()})
+// keys is the room of passkeys beside a world.
+type keys struct {
+	*passkeys.Service
+	of map[string]*passkey.Authenticator
 }
 
 // armed is a room where fiona and carl have passkeys, and a call that takes one.
-func armed(w *world) (*approvals.Service, *register, map[string]*authenticator, approvals.Need) {
-	reg := &register{keys: map[string][]approvals.Passkey{}, count: map[string]uint32{}}
-	keys := map[string]*authenticator{}
+func armed(w *world) (*approvals.Service, keys, approvals.Need) {
+	w.t.Helper()
+	room, err := passkeys.New(passkeys.Options{DB: w.db, Log: w.log, Identity: w.ids, URL: func() string { return "http://countersign.example" }, Now: w.clock})
+	w.must(err)
+	k := keys{room, map[string]*passkey.Authenticator{}}
 	for _, name := range []string{"fiona", "carl"} {
-		keys[name] = newAuthenticator(w.t)
-		reg.add(w.by(name).ID, keys[name])
+		k.of[name] = passkey.New()
+		by := w.by(name)
+		const password = "correct horse battery"
+		w.must(w.ids.SetPassword(ctx, audit.System, "test", name, "", password))
+		session, _, err := w.ids.Login(ctx, name, password, "")
+		w.must(err)
+		r, err := room.Begin(ctx, by.Actor(), session.ID)
+		w.must(err)
+		_, err = room.Register(ctx, by.Actor(), session.ID, "laptop", k.of[name].Make(r.Challenge, honest))
+		w.must(err)
 	}
 	n := need("strong", 1, "finance")
 	n.Passkey = true
-	return w.room(approvals.Options{Passkeys: reg}), reg, keys, n
+	return w.room(approvals.Options{Passkeys: room}), k, n
 }
 
 func challenge(w *world, s *approvals.Service, name, id string, v approvals.Verdict) []byte {
@@ -124,14 +54,15 @@ func challenge(w *world, s *approvals.Service, name, id string, v approvals.Verd
 
 func TestApprovingTakesAPasskeyWhereAPolicySaysSo(t *testing.T) {
 	each(t, func(w *world) {
-		s, _, keys, n := armed(w)
+		s, keys, n := armed(w)
 		a, err := s.Hold(ctx, w.held("x", n))
 		w.must(err)
 		id := a.Request.ID
 		b, err := s.Hold(ctx, w.held("y", n))
 		w.must(err)
+		fiona := keys.of["fiona"]
 		mine := challenge(w, s, "fiona", id, approvals.Approve)
-		refuse := func(name string, assertion jsontext.Value, want error) {
+		refuse := func(name string, assertion []byte, want error) {
 			t.Helper()
 			by := w.by("fiona")
 			by.Assertion = assertion
@@ -140,40 +71,97 @@ func TestApprovingTakesAPasskeyWhereAPolicySaysSo(t *testing.T) {
 			}
 		}
 		refuse("none", nil, approvals.ErrPasskey)
-		refuse("not JSON", jsontext.Value("{"), approvals.ErrBadPasskey)
-		refuse("nothing in it", jsontext.Value(`{"id":"`+b64(keys["fiona"].id)+`"}`), approvals.ErrBadPasskey)
-		refuse("too long", jsontext.Value(`{"id":"`+strings.Repeat("a", 9000)+`"}`), approvals.ErrBadPasskey)
-		refuse("of another person", keys["carl"].assert(mine), approvals.ErrBadPasskey)
-		refuse("of nobody", newAuthenticator(t).assert(mine), approvals.ErrBadPasskey)
-		refuse("about another request", keys["fiona"].assert(challenge(w, s, "fiona", b.Request.ID, approvals.Approve)), approvals.ErrBadPasskey)
-		refuse("that says no", keys["fiona"].assert(challenge(w, s, "fiona", id, approvals.Deny)), approvals.ErrBadPasskey)
-		refuse("another person's challenge", keys["fiona"].assert(challenge(w, s, "carl", id, approvals.Approve)), approvals.ErrBadPasskey)
-		for name, how := range map[string]func(*signing){
-			"another domain": func(s *signing) { s.rp = "evil.example" }, "another page": func(s *signing) { s.origin = "http://evil.example" },
-			"a registration": func(s *signing) { s.kind = "webauthn.create" }, "nobody verified": func(s *signing) { s.flags = 0x01 }, "nobody there": func(s *signing) { s.flags = 0x04 },
+		refuse("not JSON", []byte("{"), approvals.ErrBadPasskey)
+		refuse("nothing in it", []byte(`{"id":"`+passkey.B64(fiona.ID)+`"}`), approvals.ErrBadPasskey)
+		refuse("too long", []byte(`{"id":"`+strings.Repeat("a", 9000)+`"}`), approvals.ErrBadPasskey)
+		refuse("of another person", keys.of["carl"].Sign(mine, honest), approvals.ErrBadPasskey)
+		refuse("of nobody", passkey.New().Sign(mine, honest), approvals.ErrBadPasskey)
+		refuse("never asked", fiona.Sign([]byte("a challenge of their own making"), honest), passkeys.ErrChallenge)
+		for name, how := range map[string]func(*passkey.Signing){
+			"another domain": func(s *passkey.Signing) { s.RP = "evil.example" }, "another page": func(s *passkey.Signing) { s.Origin = "http://evil.example" },
+			"a registration": func(s *passkey.Signing) { s.Type = "webauthn.create" }, "nobody verified": func(s *passkey.Signing) { s.Flags = 0x01 }, "nobody there": func(s *passkey.Signing) { s.Flags = 0x04 },
+			"two challenges": func(s *passkey.Signing) { s.Extra = `,"challenge":"AAAA"` },
 		} {
-			refuse(name, keys["fiona"].assert(mine, how), approvals.ErrBadPasskey)
+			bad := honest
+			how(&bad)
+			refuse(name, fiona.Sign(mine, bad), approvals.ErrBadPasskey)
 		}
-		good := keys["fiona"].assert(mine)
-		stolen := *keys["fiona"]
-		other := newAuthenticator(t)
-		other.id = stolen.id
-		refuse("signed by another key under its name", other.assert(mine), approvals.ErrBadPasskey)
+		other := passkey.New()
+		other.ID = fiona.ID
+		refuse("signed by another key under its name", other.Sign(mine, honest), approvals.ErrBadPasskey)
 
 		by := w.by("fiona")
-		by.Assertion = good
+		by.Assertion = fiona.Sign(mine, honest)
 		r, err := s.Decide(ctx, by, id, approvals.Approve, "fine")
 		if err != nil || r.State != approvals.Approved {
 			t.Fatalf("%v %s", err, r.State)
 		}
 		recs, err := w.log.List(ctx, audit.Query{Types: []audit.Type{"approval.granted"}, Limit: 10})
 		w.must(err)
-		if why := s.Check(recs[0].Event); len(recs) != 1 || why != "" || !strings.Contains(string(recs[0].Event.Detail), b64(keys["fiona"].id)) {
+		if why := s.Check(recs[0].Event); len(recs) != 1 || why != "" || !strings.Contains(string(recs[0].Event.Detail), passkey.B64(fiona.ID)) {
 			t.Errorf("%d %s %s", len(recs), why, recs[0].Event.Detail)
+		}
+		if found, err := keys.Of(ctx, "fiona"); err != nil || !found[0].LastUsed.Equal(w.clock()) || found[0].Count != fiona.Count {
+			t.Errorf("%v %+v", err, found)
 		}
 		// To say no takes none.
 		if r, err := s.Decide(ctx, w.by("carl"), b.Request.ID, approvals.Deny, "no"); err != nil || r.State != approvals.Denied {
 			t.Errorf("%v %s", err, r.State)
+		}
+		if _, err := s.Challenge(ctx, w.by("carl"), b.Request.ID, approvals.Approve); !errors.Is(err, approvals.ErrSettled) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// What was asked is good for one decision by one person in one session, and
+// not for long.
+func TestASignatureCountsOnceAndForWhatWasAsked(t *testing.T) {
+	each(t, func(w *world) {
+		s, keys, n := armed(w)
+		n.Quorum = 2
+		var ids []string
+		for _, content := range []string{"x", "y", "z"} {
+			a, err := s.Hold(ctx, w.held(content, n))
+			w.must(err)
+			ids = append(ids, a.Request.ID)
+		}
+		fiona := keys.of["fiona"]
+		decide := func(name string, by approvals.By, id string, assertion []byte, want error) {
+			t.Helper()
+			by.Assertion = assertion
+			if _, err := s.Decide(ctx, by, id, approvals.Approve, "fine"); !errors.Is(err, want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		by := w.by("fiona")
+		decide("about another request", by, ids[1], fiona.Sign(challenge(w, s, "fiona", ids[0], approvals.Approve), honest), approvals.ErrBadPasskey)
+		decide("that says no", by, ids[0], fiona.Sign(challenge(w, s, "fiona", ids[0], approvals.Deny), honest), approvals.ErrBadPasskey)
+		decide("another person's challenge", by, ids[0], fiona.Sign(challenge(w, s, "carl", ids[0], approvals.Approve), honest), passkeys.ErrChallenge)
+
+		asked := challenge(w, s, "fiona", ids[0], approvals.Approve)
+		elsewhere := by
+		elsewhere.Credential = "tok_2"
+		decide("in another session", elsewhere, ids[0], fiona.Sign(asked, honest), passkeys.ErrChallenge)
+		w.pass(3 * time.Minute)
+		decide("too late", by, ids[0], fiona.Sign(asked, honest), passkeys.ErrChallenge)
+
+		first := challenge(w, s, "fiona", ids[0], approvals.Approve)
+		second := challenge(w, s, "fiona", ids[0], approvals.Approve)
+		decide("asked again meanwhile", by, ids[0], fiona.Sign(first, honest), passkeys.ErrChallenge)
+		good := fiona.Sign(second, honest)
+		decide("good", by, ids[0], good, nil)
+		decide("replayed", by, ids[0], good, passkeys.ErrChallenge)
+		decide("replayed about another", by, ids[1], good, passkeys.ErrChallenge)
+
+		asked = challenge(w, s, "fiona", ids[2], approvals.Approve)
+		mine, err := keys.Of(ctx, "fiona")
+		w.must(err)
+		w.must(keys.Remove(ctx, by.Actor(), "lost", mine[0].ID))
+		decide("removed", by, ids[2], fiona.Sign(asked, honest), approvals.ErrBadPasskey)
+		decide("without any", by, ids[2], nil, approvals.ErrNoPasskey)
+		if _, err := s.Challenge(ctx, by, ids[2], approvals.Approve); !errors.Is(err, approvals.ErrNoPasskey) {
+			t.Errorf("%v", err)
 		}
 	})
 }
@@ -181,18 +169,31 @@ func TestApprovingTakesAPasskeyWhereAPolicySaysSo(t *testing.T) {
 // A count that does not grow is a copied passkey's: nothing is decided.
 func TestACopiedPasskeyDecidesNothing(t *testing.T) {
 	each(t, func(w *world) {
-		s, reg, keys, n := armed(w)
-		a, err := s.Hold(ctx, w.held("x", n))
+		s, keys, n := armed(w)
+		var ids []string
+		for _, content := range []string{"x", "y"} {
+			a, err := s.Hold(ctx, w.held(content, n))
+			w.must(err)
+			ids = append(ids, a.Request.ID)
+		}
+		fiona, by := keys.of["fiona"], w.by("fiona")
+		fiona.Count = 100
+		by.Assertion = fiona.Sign(challenge(w, s, "fiona", ids[0], approvals.Approve), honest)
+		_, err := s.Decide(ctx, by, ids[0], approvals.Approve, "fine")
 		w.must(err)
-		reg.count[b64(keys["fiona"].id)] = 100
-		by := w.by("fiona")
-		by.Assertion = keys["fiona"].assert(challenge(w, s, "fiona", a.Request.ID, approvals.Approve))
-		if _, err := s.Decide(ctx, by, a.Request.ID, approvals.Approve, "fine"); !errors.Is(err, errCopied) {
+		fiona.Count = 100 // the copy signs as the original did
+		by.Assertion = fiona.Sign(challenge(w, s, "fiona", ids[1], approvals.Approve), honest)
+		if _, err := s.Decide(ctx, by, ids[1], approvals.Approve, "fine"); !errors.Is(err, passkeys.ErrCopied) {
 			t.Errorf("%v", err)
 		}
-		if r, err := s.Get(ctx, a.Request.ID); err != nil || r.State != approvals.Pending || len(r.Decisions) != 0 {
+		if r, err := s.Get(ctx, ids[1]); err != nil || r.State != approvals.Pending || len(r.Decisions) != 0 {
 			t.Errorf("%v %+v", err, r)
 		}
+		wait(t, func() bool {
+			recs, err := w.log.List(ctx, audit.Query{Types: []audit.Type{"user.passkey_suspected"}, Limit: 2})
+			w.must(err)
+			return len(recs) == 1 && recs[0].Event.Object == "user/fiona"
+		})
 	})
 }
 
@@ -205,7 +206,7 @@ func TestWithoutPasskeysNothingThatNeedsOneIsApproved(t *testing.T) {
 		if _, err := w.Hold(ctx, w.held("x", n)); !errors.Is(err, approvals.ErrImpossible) || !strings.Contains(err.Error(), "passkey") {
 			t.Errorf("%v", err)
 		}
-		s, _, _, n := armed(w)
+		s, _, n := armed(w)
 		n.Quorum = 3 // finance has three, two of them with passkeys
 		if _, err := s.Hold(ctx, w.held("y", n)); !errors.Is(err, approvals.ErrImpossible) {
 			t.Errorf("%v", err)
@@ -213,7 +214,7 @@ func TestWithoutPasskeysNothingThatNeedsOneIsApproved(t *testing.T) {
 		n.Quorum = 2
 		a, err := s.Hold(ctx, w.held("y", n))
 		w.must(err)
-		if _, err := s.Override(ctx, w.by("root"), a.Request.ID, "urgent"); !errors.Is(err, approvals.ErrPasskey) {
+		if _, err := s.Override(ctx, w.by("root"), a.Request.ID, "urgent"); !errors.Is(err, approvals.ErrNoPasskey) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -222,7 +223,7 @@ func TestWithoutPasskeysNothingThatNeedsOneIsApproved(t *testing.T) {
 // One policy that demands a passkey is enough, whatever others are met with.
 func TestTheStrongestOfSeveralPoliciesCounts(t *testing.T) {
 	each(t, func(w *world) {
-		s, _, _, n := armed(w)
+		s, _, n := armed(w)
 		for _, needs := range [][]approvals.Need{{need("weak", 1, "finance"), n}, {n, need("weak", 1, "legal")}} {
 			a, err := s.Hold(ctx, w.held(needs[0].Policy, needs...))
 			w.must(err)

@@ -1,33 +1,37 @@
 package approvals
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json/v2"
-	"net/url"
+	"maps"
 	"slices"
 
 	"github.com/countersign/countersign/internal/approvals/statement"
 	"github.com/countersign/countersign/internal/audit"
 )
 
-// Passkey is a person's registered passkey.
-type Passkey struct {
-	Credential string // identifier, base64url
-	Key        []byte // public, as a COSE key
-}
-
-// Passkeys knows the passkeys that people registered with this server. Who
-// registers them answers for the ceremony.
+// Passkeys knows the passkeys that people registered with this server, and what
+// their browsers were asked to sign. Who registers them answers for the ceremony.
 type Passkeys interface {
-	// Passkeys returns the passkeys of a user, by identifier; none if there are
-	// none.
-	Passkeys(ctx context.Context, user string) ([]Passkey, error)
-	// PasskeyUsed notes, in the change that records a decision, that a passkey
-	// signed, with its authenticator's count of signatures. An error refuses the
-	// decision: a count that does not grow is a copied passkey's.
-	PasskeyUsed(ctx context.Context, tx *audit.Tx, user, credential string, count uint32) error
+	// Party returns the domain that passkeys are for, and the origin of the pages
+	// that ask for them; empty if there can be none.
+	Party() (domain, origin string)
+	// Keys returns the public keys (COSE) of a user's passkeys, by identifier
+	// (base64url).
+	Keys(ctx context.Context, user string) (map[string][]byte, error)
+	// Ask notes what a session is asked to sign, and the nonce that it was made of.
+	Ask(ctx context.Context, user, session string, challenge, nonce []byte) error
+	// Answered uses that up, in the change that records a decision, and returns
+	// the nonce. An error refuses the decision: nothing was asked, or too long ago.
+	Answered(ctx context.Context, tx *audit.Tx, user, session string, challenge []byte) (nonce []byte, err error)
+	// Used notes, in that change, that a passkey signed, with its authenticator's
+	// count of signatures. An error refuses the decision: a count that does not
+	// grow is a copied passkey's.
+	Used(ctx context.Context, tx *audit.Tx, user, credential string, count uint32) error
 }
 
 // needsPasskey reports whether approving r takes a passkey. One policy that
@@ -36,11 +40,11 @@ func (r *Request) needsPasskey() bool {
 	return slices.ContainsFunc(r.Needs, func(n Need) bool { return n.Passkey })
 }
 
-func (s *Service) passkeys(ctx context.Context, user string) ([]Passkey, error) {
+func (s *Service) passkeys(ctx context.Context, user string) (map[string][]byte, error) {
 	if s.o.Passkeys == nil {
 		return nil, nil
 	}
-	return s.o.Passkeys.Passkeys(ctx, user)
+	return s.o.Passkeys.Keys(ctx, user)
 }
 
 // armed keeps those of the people who can approve r as strongly as it demands.
@@ -65,11 +69,13 @@ func (s *Service) armed(ctx context.Context, r *Request, people []Person) ([]Per
 // passkey (navigator.credentials.get, with user verification required).
 type Challenge struct {
 	Challenge   []byte
-	RP          string   // the domain, as passkeys are registered for it
+	Domain      string   // that passkeys are registered for
+	Origin      string   // of the pages that may ask for it
 	Credentials []string // the person's passkeys, base64url
 }
 
-// Challenge returns what by has to sign to decide v about a request.
+// Challenge asks by to sign that they decide v about a request. It is good for
+// one answer, in the same session, for a short time.
 func (s *Service) Challenge(ctx context.Context, by By, id string, v Verdict) (Challenge, error) {
 	if v != Approve && v != Deny {
 		return Challenge{}, ErrVerdict
@@ -78,25 +84,21 @@ func (s *Service) Challenge(ctx context.Context, by By, id string, v Verdict) (C
 	if err != nil {
 		return Challenge{}, err
 	}
+	if r.State != Pending {
+		return Challenge{}, notPending(&r)
+	}
 	keys, err := s.passkeys(ctx, by.ID)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Challenge{}, err
+	case len(keys) == 0:
+		return Challenge{}, ErrNoPasskey
 	}
-	rp, _ := s.relyingParty()
-	out := Challenge{Challenge: s.statement(&r, Decision{Person: by.Person, Verdict: v}).Challenge(), RP: rp, Credentials: []string{}}
-	for _, k := range keys {
-		out.Credentials = append(out.Credentials, k.Credential)
-	}
-	return out, nil
-}
-
-// relyingParty is this server as browsers know it.
-func (s *Service) relyingParty() (domain, origin string) {
-	u, err := url.Parse(s.o.URL)
-	if err != nil || u.Hostname() == "" {
-		return "", ""
-	}
-	return u.Hostname(), u.Scheme + "://" + u.Host
+	nonce := make([]byte, 16)
+	_, _ = rand.Read(nonce) // never fails
+	out := Challenge{Challenge: s.statement(&r, Decision{Person: by.Person, Verdict: v}).Challenge(nonce), Credentials: slices.Sorted(maps.Keys(keys))}
+	out.Domain, out.Origin = s.o.Passkeys.Party()
+	return out, s.o.Passkeys.Ask(ctx, by.ID, by.Credential, out.Challenge, nonce)
 }
 
 func (s *Service) statement(r *Request, d Decision) statement.Statement {
@@ -121,7 +123,11 @@ func (s *Service) signed(ctx context.Context, tx *audit.Tx, r *Request, by By, d
 		}
 		st.Passkey = p
 	case d.Verdict == Approve && r.needsPasskey():
-		return d, ErrPasskey
+		keys, err := s.passkeys(ctx, by.ID)
+		if err == nil && len(keys) == 0 {
+			err = ErrNoPasskey
+		}
+		return d, cmp.Or(err, error(ErrPasskey))
 	}
 	var err error
 	if d.Statement, d.Signature, err = st.Sign(s.sign); err != nil {
@@ -141,21 +147,34 @@ func (s *Service) asserted(ctx context.Context, tx *audit.Tx, by By, st statemen
 	if err := json.Unmarshal(by.Assertion, &named); err != nil {
 		return nil, ErrBadPasskey.With(err)
 	}
+	challenge, err := statement.Challenged(by.Assertion)
+	if err != nil {
+		return nil, ErrBadPasskey.With(err)
+	}
 	keys, err := s.passkeys(ctx, by.ID)
 	if err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(keys, func(k Passkey) bool { return k.Credential == named.ID })
-	if at < 0 {
+	key, ok := keys[named.ID]
+	if !ok {
 		return nil, ErrBadPasskey
 	}
-	p := &statement.Passkey{Credential: keys[at].Credential, Key: keys[at].Key, Response: by.Assertion}
-	p.RP, p.Origin = s.relyingParty()
+	p := &statement.Passkey{Credential: named.ID, Key: key, Response: by.Assertion}
+	p.RP, p.Origin = s.o.Passkeys.Party()
+	if p.Nonce, err = s.o.Passkeys.Answered(ctx, tx, by.ID, by.Credential, challenge); err != nil {
+		return nil, err
+	}
 	count, err := p.Count(st)
 	if err != nil {
 		return nil, ErrBadPasskey.With(err)
 	}
-	return p, s.o.Passkeys.PasskeyUsed(ctx, tx, by.ID, p.Credential, count)
+	return p, s.o.Passkeys.Used(ctx, tx, by.ID, p.Credential, count)
+}
+
+// byPasskey reports whether the person's own signature is in what was signed.
+func (d Decision) byPasskey() bool {
+	var s statement.Statement
+	return json.Unmarshal([]byte(d.Statement), &s) == nil && s.Passkey != nil
 }
 
 // Check says what is wrong with an event of this room, "" if nothing is: every

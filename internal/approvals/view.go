@@ -135,7 +135,7 @@ func (s *Service) detail(ctx context.Context, c rest.Caller, id string) (*Detail
 		d.Needs = append(d.Needs, v)
 	}
 	for _, x := range r.Decisions {
-		d.Decisions = append(d.Decisions, VoteView{Person: x.Name, PersonID: x.ID, Verdict: x.Verdict, Reason: x.Reason, At: x.At, For: x.For.Name, Channel: x.Channel, Statement: x.Statement, Signature: x.Signature})
+		d.Decisions = append(d.Decisions, VoteView{Person: x.Name, PersonID: x.ID, Verdict: x.Verdict, Reason: x.Reason, At: x.At, For: x.For.Name, Channel: x.Channel, Passkey: x.byPasskey(), Statement: x.Statement, Signature: x.Signature})
 	}
 	for _, p := range r.Excluded {
 		d.Excluded = append(d.Excluded, p.Name)

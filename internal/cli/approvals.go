@@ -153,7 +153,7 @@ func (a *app) decideCommand(verb, short, done string) *cobra.Command {
 	cmd := &cobra.Command{Use: verb + " ID --reason TEXT", Short: short, Args: operands("ID"), ValidArgsFunction: a.completeFirst(approvalIDs),
 		Example: "  countersign " + verb + " apr_… --reason 'checked against the order'"}
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
-		r, err := c.DecideApproval(ctx, args[0], verb)
+		r, err := c.DecideApproval(ctx, args[0], verb, "")
 		if err != nil {
 			return err
 		}
@@ -186,7 +186,7 @@ func (a *app) approvalsBreakGlass() *cobra.Command {
 		if err := a.confirm(yes, "Break the glass for %s? Everyone you pass over is told, and it opens a finding that must be reviewed.", args[0]); err != nil {
 			return err
 		}
-		r, err := c.BreakGlass(ctx, args[0])
+		r, err := c.BreakGlass(ctx, args[0], "")
 		if err != nil {
 			return err
 		}

@@ -122,6 +122,7 @@ type approvalPage struct {
 	Labels []string // that the run had gathered
 	Alone  bool     // the person may break the glass
 	Next   string   // another request that waits for the person
+	None   bool     // it takes a passkey, and the person has none
 }
 
 func (c *Console) showApproval(v *visit) (any, error) {
@@ -137,6 +138,13 @@ func (c *Console) showApproval(v *visit) (any, error) {
 		for _, s := range a.View.Read {
 			d.label(s.Labels)
 		}
+	}
+	if a.Passkey && a.State == "pending" && (a.Mine || d.Alone) {
+		mine, err := v.API.Passkeys(v.ctx(), "")
+		if err != nil {
+			return nil, err
+		}
+		d.None = len(mine) == 0
 	}
 	waiting, err := v.pending()
 	for _, w := range slices.Backward(waiting) { // the oldest first
@@ -159,7 +167,7 @@ func (d *approvalPage) label(labels []string) {
 
 func (c *Console) decide(v *visit) (done, error) {
 	verdict := v.Form.Get("verdict")
-	a, err := v.reason().DecideApproval(v.ctx(), v.Request.PathValue("id"), verdict)
+	a, err := v.reason().DecideApproval(v.ctx(), v.Request.PathValue("id"), verdict, v.Form.Get("passkey"))
 	if err != nil {
 		return done{}, err
 	}
@@ -193,7 +201,7 @@ func (c *Console) decideMany(v *visit) (done, error) {
 	api, n := v.reason(), 0
 	var problems []string
 	for _, id := range ids {
-		_, err := api.DecideApproval(v.ctx(), id, v.Form.Get("verdict"))
+		_, err := api.DecideApproval(v.ctx(), id, v.Form.Get("verdict"), "")
 		if e, ok := errors.AsType[*client.Error](err); ok {
 			problems = append(problems, e.Error())
 			continue
@@ -216,7 +224,7 @@ func (c *Console) comment(v *visit) (done, error) {
 }
 
 func (c *Console) override(v *visit) (done, error) {
-	a, err := v.reason().BreakGlass(v.ctx(), v.Request.PathValue("id"))
+	a, err := v.reason().BreakGlass(v.ctx(), v.Request.PathValue("id"), v.Form.Get("passkey"))
 	return done{to: "/approvals/" + a.ID, said: "Approved in an emergency. A finding asks others to review it."}, err
 }
 

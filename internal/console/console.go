@@ -67,6 +67,9 @@ func New(o Options) (*Console, error) {
 	for _, a := range actions {
 		handle("POST "+a.path, c.unforged(c.session, c.action(a)))
 	}
+	for _, q := range questions {
+		handle("POST "+q.path, c.unforged(c.session, c.question(q.ask)))
+	}
 	if o.Log != nil {
 		c.mux.Handle("GET /log/", o.Log)
 	}

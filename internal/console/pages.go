@@ -32,7 +32,7 @@ type done struct {
 var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, lockPages, peoplePages, setupPages, profilePages)
 
 // actions are all forms.
-var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, lockActions, peopleActions, setupActions, profileActions)
+var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, lockActions, peopleActions, setupActions, profileActions, passkeyActions)
 
 func pageNamed(name string) *page {
 	i := slices.IndexFunc(pages, func(p page) bool { return p.name == name })

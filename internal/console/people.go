@@ -75,11 +75,12 @@ func (c *Console) putGroup(v *visit) (done, error) {
 
 type userPage struct {
 	client.User
-	State  string
-	Roles  []string
-	Tokens []client.Token
-	Groups []string
-	Owns   []client.Agent
+	State    string
+	Roles    []string
+	Tokens   []client.Token
+	Groups   []string
+	Owns     []client.Agent
+	Passkeys []client.Passkey
 }
 
 func (c *Console) showUser(v *visit) (any, error) {
@@ -99,6 +100,9 @@ func (c *Console) showUser(v *visit) (any, error) {
 			if t.Status == "active" {
 				d.Tokens = append(d.Tokens, t)
 			}
+		}
+		if d.Passkeys, err = v.API.Passkeys(v.ctx(), name); err != nil {
+			return nil, err
 		}
 	}
 	groups, err := v.API.Groups(v.ctx())

@@ -16,7 +16,8 @@ var profileActions = []action{
 
 type profilePage struct {
 	*listing[client.Token]
-	Groups []string
+	Groups   []string
+	Passkeys []client.Passkey
 }
 
 var tokenColumns = []column[client.Token]{
@@ -40,6 +41,9 @@ func (c *Console) showProfile(v *visit) (any, error) {
 		}
 	}
 	d := profilePage{listing: arrange(v, live, func(t client.Token) string { return t.ID }, tokenColumns)}
+	if d.Passkeys, err = v.API.Passkeys(v.ctx(), ""); err != nil {
+		return nil, err
+	}
 	groups, err := v.API.Groups(v.ctx())
 	for _, g := range groups {
 		for _, m := range g.Members {

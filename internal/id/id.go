@@ -28,6 +28,7 @@ const (
 	Secret     Kind = "sec"
 	Finding    Kind = "fnd"
 	Approval   Kind = "apr"
+	Passkey    Kind = "psk"
 )
 
 var encoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

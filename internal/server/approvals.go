@@ -13,14 +13,19 @@ import (
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/passkeys"
 )
 
 // buildApprovals builds the room where people decide about held calls.
 func (h *house) buildApprovals(_ context.Context, log *slog.Logger) error {
 	var err error
+	h.passkeys, err = passkeys.New(passkeys.Options{DB: h.db, Log: h.log, Identity: h.identity, URL: h.browserURL, Logger: log})
+	if err != nil {
+		return err
+	}
 	h.approvals, err = approvals.New(h.db, h.log, h.watch, approvals.Options{
 		Identity: h.identity, Findings: h.findings, Derive: h.secrets.Derive, Redactor: h.scanner, Stale: h.staleBinding, URL: h.cfg.URL, Logger: log,
-		Template: h.template, Policy: h.policy.Text, Tell: h.tell,
+		Template: h.template, Policy: h.policy.Text, Tell: h.tell, Passkeys: h.passkeys,
 	})
 	if err != nil {
 		return err

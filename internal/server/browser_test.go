@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/countersign/countersign/internal/approvals/statement"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
@@ -36,6 +37,44 @@ func TestConsoleSetsUpInABrowser(t *testing.T) {
 	desk := serveHelpdesk(t, token)
 	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
 	run(t, exec.Command("node", "first.mjs"), dir, "CHROMIUM="+chromium, "URL="+p.url, "TOKEN="+p.token, "DESK="+desk, "DESK_TOKEN="+token)
+}
+
+// Passkeys, with Chromium's own authenticator; then the log says whose they were.
+func TestPasskeysInABrowser(t *testing.T) {
+	if testing.Short() || os.Getenv("COUNTERSIGN_TEST_BROWSER") == "" {
+		t.Skip("needs Chromium and Node: run make test-browser")
+	}
+	chromium, dir := aChromium(t)
+	p, key := heldDesk(t, t.TempDir(), storagetest.SQLite(t))
+	for _, name := range []string{"fiona", "carl"} {
+		p.api(t, "PUT", "/users/"+name, map[string]any{"role": "approver"}, nil)
+		p.api(t, "PUT", "/users/"+name+"/password", map[string]any{"password": "correct horse battery"}, nil)
+	}
+	p.api(t, "PUT", "/groups/deciders", map[string]any{"members": []string{"fiona", "carl"}}, nil)
+	p.api(t, "PUT", "/policies/held", map[string]any{"text": `@id("held") @approval("deciders") @strength("passkey")
+forbid (principal, action == Action::"helpdesk/get_ticket", resource);`}, nil)
+	run(t, exec.Command("node", "passkey.mjs"), dir, "CHROMIUM="+chromium, "URL="+strings.Replace(p.url, "127.0.0.1", "localhost", 1), "TOKEN="+p.token, "AGENT_KEY="+key)
+
+	var verified struct {
+		OK bool `json:"ok"`
+	}
+	if p.api(t, "POST", "/log/verify", nil, &verified); !verified.OK {
+		t.Error("the log is not whole")
+	}
+	var rows []approvalRow
+	p.api(t, "GET", "/approvals?state=approved", nil, &rows)
+	var shown struct {
+		Decisions []struct{ Statement, Signature string } `json:"decisions"`
+	}
+	var signer struct {
+		Key []byte `json:"key"`
+	}
+	p.api(t, "GET", "/approvals/"+rows[0].ID, nil, &shown)
+	p.api(t, "GET", "/approvals/key", nil, &signer)
+	said, err := statement.Verify(shown.Decisions[0].Statement, shown.Decisions[0].Signature, signer.Key)
+	if err != nil || said.Passkey == nil || said.Person.Name != "fiona" || said.Passkey.RP != "localhost" {
+		t.Errorf("%v %+v", err, said)
+	}
 }
 
 // hostileTown fills what people and agents write with hostile text, and makes

@@ -39,6 +39,7 @@ import (
 	"github.com/countersign/countersign/internal/lifecycle"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/manifest"
+	"github.com/countersign/countersign/internal/passkeys"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/secrets"
@@ -79,6 +80,7 @@ type house struct {
 	tokens      *tokens.Service
 	oauth       *oauth.Front
 	signin      *signin.Service
+	passkeys    *passkeys.Service
 	lifecycle   *lifecycle.Service
 	front       atomic.Pointer[string] // where this process reaches its own first door
 	connections *connections.Service
@@ -409,6 +411,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.identity,
 		h.tokens,
 		h.signin,
+		h.passkeys,
 		h.lifecycle,
 		h.locks,
 		h.leaks,

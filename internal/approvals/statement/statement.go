@@ -66,19 +66,18 @@ func Verify(text, signature string, key ed25519.PublicKey) (Statement, error) {
 		return s, ErrForm
 	}
 	if s.Passkey != nil {
-		if err := s.Passkey.verify(s.Challenge()); err != nil {
+		if err := s.Passkey.verify(s); err != nil {
 			return s, err
 		}
 	}
 	return s, nil
 }
 
-// Challenge returns what a passkey has to sign for this decision: it covers
-// the request, everything that is decided on, who decides, and how. It is the same
-// on every replica and needs no memory: one person decides once about a request,
-// so an assertion is of no use a second time.
-func (s Statement) Challenge() []byte {
+// Challenge returns what a passkey has to sign for this decision: it covers the
+// request, everything that is decided on, who decides and how, and a nonce that
+// the server made for this one answer.
+func (s Statement) Challenge(nonce []byte) []byte {
 	h := sha256.New()
-	fmt.Fprintf(h, "countersign approval passkey v1\n%q\n%q\n%q\n%q\n", s.Approval, s.Digest, s.Person.ID, s.Verdict)
+	fmt.Fprintf(h, "countersign approval passkey v1\n%q\n%q\n%q\n%q\n%x\n", s.Approval, s.Digest, s.Person.ID, s.Verdict, nonce)
 	return h.Sum(nil)
 }

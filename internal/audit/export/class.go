@@ -61,7 +61,9 @@ var kinds = map[audit.Type]kind{
 	"user.created": {accountChange, 1}, "user.enabled": {accountChange, 2}, "user.password_set": {accountChange, 3},
 	"user.disabled": {accountChange, 5}, "user.deleted": {accountChange, 6}, "user.updated": {accountChange, other},
 	"user.token_issued": {accountChange, other}, "user.token_revoked": {accountChange, other},
-	"user.linked": {accountChange, other}, "user.signed_out": {accountChange, other},
+	"user.passkey_added": {accountChange, other}, "user.passkey_renamed": {accountChange, other}, "user.passkey_removed": {accountChange, other},
+	"user.passkey_suspected": {authentication, other},
+	"user.linked":            {accountChange, other}, "user.signed_out": {accountChange, other},
 
 	"agent.created": {accountChange, 1}, "agent.resumed": {accountChange, 2}, "agent.suspended": {accountChange, 5},
 	"agent.owner_left": {accountChange, other}, "agent.grace_ended": {accountChange, other}, "agent.owner_settled": {accountChange, other}, "agent.owner_moved": {accountChange, other},
