@@ -19,6 +19,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/test/passkey"
 )
 
 // verified checks a webhook as its receiver does.
@@ -210,6 +211,42 @@ func TestDecidingFromSlack(t *testing.T) {
 }
 
 // What is forged, old, replayed or for another place does nothing.
+// Slack cannot have a passkey sign: what takes one is not approved there, by
+// whoever has one either; to say no takes none.
+func TestWhatTakesAPasskeyIsNotApprovedFromSlack(t *testing.T) {
+	each(t, func(w *world) {
+		const password = "correct horse battery"
+		carl := w.by("carl").Actor()
+		w.must(w.ids.SetPassword(ctx, audit.System, "test", "carl", "", password))
+		session, _, err := w.ids.Login(ctx, "carl", password, "")
+		w.must(err)
+		asked, err := w.passkeys.Begin(ctx, carl, session.ID)
+		w.must(err)
+		_, err = w.passkeys.Register(ctx, carl, session.ID, "laptop", passkey.New().Make(asked.Challenge, passkey.Signing{RP: "countersign.example", Origin: "http://countersign.example", Flags: 0x05}))
+		w.must(err)
+		r := w.slack()
+		w.link("carl", "U1")
+		before := len(r.all())
+		id := w.holds(`{"cents":1,"to":"x"}`, approvals.Need{Policy: "strong", Groups: []approvals.Group{{Name: "finance"}}, Quorum: 1, DecideWithin: time.Hour, ExecuteWithin: time.Hour, Passkey: true})
+		w.until(func() bool { return len(r.all()) == before+1 })
+		pressed := func(verdict string, want approvals.State) {
+			t.Helper()
+			w.pass(time.Second)
+			_, err := w.from(w.clock(), key, press("U1", verdict, id, "the order is there", r.URL+"/reply"))
+			w.must(err)
+			if got, err := w.approvals.Get(ctx, id); err != nil || got.State != want {
+				t.Errorf("%s: %v %s", verdict, err, got.State)
+			}
+		}
+		pressed("approve", approvals.Pending)
+		w.until(func() bool { return len(r.all()) > before+1 })
+		if got := string(r.all()[before+1].body); !strings.Contains(got, "signs with their passkey") {
+			t.Error(got)
+		}
+		pressed("deny", approvals.Denied)
+	})
+}
+
 func TestWhatIsNotSlack(t *testing.T) {
 	each(t, func(w *world) {
 		r := w.slack()

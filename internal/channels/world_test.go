@@ -20,6 +20,7 @@ import (
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
+	"github.com/countersign/countersign/internal/passkeys"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -39,6 +40,7 @@ type world struct {
 	secrets   *secrets.Service
 	findings  *findings.Service
 	approvals *approvals.Service
+	passkeys  *passkeys.Service
 
 	mu  sync.Mutex
 	now time.Time
@@ -85,8 +87,10 @@ func build(t *testing.T, db *storage.DB) *world {
 	w.findings = findings.New(db, w.log, nil)
 	w.ids, err = identity.New(db, w.log, watch, identity.Options{Derive: w.secrets.Derive})
 	w.must(err)
+	w.passkeys, err = passkeys.New(passkeys.Options{DB: db, Log: w.log, Identity: w.ids, URL: func() string { return "http://countersign.example" }, Now: w.clock})
+	w.must(err)
 	w.approvals, err = approvals.New(db, w.log, watch, approvals.Options{Identity: w.ids, Findings: w.findings, Derive: w.secrets.Derive, Redactor: scanner, Now: w.clock,
-		URL:      "http://countersign.example",
+		URL: "http://countersign.example", Passkeys: w.passkeys,
 		Template: func(string, string) string { return "{agent} wants to pay {cents|money:EUR} to {to}" },
 		Tell:     func(ctx context.Context, tx *audit.Tx, n approvals.News) error { return w.Tell(ctx, tx, n) }})
 	w.must(err)
@@ -124,11 +128,18 @@ func (w *world) add(name string, spec channels.Spec, values map[string]string) {
 // hold makes a request of the group and returns its id.
 func (w *world) hold(args, group string) string {
 	w.t.Helper()
+	return w.holds(args, approvals.Need{Policy: "four-eyes", Groups: []approvals.Group{{Name: group}}, Quorum: 1, DecideWithin: time.Hour, ExecuteWithin: time.Hour})
+}
+
+// holds makes a request that needs n.
+func (w *world) holds(args string, n approvals.Need) string {
+	w.t.Helper()
+	group := n.Groups[0].Name
 	a, _ := w.ids.Agent("payer")
 	got, err := w.approvals.Hold(ctx, approvals.Held{
 		Binding: approvals.Binding{Agent: "payer", AgentID: a.ID, Connection: "ledger", Tool: "pay", Content: approvals.Digest([]byte(args + group))},
 		Call:    id.New(id.Call), Run: "run_1", Effect: "irreversible", Reason: "needs approval", Args: []byte(args),
-		Needs: []approvals.Need{{Policy: "four-eyes", Groups: []approvals.Group{{Name: group}}, Quorum: 1, DecideWithin: time.Hour, ExecuteWithin: time.Hour}},
+		Needs: []approvals.Need{n},
 	})
 	w.must(err)
 	return got.Request.ID
