@@ -15,14 +15,15 @@ import (
 
 // Options are what the console needs.
 type Options struct {
-	API     http.Handler // serves /api/; required
-	Log     http.Handler // serves /log/, which browsers verify with; nil if this address serves it anyway
-	Key     []byte       // 32 secret bytes, the same on every replica; required
-	Secure  bool         // people reach it over https
-	Version string
-	URL     string // how agents reach the server
-	Logger  *slog.Logger
-	Now     func() time.Time // nil: time.Now
+	API      http.Handler // serves /api/; required
+	Log      http.Handler // serves /log/, which browsers verify with; nil if this address serves it anyway
+	Key      []byte       // 32 secret bytes, the same on every replica; required
+	Provider bool         // people may sign in at an identity provider
+	Secure   bool         // people reach it over https
+	Version  string
+	URL      string // how agents reach the server
+	Logger   *slog.Logger
+	Now      func() time.Time // nil: time.Now
 }
 
 // Console serves the pages. It is safe for concurrent use.
@@ -30,6 +31,7 @@ type Console struct {
 	handler   http.Handler // the API
 	key       []byte
 	secure    bool
+	provider  bool
 	version   string
 	url       string
 	log       *slog.Logger
@@ -42,7 +44,7 @@ type Console struct {
 
 // New builds the console; it fails if a template or asset is broken.
 func New(o Options) (*Console, error) {
-	c := &Console{handler: o.API, key: o.Key, secure: o.Secure, version: o.Version, url: o.URL, log: o.Logger, now: o.Now, mux: http.NewServeMux()}
+	c := &Console{handler: o.API, key: o.Key, secure: o.Secure, provider: o.Provider, version: o.Version, url: o.URL, log: o.Logger, now: o.Now, mux: http.NewServeMux()}
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -59,6 +61,8 @@ func New(o Options) (*Console, error) {
 	handle("GET /assets/", c.serveAsset)
 	handle("GET /sign-in", c.showSignIn)
 	handle("POST /sign-in", c.unforged(func(*http.Request) string { return "" }, c.doSignIn))
+	handle("GET /sign-in/provider", c.toProvider)
+	handle("GET "+providerBack, c.fromProvider)
 	handle("POST /sign-out", c.unforged(c.session, c.doSignOut))
 	handle("GET /live", c.live)
 	for _, p := range pages {

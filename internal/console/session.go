@@ -108,6 +108,7 @@ func (c *Console) heard(w http.ResponseWriter, r *http.Request) *said {
 type signIn struct {
 	Next, Name string
 	Token      bool // the form for a token is open
+	Provider   bool // there is an identity provider
 	Problem    string
 }
 
@@ -125,6 +126,7 @@ func (c *Console) showSignIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Console) signInPage(w http.ResponseWriter, r *http.Request, status int, s signIn) {
+	s.Provider = c.provider
 	v := &visit{Request: r, CSRF: c.csrf(""), Title: "Sign in", console: c, Said: c.heard(w, r)}
 	c.render(w, r, status, "sign-in", v, s)
 }

@@ -444,6 +444,6 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 func (h *house) buildConsole(_ context.Context, log *slog.Logger) error {
 	var err error
 	h.console, err = console.New(console.Options{API: h.api, Key: h.secrets.Derive("console/forms/v1"), Secure: strings.HasPrefix(h.cfg.URL, "https://"),
-		Log: h.seal.Handler(h.mayRead), Version: h.version, URL: h.cfg.URL, Logger: log})
+		Provider: h.cfg.OIDC.Issuer != "", Log: h.seal.Handler(h.mayRead), Version: h.version, URL: h.cfg.URL, Logger: log})
 	return err
 }
