@@ -101,13 +101,8 @@ type decideRequest struct {
 	Body struct {
 		Verdict Verdict `json:"verdict" enum:"approve,deny"`
 		Reason  string  `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
-		signedWith
+		Passkey string  `json:"passkey,omitempty" maxLength:"8192" doc:"the assertion over the challenge, as JSON text (PublicKeyCredential.toJSON)"`
 	}
-}
-
-// signedWith is a person's own signature of their decision.
-type signedWith struct {
-	Passkey string `json:"passkey,omitempty" maxLength:"8192" doc:"the assertion over the challenge, as JSON text (PublicKeyCredential.toJSON)"`
 }
 
 type challengeRequest struct {
@@ -129,8 +124,8 @@ type ChallengeView struct {
 type overrideRequest struct {
 	ID   string `path:"id" maxLength:"64"`
 	Body struct {
-		Reason string `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
-		signedWith
+		Reason  string `json:"reason,omitempty" doc:"why; else the header X-Countersign-Reason"`
+		Passkey string `json:"passkey,omitempty" maxLength:"8192" doc:"the assertion over the challenge, as JSON text (PublicKeyCredential.toJSON)"`
 	}
 }
 
@@ -258,16 +253,17 @@ func (s *Service) httpGet(ctx context.Context, c rest.Caller, r *byID) (*Detail,
 }
 
 func (s *Service) httpDecide(ctx context.Context, c rest.Caller, r *decideRequest) (*Detail, error) {
-	if _, err := s.Decide(ctx, r.Body.by(c), r.ID, r.Body.Verdict, reasonOf(c, r.Body.Reason)); err != nil {
+	if _, err := s.Decide(ctx, signedBy(c, r.Body.Passkey), r.ID, r.Body.Verdict, reasonOf(c, r.Body.Reason)); err != nil {
 		return nil, err
 	}
 	return s.detail(ctx, c, r.ID)
 }
 
-func (w signedWith) by(c rest.Caller) By {
+// signedBy is a person with their own signature of their decision, if they gave one.
+func signedBy(c rest.Caller, assertion string) By {
 	by := byOf(c)
-	if w.Passkey != "" {
-		by.Assertion = jsontext.Value(w.Passkey)
+	if assertion != "" {
+		by.Assertion = jsontext.Value(assertion)
 	}
 	return by
 }
@@ -281,7 +277,7 @@ func (s *Service) httpChallenge(ctx context.Context, c rest.Caller, r *challenge
 }
 
 func (s *Service) httpOverride(ctx context.Context, c rest.Caller, r *overrideRequest) (*Detail, error) {
-	if _, err := s.Override(ctx, r.Body.by(c), r.ID, reasonOf(c, r.Body.Reason)); err != nil {
+	if _, err := s.Override(ctx, signedBy(c, r.Body.Passkey), r.ID, reasonOf(c, r.Body.Reason)); err != nil {
 		return nil, err
 	}
 	return s.detail(ctx, c, r.ID)
