@@ -169,7 +169,7 @@ var only = map[string][]string{
 	"github.com/go-webauthn":          {"approvals/statement", "passkeys"},
 	"github.com/tink-crypto":          {"secrets"},
 	"gocloud.dev":                     {"secrets"},
-	"github.com/jackc/pgx":            {"storage/...", "audit/...", "secrets/provider/postgres"},
+	"github.com/jackc/pgx":            {"storage/...", "audit/...", "secrets/provider/postgres", "gateway/retrieval"},
 	"modernc.org/sqlite":              {"storage/...", "example/..."},
 	"github.com/danielgtaylor/huma":   {"rest"},
 	"github.com/modelcontextprotocol": {"example/..."},

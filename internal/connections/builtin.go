@@ -139,7 +139,7 @@ var builtins = map[string][]builtin{
 }
 
 // toolServer are the methods of MCP that a server of nothing but tools has.
-var toolServer = []string{"mcp:initialize", "mcp:server/discover", "mcp:ping", "mcp:tools/list", "mcp:notifications/initialized", "mcp:notifications/cancelled"}
+var toolServer = []string{"mcp:initialize", "mcp:server/discover", "mcp:ping", "mcp:tools/list", "mcp:prompts/list", "mcp:resources/list", "mcp:resources/templates/list", "mcp:notifications/initialized", "mcp:notifications/cancelled"}
 
 // builtinTools returns the tools every connection of c's kind has, without
 // discovery: a model provider's endpoints, MCP's own methods, what git does.

@@ -55,7 +55,7 @@ const (
 )
 
 // Engines are the dialects of a retrieval connection.
-var Engines = []string{Embedded}
+var Engines = []string{Embedded, Postgres, OpenSearch, Qdrant, SearchAPI}
 
 // The ways a connection's secret is put on a request. A header of its own is
 // written "header:NAME".
@@ -334,6 +334,9 @@ func defaultAuth(c *Connection) string {
 	}
 	return AuthNone
 }
+
+// ServesTools reports whether the connection is an MCP server to agents.
+func (c Connection) ServesTools() bool { return c.Kind == MCP || c.Kind == Retrieval }
 
 // SecretNames returns the secrets c refers to, sorted, each once.
 func (c Connection) SecretNames() []string {

@@ -77,6 +77,12 @@ func (t Tool) Callable() bool { return t.Status == StatusPinned }
 // Protocol reports whether the tool stands for a method of MCP itself.
 func (t Tool) Protocol() bool { return strings.HasPrefix(t.Name, Protocol) }
 
+// Offered reports whether agents may be shown the tool among those they call: it
+// is no method of MCP, and not what stands for a document of an answer.
+func (t Tool) Offered() bool {
+	return !t.Protocol() && !(t.Builtin && t.Name == RetrieveDocument)
+}
+
 // Definition is one tool as an upstream lists it, in the exact bytes it sent.
 type Definition struct {
 	Name string

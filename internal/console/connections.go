@@ -126,6 +126,12 @@ func (c *Console) showConnection(v *visit) (any, error) {
 	return d, err
 }
 
+// offered reports whether a tool is one that agents are granted: no method of a
+// protocol.
+func offered(name string, builtin bool, kind string) bool {
+	return !strings.HasPrefix(name, "mcp:") && (!builtin || kind != "mcp")
+}
+
 func (c *Console) refreshConnection(v *visit) (done, error) {
 	name := v.Request.PathValue("name")
 	r, err := v.reason().RefreshConnection(v.ctx(), name)

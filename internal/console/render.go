@@ -105,6 +105,7 @@ func (c *Console) functions() template.FuncMap {
 		"bytes":   size,
 		"short":   shortID,
 		"plural":  plural,
+		"offered": offered,
 		"join":    func(s []string) string { return strings.Join(s, ", ") },
 		"version": func() string { return c.version },
 		"pairs":   pairs,

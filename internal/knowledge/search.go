@@ -119,30 +119,7 @@ type hit struct {
 func (s *Service) findLite(ctx context.Context, connection string, q Query) ([]int64, error) {
 	scores := map[int64]*hit{}
 	for _, w := range q.Words {
-		args := []any{`"` + strings.ReplaceAll(w, `"`, `""`) + `"`}
-		rows, err := s.db.Query(ctx, `SELECT d.seq, d.id, length(highlight(search_knowledge, 0, '<', '>')) - length(d.title), length(highlight(search_knowledge, 1, '<', '>')) - length(d.text), length(d.text)
-			FROM search_knowledge JOIN knowledge_documents d ON d.seq = search_knowledge.rowid
-			WHERE search_knowledge MATCH $1 AND `+q.conditions(connection, &args), args...)
-		if err != nil {
-			return nil, err
-		}
-		for rows.Next() {
-			var h hit
-			var title, text, size float64
-			if err := rows.Scan(&h.seq, &h.id, &title, &text, &size); err != nil {
-				rows.Close()
-				return nil, err
-			}
-			often := 2*title + text/2
-			if scores[h.seq] == nil {
-				scores[h.seq] = &h
-			}
-			scores[h.seq].score += often / (often + 1 + size/2000)
-		}
-		if err := rows.Close(); err != nil {
-			return nil, err
-		}
-		if err := rows.Err(); err != nil {
+		if err := s.countLite(ctx, connection, q, w, scores); err != nil {
 			return nil, err
 		}
 	}
@@ -156,6 +133,31 @@ func (s *Service) findLite(ctx context.Context, connection string, q Query) ([]i
 		out = append(out, h.seq)
 	}
 	return out, nil
+}
+
+// countLite adds how well one word matches each document.
+func (s *Service) countLite(ctx context.Context, connection string, q Query, word string, scores map[int64]*hit) error {
+	args := []any{`"` + strings.ReplaceAll(word, `"`, `""`) + `"`}
+	rows, err := s.db.Query(ctx, `SELECT d.seq, d.id, length(highlight(search_knowledge, 0, '<', '>')) - length(d.title), length(highlight(search_knowledge, 1, '<', '>')) - length(d.text), length(d.text)
+			FROM search_knowledge JOIN knowledge_documents d ON d.seq = search_knowledge.rowid
+			WHERE search_knowledge MATCH $1 AND `+q.conditions(connection, &args), args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var h hit
+		var title, text, size float64
+		if err := rows.Scan(&h.seq, &h.id, &title, &text, &size); err != nil {
+			return err
+		}
+		often := 2*title + text/2
+		if scores[h.seq] == nil {
+			scores[h.seq] = &h
+		}
+		scores[h.seq].score += often / (often + 1 + size/2000)
+	}
+	return rows.Err()
 }
 
 // findPostgres ranks by ts_rank, which looks at one document alone.

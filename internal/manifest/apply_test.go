@@ -200,7 +200,7 @@ func TestBadFilesChangeNothing(t *testing.T) {
 		{"backup is owner", "backup: pat", "backup: sam", "firm/agents.yaml:5:11: spec.backup: "},
 		{"plain http", "https://API", "http://API", "firm/connections.yaml:3:41: spec.url: must begin with https://"},
 		{"relative command", "[ledger-server]", "[./ledger-server]", "firm/connections.yaml:13:13: spec.command[0]: "},
-		{"no engine", "kind: mcp", "kind: retrieval", "firm/connections.yaml:12:3: spec.dialect: a retrieval connection names its engine: embedded, not \"\""},
+		{"no engine", "kind: mcp", "kind: retrieval", "firm/connections.yaml:12:3: spec.dialect: a retrieval connection names its engine: embedded, postgres, opensearch, qdrant, search, not \"\""},
 		{"env", "MODE: prod", "MODE: \"secret://No Name\"", "firm/connections.yaml:14:56: spec.env.MODE: "},
 		{"known secret in the clear", "MODE: prod", "MODE: ledger-0123456789", "firm/connections.yaml:14:56: spec.env.MODE: looks like a credential"},
 		{"secret without value", "name: openai-key\nspec: {owner", "name: openai-key2\nspec: {owner", "firm/connections.yaml:7:75: spec.from: the secret does not exist yet and no value was sent for it"},

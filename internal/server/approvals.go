@@ -116,7 +116,7 @@ func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approva
 		h.llm.Resume(out, req, resume)
 	case "http":
 		h.http.Resume(out, req, resume)
-	case "retrieval":
+	case "retrieve":
 		h.retrieval.Resume(out, req, resume)
 	}
 	now, err := h.approvals.Get(ctx, r.ID)

@@ -274,7 +274,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	children := stdio.New(stdio.Options{Injector: h.secrets, Ledger: h.log, Redact: h.scanner.Redact, Logger: log})
 	h.onClose("MCP servers", func(context.Context) error { children.Close(); return nil })
 	h.gateway.Stdio(children)
-	h.gateway.Retrieval(retrieval.NewDesk(retrieval.DeskOptions{Gateway: h.gateway, Registry: h.connections, Knowledge: h.knowledge, Version: h.version, Logger: log}))
+	h.gateway.Retrieval(retrieval.NewDesk(retrieval.DeskOptions{Gateway: h.gateway, Injector: h.secrets, Registry: h.connections, Knowledge: h.knowledge, Version: h.version, Logger: log}))
 	h.retrieval = retrieval.New(retrieval.Options{Gateway: h.gateway, Registry: h.connections, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.http = egress.New(egress.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.APIBody, ReadTimeout: h.cfg.Limits.ReadTimeout})

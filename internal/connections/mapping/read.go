@@ -89,6 +89,29 @@ func (m Mapping) Document(v any) (Document, bool) {
 	return m.Settle(d), ok
 }
 
+// Named returns a document with the readers that its fields name.
+func (m Mapping) Named(d Document, readers, users, groups []string) (Document, bool) {
+	for prefix, names := range map[string][]string{"": readers, "user:": users, "group:": groups} {
+		for _, n := range names {
+			if n != "" {
+				d.Readers = append(d.Readers, prefix+n)
+			}
+		}
+	}
+	return m.Settle(d), d.ID != "" && d.Text != "" && len(d.Readers) <= maxReaders
+}
+
+// Beneath returns the mapping with every field but the id beneath a path.
+func (m Mapping) Beneath(prefix string) Mapping {
+	f := &m.Fields
+	for _, p := range []*string{&f.Title, &f.Text, &f.Owner, &f.Readers, &f.Users, &f.Groups, &f.Classification, &f.Source, &f.Collection} {
+		if *p != "" {
+			*p = prefix + *p
+		}
+	}
+	return m
+}
+
 // Settle fills in what the mapping says of a document that does not say it
 // itself.
 func (m Mapping) Settle(d Document) Document {

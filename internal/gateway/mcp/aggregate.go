@@ -274,7 +274,7 @@ func (a *aggregate) named(at wire.Span) error {
 // serves reports whether the agent may use something on an mcp connection.
 func (a *aggregate) serves(name string) bool {
 	c, ok := a.f.o.Registry.Connection(name)
-	return ok && c.Kind == connections.MCP && a.f.anything(a.who, c)
+	return ok && c.ServesTools() && a.f.anything(a.who, c)
 }
 
 // resource forwards a message about a resource to the connection that lists it.
@@ -333,7 +333,7 @@ func (a *aggregate) peer(c connections.Connection) (*peer, peerKey, error) {
 // session that the upstream forgot is begun again, once: it did nothing then.
 func (a *aggregate) forward(name string, raw []byte) error {
 	c, ok := a.f.o.Registry.Connection(name)
-	if !ok || c.Kind != connections.MCP {
+	if !ok || !c.ServesTools() {
 		return gateway.ErrConnection
 	}
 	waited := false

@@ -56,7 +56,7 @@ type exchange struct {
 func (x *exchange) parse(ctx context.Context, who identity.Caller) (*gateway.Call, error) {
 	x.who = who
 	conn, ok := x.f.o.Registry.Connection(x.name)
-	if !ok || conn.Kind != connections.MCP {
+	if !ok || !conn.ServesTools() {
 		return nil, gateway.ErrConnection
 	}
 	if x.conn = conn; !x.anything() { // before the body is read, as for one that is not there
@@ -231,9 +231,9 @@ var removed = map[string]bool{"resources/subscribe": true, "resources/unsubscrib
 func (x *exchange) resolveTool() (connections.Tool, jsontext.Value, error) {
 	name := x.msg.Name
 	t, ok := x.f.o.Registry.Tool(x.conn.Name, name)
-	if !ok || t.Builtin || !x.f.o.Line.Visible(x.who, x.conn, t) {
+	if !ok || !t.Offered() || !x.f.o.Line.Visible(x.who, x.conn, t) {
 		_ = x.fail(&wire.Error{Code: wire.CodeParams, Message: "Unknown tool: " + clip(cmp.Or(x.shown, name)), ID: x.id()}, http.StatusOK)
-		if ok && !t.Builtin {
+		if ok && t.Offered() {
 			return t, nil, ErrNoTool.Say("the tool exists, but nothing allows this agent to use it, so to the agent it does not exist")
 		}
 		return connections.Tool{Name: clip(name)}, nil, ErrNoTool
@@ -276,7 +276,7 @@ var decided = []string{"resources/read", "prompts/get", "completion/complete", "
 // implied returns under which condition the message is allowed where no policy
 // speaks about it; nil for what must be decided.
 func (x *exchange) implied(t connections.Tool) func() bool {
-	if !t.Builtin {
+	if !t.Protocol() {
 		return nil
 	}
 	for _, method := range decided {

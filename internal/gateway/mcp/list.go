@@ -87,6 +87,12 @@ func (f *Front) keepTools(ctx context.Context, who identity.Caller, c connection
 	if err != nil {
 		return nil, err
 	}
+	if c.Kind == connections.Retrieval { // ours, and nothing that could drift
+		return func(i int) bool {
+			t, ok := f.o.Registry.Tool(c.Name, defs[i].Name)
+			return ok && t.Offered() && f.o.Line.Visible(who, c, t)
+		}, nil
+	}
 	verdicts, err := f.o.Registry.Observe(ctx, c.Name, defs)
 	if err != nil {
 		f.o.Logger.Warn("a tool list was refused", "connection", c.Name, "error", err)

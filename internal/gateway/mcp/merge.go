@@ -55,7 +55,7 @@ func (a *aggregate) list() error {
 // mayWait reports whether a call of the agent to any connection may have to
 // wait for people.
 func (a *aggregate) mayWait() bool {
-	return slices.ContainsFunc(a.f.o.Registry.Connections(), func(c connections.Connection) bool { return c.Kind == connections.MCP && a.f.mayWait(a.who, c) })
+	return slices.ContainsFunc(a.f.o.Registry.Connections(), func(c connections.Connection) bool { return c.ServesTools() && a.f.mayWait(a.who, c) })
 }
 
 // collect asks every connection that the agent may use for a list.

@@ -282,7 +282,7 @@ func (x *exchange) taskResult(r *gateway.Refusal) []byte {
 // calls may have to wait for people: then it is of use to it to be able to ask.
 func (f *Front) mayWait(who identity.Caller, c connections.Connection) bool {
 	for _, t := range f.o.Registry.Tools(c.Name) {
-		if !t.Builtin && f.o.Line.Visible(who, c, t) && f.o.Line.MayHold(who, c, t) {
+		if t.Offered() && f.o.Line.Visible(who, c, t) && f.o.Line.MayHold(who, c, t) {
 			return true
 		}
 	}

@@ -29,10 +29,11 @@ type Desk struct {
 	engines map[string]engine
 }
 
-// DeskOptions are what a Desk is made of. Gateway, Registry and Knowledge must
-// be set.
+// DeskOptions are what a Desk is made of. Gateway, Registry, Knowledge and
+// Injector must be set.
 type DeskOptions struct {
 	Gateway   *gateway.Gateway
+	Injector  gateway.Injector
 	Registry  Registry
 	Knowledge *knowledge.Service
 	Logger    *slog.Logger
@@ -41,15 +42,19 @@ type DeskOptions struct {
 
 // NewDesk returns a Desk.
 func NewDesk(o DeskOptions) *Desk {
-	if o.Gateway == nil || o.Registry == nil || o.Knowledge == nil {
-		panic("retrieval: Gateway, Registry and Knowledge must be set")
+	if o.Gateway == nil || o.Registry == nil || o.Knowledge == nil || o.Injector == nil {
+		panic("retrieval: Gateway, Registry, Knowledge and Injector must be set")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &Desk{o: o}
 	d.engines = map[string]engine{
-		connections.Embedded: embedded{o.Knowledge},
+		connections.Embedded:   embedded{o.Knowledge},
+		connections.Postgres:   table{o.Injector},
+		connections.OpenSearch: openSearch{o.Gateway},
+		connections.Qdrant:     qdrant{o.Gateway},
+		connections.SearchAPI:  searchAPI{o.Gateway},
 	}
 	return d
 }

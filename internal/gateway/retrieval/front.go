@@ -128,7 +128,7 @@ func (f *Front) exchange(w http.ResponseWriter, r *http.Request) *exchange {
 
 func (x *exchange) incoming() gateway.Incoming {
 	return gateway.Incoming{
-		Front: "retrieval", Connection: x.name, Tool: x.tool, Remote: x.r.RemoteAddr, Client: x.r.UserAgent(), Subject: gateway.SubjectOf(x.r.Header), Parse: x.parse, Wire: x.wire,
+		Front: "retrieve", Connection: x.name, Tool: x.tool, Remote: x.r.RemoteAddr, Client: x.r.UserAgent(), Subject: gateway.SubjectOf(x.r.Header), Parse: x.parse, Wire: x.wire,
 	}
 }
 
@@ -144,7 +144,7 @@ func (x *exchange) take(in gateway.Incoming) *gateway.Refusal {
 
 // wire is the request without its client.
 func (x *exchange) wire() *approvals.Wire {
-	w := &approvals.Wire{Front: "retrieval", Method: http.MethodPost, Path: Prefix + x.name, Body: x.body, Header: map[string][]string{"Content-Type": {"application/json"}}}
+	w := &approvals.Wire{Front: "retrieve", Method: http.MethodPost, Path: Prefix + x.name, Body: x.body, Header: map[string][]string{"Content-Type": {"application/json"}}}
 	if x.tool == connections.RetrieveGet {
 		w.Path += "/get"
 	}

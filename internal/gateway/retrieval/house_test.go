@@ -38,7 +38,7 @@ func newRig(t testing.TB, db *storage.DB) *rig {
 	if r.knowledge, err = knowledge.New(db, r.Log, r.Connections, time.Now); err != nil {
 		t.Fatal(err)
 	}
-	r.Gateway.Retrieval(retrieval.NewDesk(retrieval.DeskOptions{Gateway: r.Gateway, Registry: r.Connections, Knowledge: r.knowledge}))
+	r.Gateway.Retrieval(retrieval.NewDesk(retrieval.DeskOptions{Gateway: r.Gateway, Injector: r.Secrets, Registry: r.Connections, Knowledge: r.knowledge}))
 	s := httptest.NewServer(retrieval.New(retrieval.Options{Gateway: r.Gateway, Registry: r.Connections, ReadTimeout: 5 * time.Second}))
 	r.url = s.URL
 	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
