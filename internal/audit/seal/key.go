@@ -279,7 +279,7 @@ func (s *Service) replaceKey(ctx context.Context, cond string, origin func(old k
 		if err := s.insertKey(ctx, tx, old.n+1, next, rotation); err != nil {
 			return err
 		}
-		record(tx, map[string]string{"size": decimal(size), "old_key": old.vkey, "key": next.vkey, "rotation": rotation})
+		record(tx, map[string]string{"size": decimal(size), "replaces": old.vkey, "key": next.vkey, "rotation": rotation})
 		return nil
 	})
 }
