@@ -71,7 +71,7 @@ func redactScalar(v []byte, offset int, found []Finding) []byte {
 		return v
 	}
 	if v[0] != '"' {
-		return []byte(`"` + mark(mine[0].Rule) + `"`)
+		return []byte(`"` + Mark(mine[0].Rule) + `"`)
 	}
 	inside := mine[:0]
 	for _, f := range mine {

@@ -172,8 +172,8 @@ func within(marks []Finding, f Finding) bool {
 
 const markOpen = "[redacted:"
 
-// mark returns what stands for a finding in redacted text.
-func mark(rule string) string { return markOpen + rule + "]" }
+// Mark returns what stands for a finding of a rule in redacted text.
+func Mark(rule string) string { return markOpen + rule + "]" }
 
 // markLen returns the length of the marker that b begins with, 0 if it does
 // not: only a marker that Redact itself could have written counts, or anyone
@@ -242,9 +242,9 @@ func (s *Scanner) Replace(b []byte, kinds Kinds, with func(f Finding, b []byte) 
 		out, with = next, nil
 	}
 	if isJSON(b) {
-		return []byte(`"` + mark(unsafeRule) + `"`)
+		return []byte(`"` + Mark(unsafeRule) + `"`)
 	}
-	return []byte(mark(unsafeRule))
+	return []byte(Mark(unsafeRule))
 }
 
 // unsafeRule marks content that was dropped whole.
@@ -258,7 +258,7 @@ func splice(b []byte, found []Finding, with func(Finding, []byte) string) []byte
 		if with != nil {
 			out = append(out, with(f, b[f.Start:f.End])...)
 		} else {
-			out = append(out, mark(f.Rule)...)
+			out = append(out, Mark(f.Rule)...)
 		}
 		at = f.End
 	}
