@@ -40,6 +40,9 @@ type ConnectionSpec struct {
 	Capture      string            `json:"capture,omitempty"`   // how much of its payloads is kept: full, redacted, digest; empty: redacted
 	Proposal     string            `json:"proposal,omitempty"`  // what kind of proposal every answer is; empty: none
 	Retrieval    jsontext.Value    `json:"retrieval,omitempty"` // of a retrieval: how the documents of its engine are read; docs/retrieval.md
+	// Inspect is what is done about what is found in its calls: label (secret, pii,
+	// injection) to note, redact, block or hold:GROUP; left out: note.
+	Inspect map[string]string `json:"inspect,omitempty"`
 }
 
 // ConnectionDetail is a connection with everything about it.

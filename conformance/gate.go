@@ -64,7 +64,7 @@ func openGate(ctx context.Context, dir, upstream string) (*gate, error) {
 		g.close()
 		return nil, err
 	}
-	line := gateway.New(gateway.Options{Authenticator: r.ids, Decider: r.policy, Ledger: r.log, Injector: r.secrets, Redactor: r.scanner, Logger: logger})
+	line := gateway.New(gateway.Options{Authenticator: r.ids, Decider: r.policy, Ledger: r.log, Injector: r.secrets, Redactor: r.scanner, Scanner: r.scanner, Logger: logger})
 	g.closes = append(g.closes, func() { _ = line.Close(ctx) })
 	front := mcp.New(mcp.Options{Line: line, Registry: r.conns, Key: r.secrets.Derive("mcp"), Logger: logger})
 	g.closes = append(g.closes, front.Close)

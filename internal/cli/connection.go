@@ -94,7 +94,7 @@ func (a *app) showConnection(x client.ConnectionDetail) error {
 	}
 	err := a.show(x, row("name", x.Name), row("id", x.ID), row("kind", strings.TrimSpace(s.Kind+" "+s.Dialect)), row("url", s.URL),
 		row("command", strings.Join(s.Command, " ")), row("environment", pairs(s.Env)), row("owner", s.Owner), row("secret", s.Secret), row("auth", s.Auth),
-		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("proposal", s.Proposal), row("reads", string(s.Retrieval)), row("description", s.Description), row("created", ago(x.Created)),
+		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("proposal", s.Proposal), row("reads", string(s.Retrieval)), row("inspection", pairs(s.Inspect)), row("description", s.Description), row("created", ago(x.Created)),
 		row("last used", ago(x.LastUsed)), row("tools", strings.Join(tools, "\n")))
 	for _, w := range x.Warnings {
 		a.warn("%s", w)
@@ -106,6 +106,7 @@ type connectionFlags struct {
 	spec    client.ConnectionSpec
 	env     []string
 	mapping string // a file
+	inspect []string
 }
 
 func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
@@ -124,6 +125,8 @@ func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
 	fl.StringVar(&s.Proposal, "proposal", "", "kind of proposal that every answer is, such as anomaly (default none)")
 	fl.StringVar(&f.mapping, "mapping", "", "file (YAML or JSON) that says how the documents of a retrieval's engine are read")
 	fl.StringVar(&s.Capture, "capture", "", "how much of its payloads the log keeps: full, redacted or digest (default redacted)")
+	fl.StringArrayVar(&f.inspect, "inspect", nil, "LABEL=ACTION: what is done about what is found in its calls and answers; labels: secret, pii, injection; actions: note, redact, block, hold:GROUP (repeatable; replaces all; default note)")
+	fixed(cmd, "inspect", "secret=redact", "secret=block", "pii=redact", "pii=block", "injection=block", "secret=note", "pii=note", "injection=note")
 	a.completeFlag(cmd, "owner", userNames)
 	a.completeFlag(cmd, "secret", secretNames)
 	fixed(cmd, "kind", "llm", "mcp", "http", "retrieval")
@@ -149,6 +152,14 @@ func (f *connectionFlags) over(cmd *cobra.Command, old client.ConnectionSpec) (c
 	}
 	if !given("allow-private") {
 		next.AllowPrivate = old.AllowPrivate
+	}
+	next.Inspect = old.Inspect
+	if given("inspect") {
+		inspect, err := labels(f.inspect)
+		if err != nil {
+			return next, err
+		}
+		next.Inspect = inspect
 	}
 	if next.Retrieval = old.Retrieval; given("mapping") {
 		m, err := readMapping(f.mapping)

@@ -117,8 +117,11 @@ type Connection struct {
 	// Retrieval says how a retrieval connection reads its engine; nil for others
 	// and for Embedded.
 	Retrieval *mapping.Mapping
-	Created   time.Time
-	Updated   time.Time
+	// Inspect says what is done about what is found in its calls and answers: label
+	// to action. What is left out is noted.
+	Inspect map[string]string
+	Created time.Time
+	Updated time.Time
 	// Discovered is when its tools were first discovered and pinned; zero for
 	// an mcp or http connection that still waits for that. An llm needs none.
 	Discovered time.Time
@@ -150,8 +153,8 @@ func bad(field, format string, args ...any) error {
 // it (ErrSpec or ErrUnsupported, with a FieldError as cause). It does not look
 // at the store: whether the owner exists is checked when it is registered.
 func (c Connection) Normalize() (Connection, error) {
-	c.Command, c.Env = slices.Clone(c.Command), maps.Clone(c.Env)
-	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture, checkProposes, checkRetrieval} {
+	c.Command, c.Env, c.Inspect = slices.Clone(c.Command), maps.Clone(c.Env), maps.Clone(c.Inspect)
+	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture, checkProposes, checkRetrieval, checkInspect} {
 		if err := check(&c); err != nil {
 			return Connection{}, err
 		}
@@ -359,7 +362,7 @@ func (c Connection) same(d Connection) bool {
 	return c.Name == d.Name && c.Kind == d.Kind && c.Dialect == d.Dialect && c.URL == d.URL &&
 		slices.Equal(c.Command, d.Command) && maps.Equal(c.Env, d.Env) && c.Owner == d.Owner && c.Secret == d.Secret &&
 		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout && c.Capture == d.Capture && c.Proposal == d.Proposal &&
-		reflect.DeepEqual(c.Retrieval, d.Retrieval)
+		reflect.DeepEqual(c.Retrieval, d.Retrieval) && maps.Equal(c.Inspect, d.Inspect)
 }
 
 // clip shortens foreign text for a message.

@@ -12,7 +12,7 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal, retrieval`
+const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal, retrieval, inspect`
 
 const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal, flow`
 
@@ -30,16 +30,19 @@ type scanner interface{ Scan(dest ...any) error }
 
 func scanConnection(row scanner) (Connection, error) {
 	var c Connection
-	var command, env, retrieval string
+	var command, env, retrieval, inspect string
 	var timeout, created, updated, discovered int64
 	err := row.Scan(&c.ID, &c.Name, &c.Kind, &c.Dialect, &c.URL, &command, &env, &c.Owner, &c.Secret, &c.Auth,
-		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture, &c.Proposal, &retrieval)
+		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture, &c.Proposal, &retrieval, &inspect)
 	if err != nil {
 		return c, err
 	}
 	c.Timeout = time.Duration(timeout) * time.Microsecond
 	c.Created, c.Updated, c.Discovered = storage.Time(created), storage.Time(updated), storage.Time(discovered)
 	if err := json.Unmarshal([]byte(command), &c.Command); err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal([]byte(inspect), &c.Inspect); err != nil {
 		return c, err
 	}
 	if retrieval != "" {
@@ -119,6 +122,10 @@ func putConnection(ctx context.Context, tx *storage.Tx, c Connection) error {
 	if err != nil {
 		return err
 	}
+	inspect, err := json.Marshal(c.Inspect, json.Deterministic(true), json.FormatNilMapAsNull(false))
+	if err != nil {
+		return err
+	}
 	retrieval := []byte{}
 	if c.Retrieval != nil {
 		if retrieval, err = json.Marshal(c.Retrieval, json.Deterministic(true)); err != nil {
@@ -126,12 +133,12 @@ func putConnection(ctx context.Context, tx *storage.Tx, c Connection) error {
 		}
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO connections (`+connectionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 		ON CONFLICT (name) DO UPDATE SET dialect = excluded.dialect, url = excluded.url, command = excluded.command, env = excluded.env,
 			owner = excluded.owner, secret = excluded.secret, auth = excluded.auth, description = excluded.description,
-			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, proposal = excluded.proposal, retrieval = excluded.retrieval, updated = excluded.updated`,
+			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, proposal = excluded.proposal, retrieval = excluded.retrieval, inspect = excluded.inspect, updated = excluded.updated`,
 		c.ID, c.Name, c.Kind, c.Dialect, c.URL, string(command), string(env), c.Owner, c.Secret, c.Auth,
-		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture, c.Proposal, string(retrieval))
+		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture, c.Proposal, string(retrieval), string(inspect))
 	return err
 }
 

@@ -144,6 +144,7 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 		Args:   call.Args, Server: call.Server,
 	}
 	_, h.Labels = call.provenance()
+	h.Labels = append(h.Labels, call.foundKinds().Labels()...)
 	if in.Wire != nil {
 		h.Wire = in.Wire()
 	}

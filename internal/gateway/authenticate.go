@@ -102,11 +102,16 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 	if err == nil && call == nil {
 		err = ErrNotParsed
 	}
+	if err == nil && call.Request != nil {
+		call.Who = who
+		err = g.inspect(call)
+	}
 	if err == nil {
 		call.about(said)
 		call.Who, call.remote, call.credential, call.resume = who, in.Remote, in.Credential, in.Resume
 		g.prepare(call)
 		call.Run = g.runs.of(who, call.Started).id
+		g.runs.saw(who, call.foundKinds())
 		return call, nil
 	}
 	r := Refuse(err)

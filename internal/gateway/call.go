@@ -54,6 +54,9 @@ type Call struct {
 	Unbound  string
 	Prompt   []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
 	Observer Observer        // may be nil
+	// Reread takes body in place of the one that was parsed: something in it was
+	// replaced. It fills in anew what depends on the body. Nil where nothing can be replaced.
+	Reread func(body []byte) error
 	// Said, if set, returns what the request says in the words of people.
 	Said func() []Said
 	// Rewrite, if set, may change the upstream's answer (header and body)
@@ -77,9 +80,10 @@ type Call struct {
 	Started time.Time       // by Serve
 	remote  string          // network address of the caller, for policy
 
-	judged  *flow.Judgement // where its values come from; nil if no policy asks
-	subject string          // whom it is about: its payloads are kept under their key
-	objects []string        // what it touches
+	inspected inspected
+	judged    *flow.Judgement // where its values come from; nil if no policy asks
+	subject   string          // whom it is about: its payloads are kept under their key
+	objects   []string        // what it touches
 
 	credential string // as presented, to look again whether it is good
 	resume     *Resumed

@@ -129,6 +129,7 @@ func (g *Gateway) question(call *Call, now time.Time) policy.Request {
 		Now:    now,
 	}
 	q.Provenance, q.Run.Labels = call.provenance()
+	q.Run.Labels = append(q.Run.Labels, (r.found | call.foundKinds()).Labels()...)
 	if q.Args == nil {
 		q.Args = noArgs
 	}

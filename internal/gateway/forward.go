@@ -15,6 +15,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/inspection/content"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/secrets"
 )
@@ -64,14 +65,18 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 		return nil, g.refuse(call, receipt, err, true)
 	}
 	cleanAnswer(resp.Header)
+	trailer := trailerOf(resp)
 	a.watch() // from here on the upstream may not fall silent
+	if err := g.inspectAnswer(call, resp); err != nil {
+		resp.Body.Close()
+		return nil, g.refuse(call, receipt, err, true)
+	}
 	if call.Rewrite != nil {
 		if err := call.Rewrite(resp); err != nil {
 			resp.Body.Close()
 			return nil, a.rewriteFailed(err)
 		}
 	}
-	trailer := trailerOf(resp)
 	if err := a.open(resp); err != nil {
 		return nil, err
 	}
@@ -279,6 +284,8 @@ func (a *answerBody) broken(err error, reached bool) *Refusal {
 		err = ErrIdle
 	case stopped(context.Cause(a.ctx)):
 		err = context.Cause(a.ctx)
+	case errors.Is(err, content.ErrBlocked):
+		err = ErrInspected.With(err)
 	case known:
 	case isNet && timeout.Timeout():
 		err = ErrTimeout.With(err)

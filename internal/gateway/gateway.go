@@ -9,6 +9,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/secrets"
@@ -20,11 +21,12 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	call, err := g.parse(ctx, in, who) // the body is read only now
+	call, err := g.parse(ctx, in, who) // the body is read only now, and inspected
 	if err != nil {
 		return nil, err
 	}
 	verdict := g.decide(call)                        // pin, grants, policy: allow, deny or hold
+	verdict = g.inspected(call, verdict)             // what was found in it may hold or deny what policy allows
 	verdict = g.approve(ctx, in, call, verdict)      // no-op unless held; a resumed call starts again at authenticate
 	receipt, err := g.record(ctx, in, call, verdict) // durable or the request ends here; a denial yields no receipt
 	if err != nil {
@@ -89,10 +91,11 @@ type Options struct {
 	Decider       Decider
 	Ledger        Ledger
 	Injector      Injector
-	Redactor      audit.Redactor // applied before a capture is cut, so that no half secret survives the cut
-	Locks         Locks          // nil locks nothing
-	Approvals     Approvals      // asks people about held calls; nil refuses them as pending
-	Flow          Flow           // where values come from; nil leaves context.provenance empty
+	Redactor      audit.Redactor      // applied before a capture is cut, so that no half secret survives the cut
+	Scanner       *inspection.Scanner // looks at requests and answers; nil does not
+	Locks         Locks               // nil locks nothing
+	Approvals     Approvals           // asks people about held calls; nil refuses them as pending
+	Flow          Flow                // where values come from; nil leaves context.provenance empty
 	// Used, if set, is told of every agent's call that goes out, by its
 	// connection. It must not block.
 	Used func(connection string, at time.Time)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/inspection"
 )
 
 // runs knows to which run a call belongs: the one its run token names, or one
@@ -25,8 +26,9 @@ type run struct {
 	id      string
 	started time.Time
 	last    time.Time
-	calls   int64 // before the present one
-	unseen  bool  // a call of it went out while nobody asked where values come from
+	calls   int64            // before the present one
+	unseen  bool             // a call of it went out while nobody asked where values come from
+	found   inspection.Kinds // in its calls and in what it read
 }
 
 func newRuns(gap time.Duration) *runs {
@@ -62,6 +64,15 @@ func (r *runs) unwatched(who identity.Caller) {
 	defer r.mu.Unlock()
 	if u := r.open[runKey{who.Agent.ID, who.Credential.ID, who.Run}]; u != nil {
 		u.unseen = true
+	}
+}
+
+// saw adds what was found to the run that a call of who belongs to.
+func (r *runs) saw(who identity.Caller, k inspection.Kinds) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u := r.open[runKey{who.Agent.ID, who.Credential.ID, who.Run}]; u != nil {
+		u.found |= k
 	}
 }
 

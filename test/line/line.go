@@ -100,7 +100,7 @@ func Start(tb testing.TB, db *storage.DB, o Options) *Line {
 	l := &Line{tb: tb, DB: db, Scanner: inspection.New(), Watch: storage.NewWatcher(db, o.Logger)}
 	l.buildRooms(ctx, o)
 	l.Gateway = gateway.New(gateway.Options{
-		Authenticator: as{l.Identity, o.As}, Decider: &l.rules, Ledger: l.Log, Injector: l.Secrets, Redactor: l.Scanner,
+		Authenticator: as{l.Identity, o.As}, Decider: &l.rules, Ledger: l.Log, Injector: l.Secrets, Redactor: l.Scanner, Scanner: l.Scanner,
 		Logger: o.Logger, IdleTimeout: o.Idle,
 	})
 	front := llm.New(llm.Options{Gateway: l.Gateway, Registry: l.Connections, Logger: o.Logger, MaxBody: o.MaxBody, ReadTimeout: o.Read})

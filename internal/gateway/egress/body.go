@@ -41,6 +41,10 @@ func (x *exchange) operation(call *gateway.Call, path []operation.Argument) erro
 	}
 	call.Args = args.end()
 	x.bind(call)
+	call.Reread = func(body []byte) error {
+		x.r.Body, x.r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		return x.operation(call, path)
+	}
 	return nil
 }
 

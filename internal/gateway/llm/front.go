@@ -284,17 +284,23 @@ func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
 	if err != nil {
 		return err
 	}
+	call.Request = up
+	call.Reread = func(body []byte) error { return x.take(call, body) }
+	return x.take(call, body)
+}
+
+// take reads what policy and log need of a body.
+func (x *exchange) take(call *gateway.Call, body []byte) error {
 	q, err := scan(body, x.dialect.fields)
 	if err != nil {
 		return err
 	}
-	up.Body, x.body = body, body
+	call.Request.Body, x.body = body, body
 	call.Args = withQuery(q.args(x.tool), x.query)
 	call.Said = func() []gateway.Said { return said(body, q.prompt) }
 	call.Prompt = prompt(body, q.prompt, gateway.CaptureLimit(call.Connection))
 	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection))
 	call.Rewrite = x.checkAnswer
-	call.Request = up
 	return nil
 }
 

@@ -98,11 +98,28 @@ func (x *exchange) post() (*gateway.Call, error) {
 		return call, err
 	}
 	x.call = call
+	call.Reread = x.reread
 	call.Implied = x.implied(tool)
 	if x.method == "subscriptions/listen" {
 		call.Request.Idle = -1
 	}
 	return call, nil
+}
+
+// reread takes the message in which something was replaced.
+func (x *exchange) reread(body []byte) error {
+	m, err := wire.Scan(body)
+	if err != nil {
+		return x.fail(err, 0)
+	}
+	x.msg = m
+	tool, args, err := x.resolve()
+	if err != nil {
+		return err
+	}
+	call := x.call
+	call.Tool, call.Args, call.Bound, call.Request.Body = tool, args, x.bound(), m.Raw
+	return nil
 }
 
 func (x *exchange) readMessage() error {

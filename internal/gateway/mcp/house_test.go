@@ -136,7 +136,7 @@ func assemble(t *testing.T, h *house, dsn string) *house {
 }
 
 func (h *house) line(logger *slog.Logger, scanner *inspection.Scanner) {
-	opts := gateway.Options{Authenticator: h.ids, Decider: h.pol, Ledger: h.log, Injector: h.secs, Redactor: scanner, Logger: logger}
+	opts := gateway.Options{Authenticator: h.ids, Decider: h.pol, Ledger: h.log, Injector: h.secs, Redactor: scanner, Scanner: scanner, Logger: logger}
 	if h.people {
 		opts.Approvals = h.asks
 	}
