@@ -54,9 +54,9 @@ type Call struct {
 	Unbound  string
 	Prompt   []audit.Payload // recorded with the intent, beside the arguments; may alias Request.Body
 	Observer Observer        // may be nil
-	// Reread takes body in place of the one that was parsed: something in it was
-	// replaced. It fills in anew what depends on the body. Nil where nothing can be replaced.
-	Reread func(body []byte) error
+	// Reread makes the call anew from what replace leaves of what the client sent.
+	// Nil where nothing can be replaced.
+	Reread func(replace func([]byte) []byte) error
 	// Said, if set, returns what the request says in the words of people.
 	Said func() []Said
 	// Rewrite, if set, may change the upstream's answer (header and body)

@@ -79,7 +79,7 @@ func (g *Gateway) inspect(call *Call) error {
 		}
 	}
 	if up.Stream != nil {
-		up.Stream = p.Reader(io.NopCloser(up.Stream), content.Opaque)
+		up.Stream = p.Reader(io.NopCloser(up.Stream), content.Opaque, -1)
 	}
 	if call.inspected.asked&p.Replace == 0 {
 		return nil
@@ -87,11 +87,13 @@ func (g *Gateway) inspect(call *Call) error {
 	if err := replaceable(call, p); err != nil {
 		return err
 	}
-	kept := p.Scanner.Replace(up.Body, p.Replace, nil)
-	if bytes.Equal(kept, up.Body) {
-		return nil
+	if err := call.Reread(func(b []byte) []byte { return p.Scanner.Replace(b, p.Replace, nil) }); err != nil {
+		return err
 	}
-	return call.Reread(kept)
+	if len(p.Scanner.Inspect(call.Request.Body, p.Replace)) > 0 {
+		return ErrInspected
+	}
+	return nil
 }
 
 // replaceable refuses a request in which what must not pass cannot be replaced: it
@@ -149,7 +151,7 @@ func (g *Gateway) inspectAnswer(call *Call, resp *http.Response) error {
 		return nil
 	}
 	form := content.FormOf(resp.Header.Get("Content-Type"))
-	resp.Body = p.Reader(resp.Body, form)
+	resp.Body = p.Reader(resp.Body, form, resp.ContentLength)
 	if !p.Enforces() {
 		return nil
 	}

@@ -41,7 +41,8 @@ func (x *exchange) operation(call *gateway.Call, path []operation.Argument) erro
 	}
 	call.Args = args.end()
 	x.bind(call)
-	call.Reread = func(body []byte) error {
+	call.Reread = func(replace func([]byte) []byte) error {
+		body := replace(x.body)
 		x.r.Body, x.r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		return x.operation(call, path)
 	}

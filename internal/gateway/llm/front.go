@@ -285,7 +285,7 @@ func (x *exchange) generate(call *gateway.Call, up *gateway.Upstream) error {
 		return err
 	}
 	call.Request = up
-	call.Reread = func(body []byte) error { return x.take(call, body) }
+	call.Reread = func(replace func([]byte) []byte) error { return x.take(call, replace(body)) }
 	return x.take(call, body)
 }
 

@@ -98,7 +98,11 @@ func (x *exchange) post() (*gateway.Call, error) {
 		return call, err
 	}
 	x.call = call
-	call.Reread = x.reread
+	call.Reread = func(replace func([]byte) []byte) error {
+		err := x.reread(call, replace)
+		call.Request.Body = x.msg.Raw
+		return err
+	}
 	call.Implied = x.implied(tool)
 	if x.method == "subscriptions/listen" {
 		call.Request.Idle = -1
@@ -106,20 +110,16 @@ func (x *exchange) post() (*gateway.Call, error) {
 	return call, nil
 }
 
-// reread takes the message in which something was replaced.
-func (x *exchange) reread(body []byte) error {
-	m, err := wire.Scan(body)
+// reread makes the call from what replace leaves of the message.
+func (x *exchange) reread(call *gateway.Call, replace func([]byte) []byte) error {
+	m, err := wire.Scan(replace(x.msg.Raw))
 	if err != nil {
 		return x.fail(err, 0)
 	}
 	x.msg = m
-	tool, args, err := x.resolve()
-	if err != nil {
-		return err
-	}
-	call := x.call
-	call.Tool, call.Args, call.Bound, call.Request.Body = tool, args, x.bound(), m.Raw
-	return nil
+	call.Tool, call.Args, err = x.resolve()
+	call.Bound = x.bound()
+	return err
 }
 
 func (x *exchange) readMessage() error {

@@ -166,6 +166,11 @@ func (x *exchange) parseBehind(_ context.Context, who identity.Caller) (*gateway
 		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x, Implied: x.implied(tool), Server: x.tasks(),
 		Request: &gateway.Upstream{Method: http.MethodPost, Header: x.peer.header(x.method, name), Body: x.translated(), Idle: idleAnswer},
 	}
+	call.Reread = func(replace func([]byte) []byte) error {
+		err := x.reread(call, replace)
+		call.Request.Body = x.translated()
+		return err
+	}
 	for h, values := range x.r.Header {
 		if strings.HasPrefix(h, wire.ParamPrefix) && x.peer.modern {
 			call.Request.Header[h] = values

@@ -94,11 +94,12 @@ func FormOf(contentType string) Form {
 	return Opaque
 }
 
-// Reader returns body as it may pass. After ErrBlocked nothing more comes.
-func (p *Plan) Reader(body io.ReadCloser, form Form) io.ReadCloser {
+// Reader returns body, of length bytes or of unknown length if that is negative,
+// as it may pass. After ErrBlocked nothing more comes.
+func (p *Plan) Reader(body io.ReadCloser, form Form, length int64) io.ReadCloser {
 	m := p.machine(form)
 	if !p.Enforces() {
-		return &tap{ReadCloser: body, m: m}
+		return &tap{ReadCloser: body, m: m, left: length}
 	}
 	return &filter{body: body, m: m, in: make([]byte, 16<<10)}
 }
@@ -128,6 +129,7 @@ func (p *Plan) machine(form Form) machine {
 type tap struct {
 	io.ReadCloser
 	m    machine
+	left int64 // of what was announced: who reads it may not ask for more
 	done bool
 }
 
@@ -138,7 +140,7 @@ func (t *tap) Read(p []byte) (int, error) {
 		return n, err
 	}
 	t.m.write(p[:n])
-	if err != nil {
+	if t.left -= int64(n); err != nil || t.left == 0 {
 		t.m.end()
 		t.done = true
 	}
