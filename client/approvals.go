@@ -140,7 +140,7 @@ type ApprovalSource struct {
 	Tool      string    `json:"tool"`
 	At        time.Time `json:"at"`
 	Labels    []string  `json:"labels,omitempty"`
-	Untrusted bool      `json:"untrusted"` // labelled so; false: nothing has looked at it
+	Untrusted bool      `json:"untrusted"` // labelled so; false: nothing said so
 	Excerpt   string    `json:"excerpt,omitempty"`
 	Missing   string    `json:"missing,omitempty"`
 }

@@ -33,7 +33,7 @@ type Source struct {
 	Tool      string    `json:"tool"`
 	At        time.Time `json:"at"`
 	Labels    []string  `json:"labels,omitempty"`
-	Untrusted bool      `json:"untrusted" doc:"it is labelled untrusted or as an injection; false: nothing has looked at it"`
+	Untrusted bool      `json:"untrusted" doc:"it is labelled untrusted or as an injection; false: nothing said so, which is no proof of the contrary"`
 	Excerpt   string    `json:"excerpt,omitempty" doc:"its beginning, redacted and inert"`
 	Missing   string    `json:"missing,omitempty" doc:"why there is no excerpt"`
 }

@@ -143,12 +143,12 @@ func stepLines(v *client.ApprovalView) string {
 func sourceLines(all []client.ApprovalSource) string {
 	var out []string
 	for _, s := range all {
-		trust := "nothing has looked at it"
-		if s.Untrusted {
-			trust = "UNTRUSTED"
-		}
-		if len(s.Labels) > 0 {
-			trust += ": " + strings.Join(s.Labels, " ")
+		trust := "not marked"
+		switch {
+		case s.Untrusted:
+			trust = "UNTRUSTED: " + strings.Join(s.Labels, " ")
+		case len(s.Labels) > 0:
+			trust = "marked " + strings.Join(s.Labels, " ")
 		}
 		text := s.Excerpt
 		if text == "" {
