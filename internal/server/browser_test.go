@@ -64,7 +64,10 @@ forbid (principal, action == Action::"helpdesk/get_ticket", resource);`}, nil)
 	var rows []approvalRow
 	p.api(t, "GET", "/approvals?state=approved", nil, &rows)
 	var shown struct {
-		Decisions []struct{ Statement, Signature string } `json:"decisions"`
+		Decisions []struct {
+			Statement string `json:"statement"`
+			Signature string `json:"signature"`
+		} `json:"decisions"`
 	}
 	var signer struct {
 		Key []byte `json:"key"`
