@@ -132,19 +132,24 @@ func (s *slot) run() {
 		s.busy.Store(max(1, int64(time.Since(began))))
 		err := s.commit(batch)
 		s.busy.Store(0)
+		s.mark(err == nil)
 		if err == nil {
-			s.down.Store(false)
 			continue
 		}
-		s.down.Store(true)
 		s.log.o.Logger.Error("the log cannot be written; calls are refused until it can", "error", err)
 		s.refuse(batch, err)
 		if !s.repair() {
 			return
 		}
-		s.down.Store(false)
+		s.mark(true)
 		s.log.o.Logger.Info("the log can be written again")
 	}
+}
+
+// mark notes how the last attempt to write went: for the lane, and for the log.
+func (s *slot) mark(works bool) {
+	s.down.Store(!works)
+	s.log.failing.Store(!works)
 }
 
 // gather waits for something to write and takes what there is. It reports

@@ -83,6 +83,9 @@ type Log struct {
 	lite   *liteWriter
 	keys   *keyring
 	slots  []*slot
+	// failing says that the last attempt to write failed, in whichever lane:
+	// those that were not tried since are not known to work.
+	failing atomic.Bool
 
 	heldMu sync.Mutex
 	held   map[int64]int64 // lane -> epoch of the holds of this process
@@ -337,7 +340,7 @@ func (l *Log) put(ctx context.Context, it *item) error {
 
 // Writable reports whether events can be recorded now, as far as the last
 // attempts have shown.
-func (l *Log) Writable() bool { return l.closing.Err() == nil && l.works() }
+func (l *Log) Writable() bool { return l.closing.Err() == nil && !l.failing.Load() && l.works() }
 
 // works reports whether a committer works.
 func (l *Log) works() bool {

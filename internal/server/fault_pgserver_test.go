@@ -221,16 +221,22 @@ func (s *pgServer) hog(database string) (release func()) {
 		}
 	}
 	take()
+	// One that is just being opened is not seen yet: none must be seen for a while.
+	quiet := 0
 	for end := time.Now().Add(30 * time.Second); len(mine) > 0; {
 		rows, err := mine[0].Query(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, database)
 		n := 0
 		for err == nil && rows.Next() {
 			n++
 		}
-		if err != nil || n == 0 {
+		if quiet++; n > 0 {
+			quiet = 0
+		}
+		if err != nil || quiet == 10 {
 			break
 		}
 		take()
+		time.Sleep(20 * time.Millisecond)
 		if time.Now().After(end) {
 			s.t.Fatal("the connections cannot all be taken")
 		}
