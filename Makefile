@@ -12,7 +12,7 @@ BIN     := bin/countersign
 PG      := scripts/with-postgres.sh
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help up build test test-short test-browser test-race test-faults bench fuzz conformance containment screenshots lint verify clean
+.PHONY: help up build test test-short test-browser test-race test-race-long test-faults bench fuzz conformance containment screenshots lint verify clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,9 +35,12 @@ test-browser: ## try the console in a real Chromium (installs it when missing)
 	scripts/browser.sh
 	COUNTERSIGN_TEST_BROWSER=1 go test -v -count=1 -timeout 20m -run InABrowser ./internal/server
 
-test-race: ## run every test under the race detector (SQLite), and what replicas share on PostgreSQL too
-	env -u COUNTERSIGN_TEST_POSTGRES go test -race -timeout 45m ./...
+test-race: ## run the tests that start no processes under the race detector (SQLite), and what replicas share on PostgreSQL too
+	env -u COUNTERSIGN_TEST_POSTGRES go test -race -short -timeout 45m ./...
 	$(PG) go test -race -timeout 45m -run '/postgres' ./internal/storage ./internal/job ./internal/audit ./internal/locks ./internal/approvals
+
+test-race-long: ## run every test on both engines under the race detector; takes an hour
+	$(PG) go test -race -timeout 90m ./...
 
 test-faults: ## the long fault tests: hundreds of kills on each engine, disks and networks that fail
 	scripts/fault-tools.sh
