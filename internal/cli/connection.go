@@ -220,12 +220,8 @@ may be granted; a tool that changes later is refused until somebody accepts it.`
 		if cmd.ArgsLenAtDash() >= 0 {
 			spec.Command = args[1:]
 		}
-		if spec.Owner == "" {
-			me, err := c.Me(ctx)
-			if err != nil {
-				return err
-			}
-			spec.Owner = me.Name
+		if err := ownedByMe(ctx, c, &spec); err != nil {
+			return err
 		}
 		var x client.ConnectionDetail
 		err = a.waiting("registering "+args[0]+" and asking for its tools", func() (err error) {
@@ -241,6 +237,17 @@ may be granted; a tool that changes later is refused until somebody accepts it.`
 		return a.showConnection(x)
 	})
 	return cmd
+}
+
+// ownedByMe makes the person who asks answer for a connection that nobody else
+// is named for.
+func ownedByMe(ctx context.Context, c *client.Client, spec *client.ConnectionSpec) error {
+	if spec.Owner != "" {
+		return nil
+	}
+	me, err := c.Me(ctx)
+	spec.Owner = me.Name
+	return err
 }
 
 func (a *app) connectionRefresh() *cobra.Command {

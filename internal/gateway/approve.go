@@ -178,8 +178,9 @@ func binding(call *Call, decided []policy.Rule) approvals.Binding {
 	}
 }
 
-// Target returns the digest of how a connection is reached: an approval is not
-// for another server under the same name.
+// Target returns the digest of how a connection is reached and of what is done
+// about what is found in its calls: an approval is not for another server under
+// the same name, nor for what others would have to decide by now.
 func Target(c connections.Connection) string {
 	parts := [][]byte{[]byte(c.ID), []byte(c.Kind), []byte(c.Dialect), []byte(c.URL), []byte(c.Secret), []byte(c.Auth)}
 	for _, a := range c.Command {
@@ -187,6 +188,9 @@ func Target(c connections.Connection) string {
 	}
 	for _, k := range sortedKeys(c.Env) {
 		parts = append(parts, []byte(k+"="+c.Env[k]))
+	}
+	for _, k := range sortedKeys(c.Inspect) {
+		parts = append(parts, []byte("inspect "+k+"="+c.Inspect[k]))
 	}
 	return approvals.Digest(parts...)
 }

@@ -67,15 +67,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	cleanAnswer(resp.Header)
 	trailer := trailerOf(resp)
 	a.watch() // from here on the upstream may not fall silent
-	if err := g.inspectAnswer(call, resp); err != nil {
+	if err := a.prepare(resp); err != nil {
 		resp.Body.Close()
-		return nil, g.refuse(call, receipt, err, true)
-	}
-	if call.Rewrite != nil {
-		if err := call.Rewrite(resp); err != nil {
-			resp.Body.Close()
-			return nil, a.rewriteFailed(err)
-		}
+		return nil, err
 	}
 	if err := a.open(resp); err != nil {
 		return nil, err
@@ -88,6 +82,20 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 		answer.Told = func() { p.Told(client) }
 	}
 	return answer, nil
+}
+
+// prepare has the answer inspected, and then read by its front.
+func (a *answerBody) prepare(resp *http.Response) error {
+	if err := a.g.inspectAnswer(a.call, resp); err != nil {
+		return a.g.refuse(a.call, a.receipt, err, true)
+	}
+	if a.call.Rewrite == nil {
+		return nil
+	}
+	if err := a.call.Rewrite(resp); err != nil {
+		return a.rewriteFailed(err)
+	}
+	return nil
 }
 
 func (g *Gateway) idle(call *Call) time.Duration {

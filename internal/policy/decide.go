@@ -22,7 +22,7 @@ type engine struct {
 	permits    *index
 	version    string
 	digests    map[string]string // of rules, by their names
-	provenance bool              // a rule asks where values come from
+	provenance bool              // a rule asks where values come from, or what the run has read
 	problems   []Problem
 	broken     string // a file that does not parse: everything is denied
 
@@ -32,7 +32,7 @@ type engine struct {
 
 // newEngine numbers and indexes rules, which must not be in another engine.
 func newEngine(ts *toolset, rules []*rule, version string) *engine {
-	e := &engine{ts: ts, rules: rules, version: version, digests: make(map[string]string, len(rules)), provenance: needsOfAll(rules)&needProvenance != 0}
+	e := &engine{ts: ts, rules: rules, version: version, digests: make(map[string]string, len(rules)), provenance: needsOfAll(rules)&(needProvenance|needRun) != 0}
 	var forbids, permits []*rule
 	for i, r := range rules {
 		r.number(i)

@@ -233,7 +233,8 @@ func (s *Service) Text(id string) string {
 	return ""
 }
 
-// Provenance reports whether any policy asks where the values of calls come from.
+// Provenance reports whether any policy asks where the values of calls come from,
+// or about the run, whose labels say what it has read.
 func (s *Service) Provenance() bool {
 	e := s.engine.Load()
 	return e != nil && e.provenance

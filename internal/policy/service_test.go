@@ -482,3 +482,21 @@ func TestUnmatched(t *testing.T) {
 		t.Error("arguments that cannot be read are not merely unmatched")
 	}
 }
+
+// What a run has read is looked for as soon as any policy asks about the run: its
+// labels would otherwise be empty, and a policy that forbids by them would let
+// everything pass.
+func TestWhatARunReadIsLookedFor(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for text, want := range map[string]bool{
+			`@id("x") forbid (principal, action, resource) when { context.run.labels.contains("untrusted") };`:                     true,
+			`@id("x") forbid (principal, action == Action::"ledger/pay_invoice", resource) when { context.provenance.untrusted };`: true,
+			`@id("x") forbid (principal, action, resource) when { context.caller.credential == "key" };`:                           false,
+		} {
+			w.put(t, "x", text)
+			if got := w.Provenance(); got != want {
+				t.Errorf("%v: %s", got, text)
+			}
+		}
+	})
+}

@@ -103,6 +103,7 @@ func (w *heldWorld) changes() map[string]change {
 		"a rule forbids it now":   {do: put("/policies/no", map[string]any{"text": `@id("no") forbid (principal, action == Action::"liar/read", resource);`}), undo: func() { w.api(w.t, "DELETE", "/policies/no", nil, nil) }},
 		"who decides is changed":  {do: put("/policies/held", map[string]any{"text": strings.ReplaceAll(heldReads, `@approval("deciders")`, `@approval("deciders") @quorum("2")`)}), undo: put("/policies/held", map[string]any{"text": heldReads}), void: true},
 		"the approver has left":   {do: put("/users/fiona", map[string]any{"role": "approver", "disabled": true}), undo: func() { w.person["fiona"] = w.process.person(w.t, "fiona", "approver") }, void: true},
+		"findings are held too":   {do: w.inspecting(map[string]string{"pii": "hold:deciders"}), undo: w.inspecting(nil), void: true},
 		"the group is made again": {do: func() { w.api(w.t, "DELETE", "/groups/deciders", nil, nil); w.deciders("fiona", "carl") }, undo: func() {}, void: true},
 	}
 	for _, l := range [][2]string{{"agent", "worker"}, {"connection", "liar"}, {"tool", "liar/read"}, {"owner", "olga"}, {"everything", ""}} {
@@ -116,6 +117,13 @@ func (w *heldWorld) changes() map[string]change {
 		}
 	}
 	return all
+}
+
+// inspecting changes what is done about what is found in the connection's calls.
+func (w *heldWorld) inspecting(actions map[string]string) func() {
+	return func() {
+		w.api(w.t, "PUT", "/connections/liar", map[string]any{"kind": "mcp", "owner": "olga", "url": w.liar.url, "allow_private": true, "inspect": actions}, nil)
+	}
 }
 
 // redefine has the upstream list another definition, which is accepted.

@@ -38,6 +38,7 @@ func TestNobodyHoldsAConnectionWithABodyThatNeverComes(t *testing.T) {
 
 // liar is an MCP server that was honest when it was registered.
 type liar struct {
+	url     string
 	mu      sync.Mutex
 	answer  func(w http.ResponseWriter, id string) // to tools/list
 	other   func(w http.ResponseWriter)            // to tools/call
@@ -88,6 +89,7 @@ func (p *process) liar(t *testing.T) (l *liar, key string) {
 	l = &liar{}
 	upstream := httptest.NewServer(l)
 	t.Cleanup(upstream.Close)
+	l.url = upstream.URL
 	key = p.company(t)
 	p.api(t, "PUT", "/connections/liar", map[string]any{"kind": "mcp", "owner": "olga", "url": upstream.URL, "allow_private": true}, nil)
 	p.grant(t, "liar")

@@ -306,8 +306,11 @@ func (e searchAPI) search(ctx context.Context, j job, a ask, visit func(mapping.
 		return err
 	}
 	b, ok, err := speak(ctx, e.g, j, r)
-	if err != nil || !ok {
+	if err != nil {
 		return err
+	}
+	if !ok {
+		return gateway.ErrUpstream.Say("the connection's engine has nothing to search at the path of its mapping")
 	}
 	docs, err := m.Read(b, m.Search.Results)
 	if err == nil {
