@@ -70,6 +70,29 @@ func (w *heldWorld) held(from int) (limit int, id string) {
 	return limit, body[at : at+30]
 }
 
+// asksFor waits until a process has seen that a call needs as many people.
+func (w *heldWorld) asksFor(p *process, quorum int) {
+	w.t.Helper()
+	var body string
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		body = w.call(p, "read", 1)
+		at := strings.Index(body, "apr_")
+		if at < 0 {
+			continue // not even the agent or its grant is known there yet
+		}
+		var d struct {
+			Needs []struct {
+				Quorum int `json:"quorum"`
+			} `json:"needs"`
+		}
+		w.api(w.t, "GET", "/approvals/"+body[at:][:30], nil, &d)
+		if d.Needs[0].Quorum == quorum {
+			return
+		}
+	}
+	w.t.Fatalf("never asked for %d: %s", quorum, body)
+}
+
 func (w *heldWorld) vote(p *process, name, id, verdict string) (int, string) {
 	w.t.Helper()
 	return p.as(w.t, w.person[name], "POST", "/api/v1/approvals/"+id+"/decision", `{"verdict":"`+verdict+`","reason":"test"}`)
@@ -247,16 +270,7 @@ func TestApprovingTwiceAtTheSameInstant(t *testing.T) {
 	all := replicas(t, storagetest.Postgres(t), 2)
 	w := newHeldWorld(t, all[0])
 	w.api(t, "PUT", "/policies/held", map[string]any{"text": strings.ReplaceAll(heldReads, `@approval("deciders")`, `@approval("deciders") @quorum("2")`)}, nil)
-	for asked := 1; asked < 2; { // until the other has seen the policy
-		var d struct {
-			Needs []struct {
-				Quorum int `json:"quorum"`
-			} `json:"needs"`
-		}
-		body := w.call(all[1], "read", 1)
-		w.api(t, "GET", "/approvals/"+body[strings.Index(body, "apr_"):][:30], nil, &d)
-		asked = d.Needs[0].Quorum
-	}
+	w.asksFor(all[1], 2)
 	for range 5 {
 		limit, id := w.held(1)
 		together := func(a, b func() int) (x, y int) {
