@@ -79,24 +79,31 @@ func (m Mapping) Document(v any) (Document, bool) {
 			continue
 		}
 		names, plain := many(v, path)
-		ok = ok && plain
-		for _, n := range names {
-			if n != "" {
-				d.Readers = append(d.Readers, prefix+n)
-			}
-		}
+		ok = ok && plain && (len(names) > 0 || silent(v, path))
+		d.Readers = appendNames(d.Readers, prefix, names)
 	}
 	return m.Settle(d), ok
 }
 
+// appendNames adds names to readers. An empty one names nobody, but it is there:
+// such a document is not one that names no readers at all.
+func appendNames(readers []string, prefix string, names []string) []string {
+	for _, n := range names {
+		if n == "" {
+			prefix, n = "", nobody
+		}
+		readers = append(readers, prefix+n)
+	}
+	return readers
+}
+
+// nobody is a reader that no caller is.
+const nobody = "nobody"
+
 // Named returns a document with the readers that its fields name.
 func (m Mapping) Named(d Document, readers, users, groups []string) (Document, bool) {
 	for prefix, names := range map[string][]string{"": readers, "user:": users, "group:": groups} {
-		for _, n := range names {
-			if n != "" {
-				d.Readers = append(d.Readers, prefix+n)
-			}
-		}
+		d.Readers = appendNames(d.Readers, prefix, names)
 	}
 	return m.Settle(d), d.ID != "" && d.Text != "" && len(d.Readers) <= maxReaders
 }
@@ -155,6 +162,29 @@ func At(v any, path string) []any {
 		at = next
 	}
 	return at
+}
+
+// silent reports whether v says nothing at a path: a member on the way is not
+// there, null or an empty list. A list whose elements lack the rest of the path,
+// or a text where an object should be, says something that nobody understood.
+func silent(v any, path string) bool {
+	for step := range strings.SplitSeq(path, ".") {
+		switch x := v.(type) {
+		case nil:
+			return true
+		case map[string]any:
+			if step == "*" {
+				return false
+			}
+			v = x[step]
+		case []any:
+			return step == "*" && len(x) == 0
+		default:
+			return false
+		}
+	}
+	list, isList := v.([]any)
+	return v == nil || isList && len(list) == 0
 }
 
 // one returns the text or number at a path, empty if there is none or several.
