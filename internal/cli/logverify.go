@@ -100,8 +100,9 @@ func (a *app) verifyElsewhere(ctx context.Context, what string, f verifyFlags) e
 		return err
 	}
 	trust := tlog.Trust{Key: key, Witnesses: f.witnesses, Quorum: f.quorum}
+	decided := 0
 	if f.approvals != "" {
-		if trust.Record, err = decisionsBy(f.approvals); err != nil {
+		if trust.Record, err = decisionsBy(f.approvals, &decided); err != nil {
 			return err
 		}
 	}
@@ -120,12 +121,21 @@ func (a *app) verifyElsewhere(ctx context.Context, what string, f verifyFlags) e
 		shown, err := tlog.VerifyTiles(tileDir(what), trust, nil, f.entries, nil)
 		return a.verdict(what, shown, err)
 	}
-	return a.verifyFile(what, trust)
+	if err := a.verifyFile(what, trust); err != nil || f.approvals == "" || a.output == "json" {
+		return err
+	}
+	if decided == 0 {
+		fmt.Fprintf(a.stdout, "%s it holds no decision about a held call, so nothing was checked against --approvals-key\n", a.paint(a.stdout, yellow, "note:"))
+		return nil
+	}
+	a.done("%d decisions about held calls are signed by the approvals key", decided)
+	return nil
 }
 
 // decisionsBy returns a check of records: a decision about a held call must be
-// signed by key, and by the person's passkey where there is one.
-func decisionsBy(key string) (func([]byte) string, error) {
+// signed by key, and by the person's passkey where there is one. It counts the
+// decisions in n.
+func decisionsBy(key string, n *int) (func([]byte) string, error) {
 	public, err := base64.StdEncoding.DecodeString(key)
 	if err != nil || len(public) != ed25519.PublicKeySize {
 		return nil, usageError{errors.New("--approvals-key is not a base64 Ed25519 key")}
@@ -141,6 +151,9 @@ func decisionsBy(key string) (func([]byte) string, error) {
 		}
 		if err := json.Unmarshal(record, &ev); err != nil {
 			return "the record is not an event"
+		}
+		if statement.Decided[ev.Type] {
+			*n++
 		}
 		return statement.CheckEvent(ev.Type, ev.Object, ev.Actor.ID, ev.Detail, public)
 	}, nil

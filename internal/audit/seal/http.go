@@ -107,6 +107,9 @@ func (s *Service) serveExport(ctx context.Context, c rest.Caller, r *exportReque
 			return nil, err
 		}
 	}
+	if err := s.caughtUp(ctx); err != nil {
+		return nil, err
+	}
 	return func(w http.ResponseWriter) error {
 		w.Header().Set("Trailer", complete)
 		if err := s.Export(ctx, r.First, r.Payloads, w); err != nil {

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json/v2"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit/tlog"
@@ -100,6 +102,39 @@ func (s *Service) Export(ctx context.Context, first int64, payloads bool, to io.
 		return err
 	}
 	return w.Flush()
+}
+
+// How long an export waits for what was recorded before it to be sealed.
+const (
+	sealedWithin = 5 * time.Second
+	sealedEvery  = 50 * time.Millisecond
+)
+
+// caughtUp waits until what is in the log now is sealed, so that whoever exports
+// what they just did finds it in the file. What is not sealed by then, because
+// sealing has failed, is far behind or is blocked, is not waited for: the file
+// says itself how far it goes.
+func (s *Service) caughtUp(ctx context.Context) error {
+	end, err := s.log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	for range int(sealedWithin / sealedEvery) {
+		lanes, err := s.store.lanes(ctx)
+		if err != nil {
+			return err
+		}
+		behind := slices.ContainsFunc(slices.Collect(maps.Keys(end)), func(lane int64) bool { return lanes[lane].sn < end[lane] })
+		if !behind || s.Standing() != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(sealedEvery):
+		}
+	}
+	return nil
 }
 
 // openings adds what a record's commitments were made of.
