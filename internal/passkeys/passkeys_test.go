@@ -242,6 +242,15 @@ func TestOnlyASessionRegisters(t *testing.T) {
 			}
 		}
 		asked := w.begin("fiona")
+		began := w.now
+		w.now = began.Add(16 * time.Minute)
+		if _, err := w.Begin(ctx, fiona, w.session["fiona"]); !errors.Is(err, passkeys.ErrStale) {
+			t.Errorf("an old session: %v", err)
+		}
+		if _, err := w.Register(ctx, fiona, w.session["fiona"], "x", passkey.New().Make(asked, honest)); !errors.Is(err, passkeys.ErrStale) {
+			t.Errorf("a session that grew old: %v", err)
+		}
+		w.now = began
 		w.must(w.ids.RevokeToken(ctx, fiona, "", w.session["fiona"]))
 		if _, err := w.Register(ctx, fiona, w.session["fiona"], "x", passkey.New().Make(asked, honest)); !errors.Is(err, passkeys.ErrSession) {
 			t.Errorf("%v", err)

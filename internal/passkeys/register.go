@@ -31,7 +31,7 @@ type Registration struct {
 }
 
 // Begin asks a person's session to make a passkey. Refusals: ErrOff,
-// ErrSession, ErrMany.
+// ErrSession, ErrStale, ErrMany.
 func (s *Service) Begin(ctx context.Context, by audit.Actor, session string) (Registration, error) {
 	r := Registration{Challenge: fresh(), Exclude: []string{}}
 	if r.Domain, r.Origin = s.Party(); r.Domain == "" {
@@ -60,15 +60,20 @@ func (s *Service) mayRegister(ctx context.Context, by audit.Actor, session strin
 	if by.Kind != audit.KindUser {
 		return ErrSession
 	}
-	ok, err := s.inSession(ctx, by.Name, session)
-	if err == nil && !ok {
-		err = ErrSession
+	since, ok, err := s.signedIn(ctx, by.Name, session)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return ErrSession
+	case s.now().Sub(since) > freshSignIn:
+		return ErrStale
 	}
-	return err
+	return nil
 }
 
 // Register keeps the passkey that a browser made (PublicKeyCredential.toJSON)
-// for the session that Begin asked. Refusals: ErrName, ErrOff, ErrSession,
+// for the session that Begin asked. Refusals: ErrName, ErrOff, ErrSession, ErrStale,
 // ErrChallenge, ErrRefused, ErrTaken, ErrMany.
 func (s *Service) Register(ctx context.Context, by audit.Actor, session, name string, made []byte) (Passkey, error) {
 	name, err := checkName(name)

@@ -24,6 +24,10 @@ import (
 const (
 	mostPasskeys  = 20 // of one person
 	challengeLife = 2 * time.Minute
+	// freshSignIn is how old the session may be in which a passkey is registered:
+	// whoever finds a browser open, or takes its session, does not get to sign
+	// decisions for good.
+	freshSignIn = 15 * time.Minute
 )
 
 // Options are what the room needs; DB, Log, Identity and URL are required.
@@ -260,10 +264,15 @@ func fresh() []byte {
 	return b
 }
 
-// inSession reports whether a credential is a session of the person's.
-func (s *Service) inSession(ctx context.Context, user, credential string) (bool, error) {
+// signedIn returns since when a session of the person's lasts; false if the
+// credential is no such session.
+func (s *Service) signedIn(ctx context.Context, user, credential string) (time.Time, bool, error) {
 	tokens, err := s.o.Identity.Tokens(ctx, user)
-	return slices.ContainsFunc(tokens, func(t identity.Token) bool {
+	i := slices.IndexFunc(tokens, func(t identity.Token) bool {
 		return t.ID == credential && t.Kind == identity.Session && t.Status(s.now()) == identity.Active
-	}), err
+	})
+	if err != nil || i < 0 {
+		return time.Time{}, false, err
+	}
+	return tokens[i].Created, true, nil
 }
