@@ -70,6 +70,10 @@ secrets/provider/exchange, secrets/provider/vault, secrets/provider/local < serv
 connections, policy, secrets < inventory
 inventory < server
 
+# evidence: reads rooms, changes none of them
+NONE < posture/framework
+posture/framework < posture, cli
+
 # the whole database, out and in
 secrets, audit/seal, backup/archive < backup
 backup < server
