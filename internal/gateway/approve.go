@@ -23,6 +23,14 @@ type Approvals interface {
 	Link(id string) string
 	Collect(ctx context.Context, id string) (*approvals.Kept, error)
 	Withdraw(ctx context.Context, by audit.Actor, id, reason string) (approvals.Request, error)
+	Tasks
+}
+
+// Tasks keeps the answers to calls that nobody held, for clients that ask for
+// them as tasks.
+type Tasks interface {
+	Keep(ctx context.Context, a approvals.Task, k *approvals.Kept) (approvals.Task, error)
+	Task(ctx context.Context, id string) (approvals.Task, *approvals.Kept, error)
 }
 
 // Resumed is a call that the server makes because people approved it.

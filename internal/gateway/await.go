@@ -75,7 +75,12 @@ var ErrUnknownRequest = fault.New(fault.NotFound, "approval_not_found", "there i
 // Ask returns how a request stands, for the agent whose call it holds, after
 // waiting at most for most for something to happen. The error is always a *Refusal.
 func (g *Gateway) Ask(ctx context.Context, who identity.Caller, request string, most time.Duration) (*Waiting, error) {
-	if g.o.Approvals == nil || !id.Is(id.Approval, request) {
+	switch {
+	case g.o.Approvals == nil:
+		return nil, Refuse(ErrUnknownRequest)
+	case id.Is(id.Task, request):
+		return g.askTask(ctx, who, request)
+	case !id.Is(id.Approval, request):
 		return nil, Refuse(ErrUnknownRequest)
 	}
 	r, err := g.o.Approvals.Wait(ctx, request, 0)
@@ -117,7 +122,7 @@ func (g *Gateway) Collect(ctx context.Context, in Incoming, who identity.Caller,
 			return nil, &Refusal{Kind: deniedKind, Code: v.code, Reason: v.reason, Scope: v.needs}
 		}
 	}
-	kept, err := g.o.Approvals.Collect(ctx, w.ID)
+	kept, err := g.kept(ctx, w.ID)
 	if err != nil || kept == nil {
 		return nil, asRefusal(err)
 	}

@@ -29,6 +29,7 @@ const (
 	Finding    Kind = "fnd"
 	Approval   Kind = "apr"
 	Passkey    Kind = "psk"
+	Task       Kind = "tsk"
 )
 
 var encoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)

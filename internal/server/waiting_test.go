@@ -176,24 +176,31 @@ func TestTheNpmClientWaitsInEveryWay(t *testing.T) {
 	dir := npmClients(t)
 	p.approver()
 	ways := map[string]map[string]any{"kept": p.pays("4702"), "retry": p.pays("4703"), "check": p.pays("4704"), "served": p.pays("4705")}
-	args, err := json.Marshal(ways)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "node", "waiting.mjs", p.url+"/mcp/ledger", string(args))
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "COUNTERSIGN_TOKEN="+p.key)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s\n%s", err, out, stderr(err))
-	}
-	var said map[string][]string
-	if err := json.Unmarshal(out, &said); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	said := p.npm(dir, "/mcp/ledger", ways)
 	for way, args := range ways {
 		p.paidAs(way, said[way], args)
 	}
 	p.once()
+}
+
+// npm has the official client pay in each way at a door, and returns what each
+// got.
+func (p *payments) npm(dir, door string, ways map[string]map[string]any) (said map[string][]string) {
+	p.t.Helper()
+	args, err := json.Marshal(ways)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(p.t.Context(), "node", "waiting.mjs", p.url+door, string(args))
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "COUNTERSIGN_TOKEN="+p.key)
+	out, err := cmd.Output()
+	if err != nil {
+		p.t.Fatalf("%v\n%s\n%s", err, out, stderr(err))
+	}
+	if err := json.Unmarshal(out, &said); err != nil {
+		p.t.Fatalf("%v\n%s", err, out)
+	}
+	return said
 }
 
 // curl runs the program and returns what it prints.

@@ -150,11 +150,10 @@ func (a *aggregate) post() error {
 		x.own()
 		return nil
 	}
+	if x.aboutTask() { // of none of ours
+		return x.fail(&wire.Error{Code: errNoTask.Code, Message: errNoTask.Message, ID: x.id()}, http.StatusOK)
+	}
 	switch x.method {
-	case "tasks/get", "tasks/update", "tasks/cancel": // of no request of ours
-		if x.modern {
-			return x.fail(&wire.Error{Code: wire.CodeParams, Message: "Failed to retrieve task: Task not found", ID: x.id()}, http.StatusOK)
-		}
 	case "server/discover":
 		return a.discover()
 	case "initialize":
@@ -195,7 +194,7 @@ func (a *aggregate) result(members []byte) {
 func (a *aggregate) write(status int, body []byte) { a.x.json(status, body) }
 
 const (
-	ourCapabilities    = `"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true},"completions":{}}`
+	ourCapabilities    = `"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true},"completions":{}`
 	modernCapabilities = `"capabilities":{"tools":{"listChanged":true},"resources":{"listChanged":true},"prompts":{"listChanged":true},"completions":{},"extensions":{"` + extTasks + `":{}}}`
 )
 
@@ -224,7 +223,11 @@ func (a *aggregate) initialize() error {
 		caps = []byte("{}")
 	}
 	a.w.Header().Set(wire.HeaderSession, a.f.sealFor(a.who, connections.Connection{}, "all", rand.Text()+"|"+string(caps)))
-	a.result(fmt.Appendf(nil, `"protocolVersion":%q,%s,"serverInfo":%s,%s`, version, ourCapabilities, a.serverInfo(), instructions))
+	caps = []byte(ourCapabilities + "}")
+	if version == legacy {
+		caps = []byte(ourCapabilities + `,"tasks":` + oldTaskCapability + "}")
+	}
+	a.result(fmt.Appendf(nil, `"protocolVersion":%q,%s,"serverInfo":%s,%s`, version, caps, a.serverInfo(), instructions))
 	return nil
 }
 
@@ -245,6 +248,10 @@ func (a *aggregate) notification() error {
 // response is the client's answer to a question that an upstream asked; the id
 // says which.
 func (a *aggregate) response() error {
+	if a.x.answersLink() {
+		a.x.own()
+		return nil
+	}
 	m := a.x.msg
 	token, _ := wire.Text(m.Raw, m.ID)
 	plain, ok := a.f.openFor(a.who, connections.Connection{Name: a.session}, "question", token)
@@ -338,7 +345,7 @@ func (a *aggregate) forward(name string, raw []byte) error {
 	}
 	waited := false
 	for attempt := 0; ; attempt++ {
-		x := &exchange{f: a.f, w: a.w, r: a.r, who: a.who, modern: a.x.modern, shown: a.x.shown, asks: a.session}
+		x := &exchange{f: a.f, w: a.w, r: a.r, who: a.who, modern: a.x.modern, shown: a.x.shown, asks: a.session, links: opens(a.caps, wire.Whole(a.caps))}
 		p, k, err := a.peer(c)
 		if err == nil {
 			err = x.behind(p, raw)

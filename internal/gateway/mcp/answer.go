@@ -19,7 +19,7 @@ func (x *exchange) rewrite(resp *http.Response) error {
 	if s := resp.Header.Get(wire.HeaderSession); s != "" {
 		resp.Header.Del(wire.HeaderSession)
 		if !x.modern && x.peer == nil {
-			resp.Header.Set(wire.HeaderSession, x.f.sealFor(x.who, x.conn, "session", s))
+			resp.Header.Set(wire.HeaderSession, x.f.sealFor(x.who, x.conn, x.sessionPurpose(), s))
 		}
 	}
 	if x.peer != nil && x.peer.session != "" && resp.StatusCode == http.StatusNotFound {
@@ -118,9 +118,15 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 	if method == "server/discover" && x.modern && x.peer == nil {
 		return offerTasks(b, result), nil
 	}
+	if method == "initialize" && x.peer == nil {
+		return offerOldTasks(b, result), nil
+	}
 	out, err := x.f.filter(x.r.Context(), x.who, x.conn, method, x.modern, b)
 	if err != nil {
 		return nil, err
+	}
+	if method == "tools/list" && x.peer == nil && !x.modern && asksOldTasks(x.r) {
+		out = x.f.offerTaskTools(x.who, x.conn, out)
 	}
 	return x.passed(out), nil
 }
@@ -151,7 +157,11 @@ func (x *exchange) note(b []byte, result, failure wire.Span) {
 // answer writes the upstream's answer to the agent.
 func (x *exchange) answer(a *gateway.Answer) {
 	defer a.Body.Close()
-	if a.Kept {
+	switch {
+	case x.task.there && !x.task.passed:
+		x.answerTask(a)
+		return
+	case a.Kept:
 		x.replay(a)
 		return
 	}

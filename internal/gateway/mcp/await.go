@@ -2,6 +2,7 @@ package mcp
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,21 +22,30 @@ func (x *exchange) await(w *late, r *gateway.Refusal) bool {
 	}
 	token := wire.Find(x.msg.Raw, x.msg.Meta, "progressToken").Of(x.msg.Raw)
 	most := gateway.PreferWait(x.r.Header)
+	show := !x.modern && !x.tasks() && r.Approval.Self && x.opensLinks() // in the stream of the call
 	switch {
 	case most > 0:
 	case x.linked.opened: // the person is deciding
 		most = gateway.MostWait
-	case x.tasks(), !x.linked.there && r.Approval.Self && x.opensLinks(): // told at once, in a way that it understands
-	case token != nil:
+	case x.tasks(), !x.linked.there && !show && r.Approval.Self && x.opensLinks(): // told at once, in a way that it understands
+	case token != nil, show:
 		most = gateway.MostWait
 	}
 	ctx, end := x.r.Context(), time.Now().Add(most)
+	if show {
+		var gone context.CancelFunc
+		ctx, gone = x.elicit(ctx, w, r)
+		defer gone()
+	}
 	for n := 1; ; n++ {
 		left := time.Until(end)
 		if left <= 0 || ctx.Err() != nil {
 			return false
 		}
 		if x.f.o.Line.Await(ctx, r.Approval, min(left, x.f.o.Progress)) {
+			if show {
+				w.event(fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":{"elicitationId":%q}}`, r.Approval.ID))
+			}
 			return true
 		}
 		if token != nil && time.Until(end) > 0 && ctx.Err() == nil {

@@ -31,7 +31,10 @@ type exchange struct {
 	modern bool
 	method string // of JSON-RPC; empty for a GET stream
 
+	sent   []byte      // the body as the client sent it
 	linked linked      // the client's person was shown where to decide
+	links  bool        // a client of the older era can show its person a URL
+	task   wantedTask  // a client of the older era asks for a task
 	wrong  *wire.Error // what the client sent wrong, in JSON-RPC's terms
 	status int         // the HTTP status for wrong; 0 means 400
 
@@ -79,10 +82,10 @@ func (x *exchange) post() (*gateway.Call, error) {
 	if err := x.readMessage(); err != nil {
 		return nil, err
 	}
-	if x.isOwn() {
+	if x.isOwn() || x.answersLink() {
 		return nil, gateway.ErrOwn
 	}
-	if err := x.unlink(); err != nil {
+	if err := x.plain(); err != nil {
 		return nil, err
 	}
 	header, err := x.header()
@@ -108,6 +111,15 @@ func (x *exchange) post() (*gateway.Call, error) {
 		call.Request.Idle = -1
 	}
 	return call, nil
+}
+
+// plain takes out of the message what is between the client and us alone: what
+// people approve, and what is forwarded, is the call without it.
+func (x *exchange) plain() error {
+	if err := x.unlink(); err != nil {
+		return err
+	}
+	return x.wantTask()
 }
 
 // reread makes the call from what replace leaves of the message.
@@ -138,7 +150,7 @@ func (x *exchange) readMessage() error {
 	if err != nil {
 		return x.fail(err, 0)
 	}
-	x.msg, x.method, x.modern = m, m.Method, wire.IsModern(x.r.Header, m)
+	x.sent, x.msg, x.method, x.modern = body, m, m.Method, wire.IsModern(x.r.Header, m)
 	if err := wire.CheckHeaders(x.r.Header, m); err != nil {
 		return x.fail(err, 0)
 	}
@@ -176,7 +188,7 @@ func (x *exchange) header() (http.Header, error) {
 		return nil, ErrSession
 	}
 	token := tokens[0]
-	session, ok := x.f.openFor(x.who, x.conn, "session", token)
+	session, ok := x.openSession(token)
 	if !ok {
 		return nil, ErrSession
 	}

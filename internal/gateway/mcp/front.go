@@ -60,6 +60,7 @@ type Line interface {
 	Await(ctx context.Context, w *gateway.Waiting, most time.Duration) bool
 	Ask(ctx context.Context, who identity.Caller, request string, most time.Duration) (*gateway.Waiting, error)
 	Collect(ctx context.Context, in gateway.Incoming, who identity.Caller, w *gateway.Waiting, call *gateway.Call) (*approvals.Kept, error)
+	Keep(ctx context.Context, who identity.Caller, connection, tool string, k *approvals.Kept) (*gateway.Waiting, error)
 	Withdraw(ctx context.Context, who identity.Caller, w *gateway.Waiting) error
 	MayHold(who identity.Caller, c connections.Connection, t connections.Tool) bool
 	Learn(call *gateway.Call, result []byte)
@@ -108,6 +109,7 @@ type Front struct {
 	seal  cipher.AEAD
 	watch *watch
 	peers *peers
+	shown shown
 	ids   atomic.Int64 // of requests that we make as a client
 }
 
@@ -138,7 +140,7 @@ func New(o Options) *Front {
 	if err != nil {
 		panic(err) // the length was checked
 	}
-	f := &Front{o: o, seal: aead}
+	f := &Front{o: o, seal: aead, shown: shown{open: map[string]context.CancelFunc{}}}
 	f.watch = newWatch(f)
 	f.peers = newPeers(f)
 	return f
@@ -208,7 +210,7 @@ func (x *exchange) serve() {
 			x.refuse(refusal)
 			return
 		}
-		x = &exchange{f: x.f, w: late, r: again(x.r, x.msg.Raw), name: x.name}
+		x = &exchange{f: x.f, w: late, r: again(x.r, x.sent), name: x.name}
 	}
 }
 

@@ -115,7 +115,7 @@ func (a *aggregate) pagesOf(p *peer, method string) ([][]byte, error) {
 		}
 		for i, item := range items {
 			if keep(i) {
-				out = append(out, a.rename(p.conn, method, b, item))
+				out = append(out, a.rename(p.conn, method, item.Of(b)))
 			}
 		}
 		return nil
@@ -125,8 +125,10 @@ func (a *aggregate) pagesOf(p *peer, method string) ([][]byte, error) {
 
 // rename puts the connection's name before a tool's or prompt's, and remembers
 // where a resource is.
-func (a *aggregate) rename(c connections.Connection, method string, b []byte, item wire.Span) []byte {
-	raw := item.Of(b)
+func (a *aggregate) rename(c connections.Connection, method string, raw []byte) []byte {
+	if method == "tools/list" && !a.x.modern && asksOldTasks(a.r) {
+		raw = a.f.taskTool(a.who, c, raw)
+	}
 	member := map[string]string{"tools/list": "name", "prompts/list": "name", "resources/list": "uri", "resources/templates/list": "uriTemplate"}[method]
 	at := wire.Find(raw, wire.Whole(raw), member)
 	value, _ := wire.Text(raw, at)
@@ -151,7 +153,7 @@ func (x *exchange) behind(p *peer, raw []byte) error {
 		return err
 	}
 	x.peer, x.conn, x.msg, x.method = p, p.conn, m, m.Method
-	return x.unlink()
+	return x.plain()
 }
 
 // parseBehind turns a message from the aggregated endpoint into a Call.
@@ -166,6 +168,7 @@ func (x *exchange) parseBehind(_ context.Context, who identity.Caller) (*gateway
 		Connection: x.conn, Tool: tool, Args: args, Bound: x.bound(), Rewrite: x.rewrite, Observer: x, Implied: x.implied(tool), Server: x.tasks(),
 		Request: &gateway.Upstream{Method: http.MethodPost, Header: x.peer.header(x.method, name), Body: x.translated(), Idle: idleAnswer},
 	}
+	x.call = call
 	call.Reread = func(replace func([]byte) []byte) error {
 		err := x.reread(call, replace)
 		call.Request.Body = x.translated()

@@ -36,8 +36,10 @@ func (x *exchange) refuse(r *gateway.Refusal) {
 		x.json(http.StatusUnauthorized, wire.AppendError(nil, id, wire.CodeUnauthorized, r.Reason, where(r)))
 	case r.Held() && r.Approval != nil && id != nil && x.tasks():
 		x.json(http.StatusOK, wire.AppendResult(nil, id, x.taskResult(r)))
-	case r.Held() && r.Approval != nil && id != nil && r.Approval.Self && x.method == "tools/call" && x.opensLinks() && !x.linked.there:
+	case r.Held() && r.Approval != nil && id != nil && r.Approval.Self && x.modern && x.method == "tools/call" && x.opensLinks() && !x.linked.there:
 		x.json(http.StatusOK, wire.AppendResult(nil, id, x.linkResult(r)))
+	case r.Denied() && x.task.there: // to whom a result would be no task
+		x.json(http.StatusOK, failure(id, r))
 	case r.Denied() && x.method == "tools/call" && id != nil:
 		x.json(http.StatusOK, wire.AppendResult(nil, id, x.refusedResult(r)))
 	case r.Code == ErrMethod.Code:
