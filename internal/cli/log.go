@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) logCommand() *cobra.Command {
-	return group("log", "Watch, search, trace and verify what happened", a.logTail(), a.logSearch(), a.logSearches(), a.logShow(), a.logTrace(),
+	return group("log", "Watch, search, trace and verify what happened", a.logTail(), a.logSearch(), a.logSearches(), a.logShow(), a.logTrace(), a.logRuns(), a.logRate(),
 		a.logVerify(), a.logProve(), a.logExport(), a.logKey(), a.logStatus(), a.logAcceptRollback(), a.logRebuild(),
 		a.logErase(), a.logHold(), a.logRetention())
 }

@@ -132,7 +132,7 @@ type agentPage struct {
 	Grants   []grantRow
 	Findings []client.Finding
 	Locks    []client.Lock
-	Runs     []runRow
+	Runs     []client.RunSummary
 	Users    []client.User
 	Reach    graph
 	Since    time.Time // how far back use was looked at
@@ -177,6 +177,12 @@ func (c *Console) showAgent(v *visit) (any, error) {
 	return d, err
 }
 
+// What of an agent's past its page looks at.
+const (
+	lastCalls = 1000
+	shownRuns = 12
+)
+
 // use compares what the agent may with what its last calls used.
 func (d *agentPage) use(v *visit) error {
 	grants, err := v.API.Grants(v.ctx(), d.Name)
@@ -187,7 +193,7 @@ func (d *agentPage) use(v *visit) error {
 	if err != nil {
 		return err
 	}
-	calls, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.held,call.denied agent:"+quoted(d.Name), "", mostHour, false)
+	calls, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.held,call.denied agent:"+quoted(d.Name), "", lastCalls, false)
 	if err != nil {
 		return err
 	}
@@ -216,7 +222,11 @@ func (d *agentPage) use(v *visit) error {
 		}
 		d.Grants = append(d.Grants, row)
 	}
-	d.Runs = runsOf(calls.Events, 12)
+	runs, err := v.API.Runs(v.ctx(), client.RunQuery{Agent: d.Name, Limit: shownRuns})
+	if err != nil {
+		return err
+	}
+	d.Runs = runs.Runs
 	d.Reach = reachGraph(d.Name, d.Grants, tools)
 	return nil
 }

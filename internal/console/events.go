@@ -41,11 +41,7 @@ func (d eventsPage) table() ([]string, [][]string) {
 
 func (c *Console) showEvents(v *visit) (any, error) {
 	d := eventsPage{Q: strings.TrimSpace(v.Query("q"))}
-	limit := perPage
-	if v.Query("as") != "" {
-		limit = mostHour
-	}
-	found, err := v.API.SearchLog(v.ctx(), d.Q, v.Query("after"), limit, v.Query("oldest") != "")
+	found, err := v.events(d.Q)
 	if e, ok := errors.AsType[*client.Error](err); ok && e.Status < 500 && e.Status != 401 {
 		d.Bad, err = e.Detail, nil
 	}
@@ -61,6 +57,25 @@ func (c *Console) showEvents(v *visit) (any, error) {
 	}
 	d.Status, err = v.API.SealStatus(v.ctx())
 	return d, err
+}
+
+// events searches the log for a page of the table, or for what is exported.
+func (v *visit) events(q string) (client.Page, error) {
+	if v.Query("as") == "" {
+		return v.API.SearchLog(v.ctx(), q, v.Query("after"), perPage, v.Query("oldest") != "")
+	}
+	var all client.Page
+	for cursor := ""; len(all.Events) < mostExported; {
+		page, err := v.API.SearchLog(v.ctx(), q, cursor, 1000, v.Query("oldest") != "")
+		if err != nil {
+			return page, err
+		}
+		all.Events = append(all.Events, page.Events...)
+		if cursor = page.Next; cursor == "" {
+			break
+		}
+	}
+	return all, nil
 }
 
 func (c *Console) saveSearch(v *visit) (done, error) {

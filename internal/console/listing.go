@@ -21,27 +21,46 @@ type column[T any] struct {
 	Key, Title string
 	Value      func(T) string
 	Less       func(a, b T) int
-	Number     bool // aligned to the right
+	Number     bool   // aligned to the right
+	By         string // in a table that the API sorts: what it calls this column, empty if it cannot sort by it
 }
 
 // head is a column's heading, as a template shows it.
 type head struct {
 	Key, Title string
 	Number     bool
-	Sort       string // "", ascending, descending: as aria-sort has it
-	Link       template.URL
+	Sort       string       // "", ascending, descending: as aria-sort has it
+	Link       template.URL // empty: the column does not sort
+}
+
+// kept is a parameter of a page's address that filtering leaves as it is.
+type kept struct{ Name, Value string }
+
+// kept returns the parameters that say which rows and in what order, but for
+// the filter and the page.
+func (v *visit) kept() []kept {
+	var out []kept
+	for name, values := range v.Request.URL.Query() {
+		if name != "q" && name != "after" && name != "as" {
+			out = append(out, kept{name, values[0]})
+		}
+	}
+	slices.SortFunc(out, func(a, b kept) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 // listing is a page of a table: sorted, filtered, and continued by key.
 type listing[T any] struct {
 	Heads     []head
 	Rows      []T
-	All       int // before filtering
-	Found     int // after
+	All       int    // before filtering
+	Found     int    // after
+	Sorts     string // of a table that the API sorts and pages: its columns that sort
 	Filter    string
 	Next      template.URL // of the next page, empty on the last
 	First     template.URL // of the first page, empty on it
 	CSV, JSON template.URL
+	Kept      []kept // of the address, for the form that filters
 	columns   []column[T]
 	found     []T
 }
@@ -49,7 +68,7 @@ type listing[T any] struct {
 // arrange makes a page of rows as the address asks: q filters, sort and desc
 // order, after continues behind the row of that key.
 func arrange[T any](v *visit, rows []T, key func(T) string, columns []column[T]) *listing[T] {
-	l := &listing[T]{All: len(rows), Filter: strings.TrimSpace(v.Query("q")), columns: columns, found: filter(rows, v.Query("q"), columns)}
+	l := &listing[T]{Kept: v.kept(), All: len(rows), Filter: strings.TrimSpace(v.Query("q")), columns: columns, found: filter(rows, v.Query("q"), columns)}
 	sort, desc := v.Query("sort"), v.Query("desc") != ""
 	sorted := slices.IndexFunc(columns, func(c column[T]) bool { return c.Key == sort })
 	if sorted < 0 {
@@ -90,6 +109,73 @@ func arrange[T any](v *visit, rows []T, key func(T) string, columns []column[T])
 	}
 	l.CSV, l.JSON = v.with("as", "csv", "after", ""), v.with("as", "json", "after", "")
 	return l
+}
+
+// mostExported is how many rows of a table that the API pages are exported; the
+// command line has no limit.
+const mostExported = 10_000
+
+// ask is a question to the API for a page of rows: in the order of a column,
+// falling unless rising, behind a cursor. It returns the next page's cursor.
+type ask[T any] func(by string, rising bool, cursor string, limit int) (rows []T, next string, err error)
+
+// paged makes a page of a table that is too long to be looked at whole: the API
+// sorts, filters and continues it. The first column with By is the order unless
+// the address asks for another.
+func paged[T any](v *visit, get ask[T], columns []column[T]) (*listing[T], error) {
+	l := &listing[T]{Kept: v.kept(), Filter: strings.TrimSpace(v.Query("q")), columns: columns, Sorts: sorts(columns)}
+	by, rising, after := v.Query("sort"), v.Query("rising") != "", v.Query("after")
+	sorted := slices.IndexFunc(columns, func(c column[T]) bool { return c.By != "" && c.Key == by })
+	if sorted < 0 {
+		sorted = max(0, slices.IndexFunc(columns, func(c column[T]) bool { return c.By != "" }))
+	}
+	limit := perPage
+	exported := v.Query("as") != ""
+	if exported {
+		limit = 1000
+	}
+	for next := after; ; {
+		rows, more, err := get(columns[sorted].By, rising, next, limit)
+		if err != nil {
+			return nil, err
+		}
+		l.Rows = append(l.Rows, rows...)
+		if next = more; next == "" || !exported || len(l.Rows) >= mostExported {
+			if next != "" {
+				l.Next = v.with("after", next)
+			}
+			break
+		}
+	}
+	l.found, l.Found, l.All = l.Rows, len(l.Rows), len(l.Rows)
+	if after != "" {
+		l.First = v.with("after", "")
+	}
+	for i, c := range columns {
+		h := head{Key: c.Key, Title: c.Title, Number: c.Number}
+		switch {
+		case i == sorted && rising:
+			h.Sort, h.Link = "ascending", v.with("sort", c.Key, "rising", "", "after", "")
+		case i == sorted:
+			h.Sort, h.Link = "descending", v.with("sort", c.Key, "rising", "1", "after", "")
+		case c.By != "":
+			h.Link = v.with("sort", c.Key, "rising", "", "after", "")
+		}
+		l.Heads = append(l.Heads, h)
+	}
+	l.CSV, l.JSON = v.with("as", "csv", "after", ""), v.with("as", "json", "after", "")
+	return l, nil
+}
+
+// sorts names the columns that sort.
+func sorts[T any](columns []column[T]) string {
+	var names []string
+	for _, c := range columns {
+		if c.By != "" {
+			names = append(names, strings.ToLower(c.Title))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // filter keeps the rows of which every word of q is somewhere in a column.

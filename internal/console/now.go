@@ -1,10 +1,8 @@
 package console
 
 import (
-	"cmp"
 	"encoding/json/v2"
 	"slices"
-	"time"
 
 	"github.com/countersign/countersign/client"
 )
@@ -21,9 +19,7 @@ type nowPage struct {
 	Stages   []stage
 	Locks    []client.Lock
 	Agents   int
-	Minutes  []minute
-	Hour     totals
-	Partial  bool // there were more events in the hour than are counted
+	Rate     client.Rate // of the last hour
 }
 
 type stage struct {
@@ -40,15 +36,14 @@ type call struct {
 	Micros int64 // of an ended one: from receipt to the answer's end
 }
 
-// minute is what happened in one minute; totals what did in the hour.
+// minute is what the chart shows of one minute.
 type minute struct {
 	Unix    int64   `json:"t"`
-	Calls   int     `json:"calls"`
-	Refused int     `json:"refused"`
+	Calls   int64   `json:"calls"`
+	Refused int64   `json:"refused"`
+	Held    int64   `json:"held"`
 	Added   float64 `json:"added"` // median milliseconds that deciding took
 }
-
-type totals struct{ Calls, Refused, Held, Failed int }
 
 // inStream selects the events of the stream of calls.
 const inStream = "type:call.intent,call.denied,call.held,call.refused,call.outcome,call.settled"
@@ -83,7 +78,8 @@ func (c *Console) showNow(v *visit) (any, error) {
 		return nil, err
 	}
 	d.Agents, d.Stages = len(agents), stages(agents)
-	return d, v.hour(&d)
+	d.Rate, err = v.API.Rate(v.ctx(), 60)
+	return d, err
 }
 
 func stages(agents []client.Agent) []stage {
@@ -142,62 +138,16 @@ func callOf(ev client.Event) call {
 	return c
 }
 
-// mostHour bounds the events that the hour's chart is made of.
-const mostHour = 1000
-
-// hour counts the calls of the last hour, minute by minute, of the newest
-// events alone when there are very many.
-func (v *visit) hour(d *nowPage) error {
-	now := v.Now()
-	found, err := v.API.SearchLog(v.ctx(), inStream+" since:60m", "", mostHour, false)
-	if err != nil {
-		return err
-	}
-	d.Partial = found.Next != ""
-	start := now.Add(-time.Hour).Truncate(time.Minute)
-	d.Minutes = make([]minute, 61)
-	took := make([][]int64, 61)
-	for i := range d.Minutes {
-		d.Minutes[i].Unix = start.Add(time.Duration(i) * time.Minute).Unix()
-	}
-	for _, ev := range found.Events {
-		i := int(ev.Time.Sub(start) / time.Minute)
-		if i < 0 || i > 60 {
-			continue
-		}
-		m := &d.Minutes[i]
-		switch ev.Type {
-		case "call.outcome":
-			if ev.Outcome != nil && ev.Outcome.Status != "succeeded" {
-				d.Hour.Failed++
-			}
-			continue
-		case "call.settled":
-			continue
-		case "call.denied", "call.refused":
-			m.Refused++
-			d.Hour.Refused++
-		case "call.held":
-			d.Hour.Held++
-		}
-		m.Calls++
-		d.Hour.Calls++
-		if ev.Decision != nil {
-			took[i] = append(took[i], ev.Decision.Micros)
-		}
-	}
-	for i, t := range took {
-		if len(t) > 0 {
-			slices.SortFunc(t, cmp.Compare[int64])
-			d.Minutes[i].Added = float64(t[len(t)/2]) / 1000
-		}
-	}
-	return nil
-}
+// Refused is how many calls of the last hour were denied or refused.
+func (d nowPage) Refused() int64 { return d.Rate.Total.Denied + d.Rate.Total.Refused }
 
 // MinutesJSON is what the chart is drawn from.
 func (d nowPage) MinutesJSON() string {
-	b, err := json.Marshal(d.Minutes)
+	out := make([]minute, len(d.Rate.Minutes))
+	for i, m := range d.Rate.Minutes {
+		out[i] = minute{m.At.Unix(), m.Calls(), m.Denied + m.Refused, m.Held, float64(m.Added) / 1000}
+	}
+	b, err := json.Marshal(out)
 	if err != nil {
 		return "[]" // numbers: it does not happen
 	}

@@ -18,77 +18,34 @@ var runPages = []page{
 
 var runActions = []action{{"/runs/{id}/end", "run", (*Console).endRun}}
 
-// runRow is a run as its last calls tell.
-type runRow struct {
-	ID, Agent, Stage     string
-	Calls, Refused, Held int
-	First, Last          time.Time
-	Labels               []string
-	Started              bool // its start is among the events that were looked at
-	Tools                []string
-}
-
-// runsOf gathers events into the runs they belong to, the newest first.
-func runsOf(events []client.Event, most int) []runRow {
-	var out []*runRow
-	by := map[string]*runRow{}
-	for _, ev := range events {
-		if ev.Run == "" {
-			continue
-		}
-		r := by[ev.Run]
-		if r == nil {
-			r = &runRow{ID: ev.Run, Agent: ev.Agent, Stage: ev.Stage, Last: ev.Time}
-			by[ev.Run] = r
-			out = append(out, r)
-		}
-		r.First = ev.Time
-		switch ev.Type {
-		case "call.denied", "call.refused":
-			r.Refused++
-		case "call.held":
-			r.Held++
-		case "call.intent":
-		default:
-			r.Started = r.Started || ev.Type == "run.started"
-			continue
-		}
-		r.Calls++
-		for _, l := range ev.Labels {
-			if !slices.Contains(r.Labels, l) {
-				r.Labels = append(r.Labels, l)
-			}
-		}
-	}
-	rows := make([]runRow, 0, min(most, len(out)))
-	for _, r := range out[:min(most, len(out))] {
-		rows = append(rows, *r)
-	}
-	return rows
-}
-
 type runsPage struct {
-	*listing[runRow]
-	Older string // where older runs begin
+	*listing[client.RunSummary]
+	With   []box // which runs
+	Behind int64 // events yet to be counted
 }
 
-var runColumns = []column[runRow]{
-	{Key: "last", Title: "Last call", Value: func(r runRow) string { return exact(r.Last) }, Less: func(a, b runRow) int { return b.Last.Compare(a.Last) }},
-	{Key: "run", Title: "Run", Value: func(r runRow) string { return r.ID }},
-	{Key: "agent", Title: "Agent", Value: func(r runRow) string { return r.Agent }},
-	{Key: "calls", Title: "Calls", Value: func(r runRow) string { return fmt.Sprint(r.Calls) }, Less: func(a, b runRow) int { return cmp.Compare(b.Calls, a.Calls) }, Number: true},
-	{Key: "refused", Title: "Refused", Value: func(r runRow) string { return fmt.Sprint(r.Refused) }, Less: func(a, b runRow) int { return cmp.Compare(b.Refused, a.Refused) }, Number: true},
-	{Key: "held", Title: "Held", Value: func(r runRow) string { return fmt.Sprint(r.Held) }, Less: func(a, b runRow) int { return cmp.Compare(b.Held, a.Held) }, Number: true},
-	{Key: "labels", Title: "Labels", Value: func(r runRow) string { return strings.Join(r.Labels, " ") }},
+var runColumns = []column[client.RunSummary]{
+	{Key: "last", Title: "Last call", By: "last", Value: func(r client.RunSummary) string { return exact(r.Last) }},
+	{Key: "run", Title: "Run", Value: func(r client.RunSummary) string { return r.ID }},
+	{Key: "agent", Title: "Agent", Value: func(r client.RunSummary) string { return r.Agent }},
+	{Key: "first", Title: "Began", By: "first", Value: func(r client.RunSummary) string { return exact(r.First) }},
+	{Key: "calls", Title: "Calls", By: "calls", Value: func(r client.RunSummary) string { return fmt.Sprint(r.Calls) }, Number: true},
+	{Key: "refused", Title: "Refused", Value: func(r client.RunSummary) string { return fmt.Sprint(r.Refused) }, Number: true},
+	{Key: "held", Title: "Held", Value: func(r client.RunSummary) string { return fmt.Sprint(r.Held) }, Number: true},
+	{Key: "failed", Title: "Failed", Value: func(r client.RunSummary) string { return fmt.Sprint(r.Failed) }, Number: true},
+	{Key: "labels", Title: "Labels", Value: func(r client.RunSummary) string { return strings.Join(r.Labels, " ") }},
 }
 
 func (c *Console) showRuns(v *visit) (any, error) {
-	found, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.denied,call.held,call.refused,run.started", v.Query("before"), mostHour, false)
-	if err != nil {
-		return nil, err
-	}
-	rows := runsOf(found.Events, mostHour)
-	return runsPage{arrange(v, rows, func(r runRow) string { return r.ID }, runColumns), found.Next}, nil
+	with := v.Query("with")
+	d := runsPage{With: []box{{"", "All", -1, with == ""}, {"refused", "With refused calls", -1, with == "refused"}, {"held", "With held calls", -1, with == "held"}, {"failed", "With failed calls", -1, with == "failed"}}}
+	var err error
+	d.listing, err = paged(v, func(by string, rising bool, cursor string, limit int) ([]client.RunSummary, string, error) {
+		p, err := v.API.Runs(v.ctx(), client.RunQuery{Text: v.Query("q"), With: with, Sort: by, Rising: rising, Cursor: cursor, Limit: limit})
+		d.Behind = p.Behind
+		return p.Runs, p.Next, err
+	}, runColumns)
+	return d, err
 }
 
 // step is one call of a run. The calls that followed a model's answer are its steps.

@@ -109,6 +109,8 @@ func (s *Service) Routes(api *rest.API) {
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/events", Summary: "Search the log", Tag: tag}, s.serveList)
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/events/{id}", Summary: "Show an event with its payloads and its place in the log", Tag: tag}, s.serveEvent)
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/runs/{run}", Summary: "Show a run from its beginning", Tag: tag}, s.serveRun)
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/runs", Summary: "List runs", Tag: tag}, s.serveRuns)
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/rate", Summary: "Count calls by the minute", Tag: tag}, s.serveRate)
 	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: path + "/tail", Summary: "Follow the log", Tag: tag}, "text/event-stream", s.serveTail)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/verify", Summary: "Verify the log's chains and commitments", Tag: tag, Need: rest.Inspect}, s.serveVerify)
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/rebuild", Summary: "Build the search index again", Tag: tag, Need: rest.Write}, s.serveRebuild)

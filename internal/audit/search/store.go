@@ -72,8 +72,11 @@ func place(r *audit.Record) int64 { return r.SN<<16 | r.Lane&0xffff }
 // texts are the words of one record.
 type texts struct{ event, blind string }
 
-// insert adds records and their words to the index.
+// insert adds records and their words to the index, and counts them.
 func (s store) insert(ctx context.Context, tx *storage.Tx, recs []audit.Record, words []texts) error {
+	if err := s.count(ctx, tx, recs); err != nil {
+		return err
+	}
 	if s.db.Dialect() == storage.SQLite {
 		return s.insertLite(ctx, tx, recs, words)
 	}
@@ -118,9 +121,9 @@ func vector(text string) string {
 // clear empties the index inside tx.
 func (s store) clear(ctx context.Context, tx *storage.Tx) error {
 	s.known.reset()
-	q := []string{`DELETE FROM search_positions`, `DELETE FROM search_events`, `DELETE FROM search_values`, `INSERT INTO search_text (search_text) VALUES ('delete-all')`}
+	q := []string{`DELETE FROM search_positions`, `DELETE FROM search_events`, `DELETE FROM search_values`, `DELETE FROM search_minutes`, `DELETE FROM search_runs`, `DELETE FROM search_run_labels`, `INSERT INTO search_text (search_text) VALUES ('delete-all')`}
 	if s.db.Dialect() == storage.Postgres {
-		q = []string{`TRUNCATE search_positions, search_events`}
+		q = []string{`TRUNCATE search_positions, search_events, search_minutes, search_runs, search_run_labels`}
 	}
 	for _, q := range q {
 		if _, err := tx.Exec(ctx, q); err != nil {

@@ -90,7 +90,11 @@
   function chart() {
     const at = $("#chart");
     if (!at || typeof uPlot === "undefined") return;
-    const m = JSON.parse(at.dataset.minutes);
+    let m;
+    const data = () => {
+      m = JSON.parse($("#minutes").dataset.minutes);
+      return [m.map((x) => x.t), m.map((x) => x.calls || null), m.map((x) => x.held + x.refused || null), m.map((x) => x.refused || null), m.map((x) => x.added || null)];
+    };
     const css = getComputedStyle(document.documentElement);
     const probe = document.createElement("i");
     at.append(probe);
@@ -98,19 +102,22 @@
     const [ink, line, accent, bad, wait] = ["--ink-2", "--line", "--accent", "--bad", "--wait"].map(colour);
     probe.remove();
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
-    const whole = (_, v) => v ?? "–";
+    const whole = (of) => (_u, _v, _s, i) => i == null ? "–" : m[i][of]; // bars stand before each other: what is shown of one is its own
     const bars = uPlot.paths.bars({ size: [0.7, 14] });
     const clock = (s) => new Date(1000 * s).toTimeString().slice(0, 5);
     const u = new uPlot({
       width: at.clientWidth, height: 160, cursor: { y: false },
       scales: { y: { range: (_, lo, hi) => [0, Math.max(4, hi * 1.1)] }, ms: { range: (_, lo, hi) => [0, Math.max(1, hi * 1.3)] } },
       axes: [{ ...axis, values: (_, v) => v.map(clock) }, { ...axis, size: 44 }, { ...axis, scale: "ms", side: 1, grid: { show: false }, size: 56, values: (_, v) => v.map((x) => `${x} ms`) }],
-      series: [{ label: "at", value: (_, v) => v == null ? "–" : clock(v) }, { label: "calls", stroke: accent, fill: accent, paths: bars, points: { show: false }, value: whole }, { label: "refused", stroke: bad, fill: bad, paths: bars, points: { show: false }, value: whole },
-        { label: "deciding (median)", scale: "ms", stroke: wait, width: 2, spanGaps: true, points: { size: 5, fill: wait }, value: (_, v) => v == null ? "–" : `${v.toFixed(2)} ms` }],
-    }, [m.map((x) => x.t), m.map((x) => x.calls || null), m.map((x) => x.refused || null), m.map((x) => x.added || null)], at);
+      series: [{ label: "at", value: (_, v) => v == null ? "–" : clock(v) }, { label: "calls", stroke: accent, fill: accent, paths: bars, points: { show: false }, value: whole("calls") }, { label: "held", stroke: wait, fill: wait, paths: bars, points: { show: false }, value: whole("held") },
+        { label: "refused", stroke: bad, fill: bad, paths: bars, points: { show: false }, value: whole("refused") },
+        { label: "deciding (median)", scale: "ms", stroke: ink, width: 2, spanGaps: true, points: { size: 5, fill: ink }, value: (_, v) => v == null ? "–" : `${v.toFixed(2)} ms` }],
+    }, data(), at);
+    new MutationObserver(() => u.setData(data())).observe($("#hour"), { subtree: true, childList: true, attributeFilter: ["data-minutes"] });
     new ResizeObserver(() => u.setSize({ width: at.clientWidth, height: 160 })).observe(at);
   }
   chart();
+  if ($("#hour")) setInterval(() => { if (!document.hidden) body.dispatchEvent(new Event("hour")); }, 15000);
 
   // The keyboard.
   const rows = () => all(".row-link");
@@ -123,7 +130,7 @@
     r[at].closest("li, tr")?.classList.add("at");
     r[at].focus();
   }
-  const places = { n: "/", a: "/approvals", l: "/events", g: "/agents" };
+  const places = { n: "/", a: "/approvals", g: "/agents", r: "/runs", l: "/events" };
   document.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey) return;
     const typing = e.target.closest("input, textarea, select, [contenteditable]");
