@@ -94,25 +94,26 @@ type NamedText struct {
 // Case is an expected decision, or for Why a call to explain. Team, stage,
 // owner and labels come from the registered agent unless given.
 type Case struct {
-	Name       string                    `json:"name"`
-	Agent      string                    `json:"agent"`
-	Tool       string                    `json:"tool"` // connection/tool
-	Args       map[string]jsontext.Value `json:"args,omitempty"`
-	Expect     string                    `json:"expect"`       // allow, deny, hold
-	By         []string                  `json:"by,omitempty"` // policies and grants that must be among those that determined it
-	Team       string                    `json:"team,omitempty"`
-	Stage      string                    `json:"stage,omitempty"`
-	Owner      string                    `json:"owner,omitempty"`
-	Labels     map[string]string         `json:"labels,omitempty"`
-	RunLabels  []string                  `json:"run_labels,omitempty"`
-	RunCalls   int64                     `json:"run_calls,omitempty"`
-	RunAge     int64                     `json:"run_age_seconds,omitempty"`
-	Remote     string                    `json:"remote,omitempty"`
-	Credential string                    `json:"credential,omitempty"`
-	OnBehalfOf []string                  `json:"on_behalf_of,omitempty"`
-	User       *PolicyUser               `json:"user,omitempty"`
-	Provenance Provenance                `json:"provenance,omitzero"`
-	Now        time.Time                 `json:"now,omitzero"`
+	Name        string                    `json:"name"`
+	Agent       string                    `json:"agent"`
+	Tool        string                    `json:"tool"` // connection/tool
+	Args        map[string]jsontext.Value `json:"args,omitempty"`
+	Expect      string                    `json:"expect"`       // allow, deny, hold
+	By          []string                  `json:"by,omitempty"` // policies and grants that must be among those that determined it
+	Team        string                    `json:"team,omitempty"`
+	Stage       string                    `json:"stage,omitempty"`
+	Owner       string                    `json:"owner,omitempty"`
+	Labels      map[string]string         `json:"labels,omitempty"`
+	RunLabels   []string                  `json:"run_labels,omitempty"`
+	RunCalls    int64                     `json:"run_calls,omitempty"`
+	RunAge      int64                     `json:"run_age_seconds,omitempty"`
+	RunProposed *bool                     `json:"run_proposed,omitempty"` // by a model; absent: it was
+	Remote      string                    `json:"remote,omitempty"`
+	Credential  string                    `json:"credential,omitempty"`
+	OnBehalfOf  []string                  `json:"on_behalf_of,omitempty"`
+	User        *PolicyUser               `json:"user,omitempty"`
+	Provenance  Provenance                `json:"provenance,omitzero"`
+	Now         time.Time                 `json:"now,omitzero"`
 }
 
 // PolicyUser is the person on whose behalf a call is made, as policies see them

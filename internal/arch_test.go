@@ -29,6 +29,8 @@ storage < job
 storage < storage/storagetest
 fault, id, storage < flow
 flow < connections, manifest, gateway
+fault, id, storage < runs
+runs < gateway
 
 # the ledger: knows nobody
 id, fault, storage, job < audit

@@ -97,6 +97,7 @@ type fileCase struct {
 	RunLabels  []string           `yaml:"run_labels"`
 	RunCalls   int64              `yaml:"run_calls"`
 	RunAge     int64              `yaml:"run_age_seconds"`
+	Proposed   *bool              `yaml:"run_proposed"`
 	Remote     string             `yaml:"remote"`
 	Credential string             `yaml:"credential"`
 	OnBehalfOf []string           `yaml:"on_behalf_of"`
@@ -127,7 +128,7 @@ func readCases(path string) ([]client.Case, error) {
 			return nil, fmt.Errorf("%s: case %d: args: %w", path, i+1, err)
 		}
 		cases = append(cases, client.Case{Name: f.Name, Agent: f.Agent, Tool: f.Tool, Args: args, Expect: f.Expect, By: f.By, Team: f.Team, Stage: f.Stage, Owner: f.Owner,
-			Labels: f.Labels, RunLabels: f.RunLabels, RunCalls: f.RunCalls, RunAge: f.RunAge, Remote: f.Remote, Credential: f.Credential, OnBehalfOf: f.OnBehalfOf, User: f.User, Provenance: f.Provenance, Now: f.Now})
+			Labels: f.Labels, RunLabels: f.RunLabels, RunCalls: f.RunCalls, RunAge: f.RunAge, RunProposed: f.Proposed, Remote: f.Remote, Credential: f.Credential, OnBehalfOf: f.OnBehalfOf, User: f.User, Provenance: f.Provenance, Now: f.Now})
 	}
 	return cases, nil
 }

@@ -15,6 +15,7 @@ import (
 func (a *app) policyWhy() *cobra.Command {
 	var call client.Case
 	var args string
+	var proposed bool
 	cmd := &cobra.Command{Use: "why [EVENT]", Short: "Explain the decision of a recorded call, or of one that might be made",
 		Long: "Explains with the policies of today. The event of a call is in countersign log tail, search and trace.",
 		Example: `  countersign policy why evt_…
@@ -23,6 +24,7 @@ func (a *app) policyWhy() *cobra.Command {
 	f.StringVar(&call.Agent, "agent", "", "who would call")
 	f.StringVar(&call.Tool, "tool", "", "CONNECTION/TOOL it would call")
 	f.StringVar(&args, "args", "{}", "the arguments, a JSON object")
+	f.BoolVar(&proposed, "proposed", true, "a model's answer proposed the call (context.run.proposed)")
 	a.completeFlag(cmd, "agent", agentNames)
 	a.completeFlag(cmd, "tool", toolNames)
 	cmd.Args = func(_ *cobra.Command, operands []string) error {
@@ -38,6 +40,7 @@ func (a *app) policyWhy() *cobra.Command {
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, operands []string) error {
 		var x client.Explanation
 		var err error
+		call.RunProposed = &proposed
 		if len(operands) == 1 {
 			x, err = c.WhyEvent(ctx, operands[0])
 		} else {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json/v2"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,11 @@ type step struct {
 	Outcome   *client.Outcome  `json:"outcome,omitzero"`
 	Answer    string           `json:"answer,omitzero"`
 	Result    string           `json:"result,omitzero"`
-	Steps     []*step          `json:"steps,omitzero"`
+	// Proposed says whether a model's answer proposed it, and ProposedBy which;
+	// nil where nobody looked.
+	Proposed   *bool   `json:"proposed,omitzero"`
+	ProposedBy string  `json:"proposed_by,omitzero"`
+	Steps      []*step `json:"steps,omitzero"`
 }
 
 // refused reports whether the call was not made.
@@ -87,6 +92,9 @@ func traceOf(run string, entries []client.Entry) *trace {
 			case s.Kind == "model":
 				t.Steps = append(t.Steps, s)
 				model = s
+			case byCall[s.ProposedBy] != nil:
+				by := byCall[s.ProposedBy]
+				by.Steps = append(by.Steps, s)
 			case model != nil:
 				model.Steps = append(model.Steps, s)
 			default:
@@ -144,10 +152,22 @@ func stepOf(e client.Entry) *step {
 	ev := e.Event
 	s := &step{ID: ev.Call, Kind: kindOf(e), Event: ev.ID, Type: ev.Type, Time: ev.Time, Agent: ev.Agent, Tool: toolName(ev), Effect: ev.Effect,
 		Decision: ev.Decision, Prompt: e.Payload("prompt"), Arguments: e.Payload("arguments")}
+	s.placed(ev)
 	if code, reason := refusal(ev.Detail); ev.Type == "call.refused" {
 		s.Refusal = strings.TrimPrefix(code+": "+reason, ": ")
 	}
 	return s
+}
+
+// placed reads whether a model proposed the call.
+func (s *step) placed(ev client.Event) {
+	var d struct {
+		Proposed   *bool  `json:"proposed"`
+		ProposedBy string `json:"proposed_by"`
+	}
+	if len(ev.Detail) > 0 && json.Unmarshal(ev.Detail, &d) == nil {
+		s.Proposed, s.ProposedBy = d.Proposed, d.ProposedBy
+	}
 }
 
 func (s *step) ended(e client.Entry) {

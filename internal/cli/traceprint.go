@@ -183,6 +183,9 @@ func (p printer) details(s *step, margin string) {
 		p.detail(margin, "arguments", pretty(s.Arguments), "")
 	}
 	p.decision(s, margin)
+	if s.Proposed != nil && !*s.Proposed {
+		p.detail(margin, "proposed", "by no answer of a model", yellow)
+	}
 	p.detail(margin, "answer", s.Answer, "")
 	if s.Result != "" {
 		text := resultText(s.Result)

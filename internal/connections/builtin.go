@@ -23,6 +23,7 @@ const (
 		`"max_tokens":{"type":"integer","description":"the most tokens the answer may have"},` +
 		`"stream":{"type":"boolean","description":"whether the answer is streamed"},` +
 		`"tools":{"type":"array","items":{"type":"string"},"description":"names of the tools offered to the model"},` +
+		`"provider_tools":{"type":"array","items":{"type":"string"},"description":"types of the tools that the provider brings itself, and mcp:URL of each server that it connects to"},` +
 		`"n":{"type":"integer","description":"how many answers"},` + query + `},"required":["model","stream"]}`
 
 	schemaModel = `{"type":"object","properties":{` +

@@ -16,6 +16,7 @@ type snapshot struct {
 	tools       map[string][]Tool // by connection, built-in first, then by name
 	byTool      map[string]map[string]Tool
 	types       []ToolType
+	named       map[string][]Named // by each name under which a model may know a tool
 }
 
 // ToolType is what policy must know of a tool to check and to decide: server
@@ -74,6 +75,7 @@ func build(conns []Connection, tools []Tool) *snapshot {
 		}
 		snap.byTool[c.Name] = set
 	}
+	snap.naming()
 	return snap
 }
 

@@ -18,7 +18,8 @@ type Memory struct {
 	untrusted bool
 	lost      bool // something could not be read back: nothing is endorsed by records
 	labels    []string
-	told      int // bytes of all words
+	from      []string // other runs that it continues
+	told      int      // bytes of all words
 	user, all text
 	trusted   map[string]bool // whole values of trusted results
 	made      map[string]bool // ids of what the run made

@@ -53,10 +53,11 @@ type Service struct {
 
 // run is the memory of one run here.
 type run struct {
-	mu   sync.Mutex
-	m    Memory
-	seen map[string]bool // ids of rows that m holds, and digests of words
-	used time.Time
+	mu       sync.Mutex
+	m        Memory
+	seen     map[string]bool // ids of rows that m holds, and digests of words
+	gathered bool            // more than labels, and whom it continues
+	used     time.Time
 }
 
 // New returns a service that keeps its runs in db.
@@ -88,6 +89,7 @@ type entry struct {
 	Reads  *Spec    `json:"reads,omitzero"`
 	Lost   bool     `json:"lost,omitzero"`
 	Labels []string `json:"labels,omitempty"`
+	From   string   `json:"from,omitzero"`
 	Result *result  `json:"result,omitzero"`
 }
 
@@ -105,6 +107,8 @@ func (e entry) into(m *Memory) {
 		m.Lost()
 	case len(e.Labels) > 0:
 		m.Label(e.Labels...)
+	case e.From != "":
+		m.from = append(m.from, e.From)
 	case e.Reads != nil:
 		m.Reads(*e.Reads)
 	case e.Result != nil:
@@ -152,7 +156,7 @@ func (s *Service) Labels(ctx context.Context, name string, labels []string) erro
 // having read untrusted content, and nothing that it read endorses anything.
 func (s *Service) Lost(ctx context.Context, name string) error {
 	return s.with(ctx, name, func(r *run) error {
-		if len(r.seen) > 0 {
+		if r.gathered {
 			return nil
 		}
 		return s.keep(ctx, name, r, entry{Lost: true})
@@ -171,12 +175,20 @@ func (s *Service) Result(ctx context.Context, name string, spec Spec, tool, call
 }
 
 // Judge says where the values of a call come from. It knows what was remembered
-// on any replica before it began.
+// on any replica before it began. What the runs that it continues have read
+// labels it; only what it gathered itself endorses.
 func (s *Service) Judge(ctx context.Context, name string, spec Spec, tool string, args jsontext.Value) (j Judgement, err error) {
+	var from []string
 	err = s.with(ctx, name, func(r *run) error {
-		j = r.m.Judge(spec, tool, args)
+		j, from = r.m.Judge(spec, tool, args), slices.Clone(r.m.from)
 		return nil
 	})
+	if err != nil || len(from) == 0 {
+		return j, err
+	}
+	untrusted, labels, err := s.carried(ctx, name, from)
+	j.Untrusted = j.Untrusted || untrusted
+	j.Labels = united(j.Labels, labels)
 	return j, err
 }
 
@@ -250,6 +262,7 @@ func (s *Service) keep(ctx context.Context, name string, r *run, e entry) error 
 
 func (r *run) add(id string, e entry) {
 	r.seen[id] = true
+	r.gathered = r.gathered || len(e.Labels) == 0 && e.From == ""
 	if e.Words != "" {
 		r.seen[said(e.By, e.Words)] = true
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json/jsontext"
+	"fmt"
 	"testing"
 	"time"
 
@@ -109,6 +110,49 @@ func TestWhatCannotBeReadEndorsesNothing(t *testing.T) {
 		db.Close()
 		if _, err := s.Judge(ctx, "run_1", send, "send_mail", jsontext.Value(`{}`)); err == nil {
 			t.Error("judged without looking")
+		}
+	})
+}
+
+// What a run has read labels every run that continues it, also what it reads
+// later; what it was told endorses nothing there.
+func TestLabelsFollowWhoeverContinues(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		c := &clock{time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)}
+		a, b := service(t, db, c), service(t, db, c)
+		must(t, a.Words(ctx, "old", flow.User, "write to ann@example.com"))
+		must(t, a.Continues(ctx, "middle", []string{"old", "middle"}))
+		must(t, b.Continues(ctx, "new", []string{"middle", "middle"}))
+		must(t, b.Words(ctx, "new", flow.User, "send a mail"))
+		judge := func() flow.Judgement {
+			j, err := b.Judge(ctx, "new", send, "send_mail", jsontext.Value(`{"to":"ann@example.com"}`))
+			must(t, err)
+			return j
+		}
+		if j := judge(); j.Untrusted || len(j.Unendorsed()) != 1 {
+			t.Errorf("before anything is read: %+v", j)
+		}
+		must(t, a.Labels(ctx, "middle", []string{"pii"}))
+		must(t, a.Reads(ctx, "old", mail))
+		if j := judge(); !j.Untrusted || len(j.Labels) != 1 || j.Labels[0] != "pii" || len(j.Unendorsed()) != 1 {
+			t.Errorf("after both have read: %+v", j)
+		}
+		for name, want := range map[string]string{"new": "[pii untrusted]", "middle": "[pii untrusted]", "old": "[untrusted]", "other": "[]"} {
+			if got, err := a.Carries(ctx, name); err != nil || fmt.Sprint(got) != want {
+				t.Errorf("%s carries %v (%v), want %s", name, got, err, want)
+			}
+		}
+		for i := range 40 { // more than is followed counts as the worst
+			must(t, a.Continues(ctx, "many", []string{fmt.Sprint("clean", i)}))
+		}
+		if got, err := b.Carries(ctx, "many"); err != nil || fmt.Sprint(got) != "[untrusted]" {
+			t.Errorf("too many runs: %v %v", got, err)
+		}
+		// Whom it continues says nothing about whether anybody watched it.
+		must(t, a.Continues(ctx, "unwatched", []string{"clean1"}))
+		must(t, a.Lost(ctx, "unwatched"))
+		if got, err := b.Carries(ctx, "unwatched"); err != nil || fmt.Sprint(got) != "[untrusted]" {
+			t.Errorf("an unwatched run that continues another: %v %v", got, err)
 		}
 	})
 }

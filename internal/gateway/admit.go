@@ -13,7 +13,7 @@ import (
 // every agent that it acts through. What no policy or grant speaks about is
 // admitted: the call itself was allowed.
 func (g *Gateway) Admits(call *Call, t connections.Tool, args jsontext.Value) bool {
-	part := &Call{Connection: call.Connection, Tool: t, Args: args, Who: call.Who, judged: call.judged, remote: call.remote}
+	part := &Call{Connection: call.Connection, Tool: t, Args: args, Who: call.Who, judged: call.judged, placed: call.placed, Run: call.Run, remote: call.remote}
 	q := g.question(part, call.Started)
 	for _, a := range append([]identity.Agent{call.Who.Agent}, call.Who.Behind...) {
 		q.Agent = policyAgent(identity.Caller{Agent: a})

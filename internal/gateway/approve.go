@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json/jsontext"
 	"errors"
 	"slices"
 	"strings"
@@ -242,22 +241,18 @@ func approvers(holds []policy.Needed) string {
 }
 
 // approvalDetail links an event of the call to the request it attached to.
-func approvalDetail(call *Call, v verdict) jsontext.Value {
+func approvalDetail(call *Call, v verdict) (d intentDetail) {
 	if v.approval == nil || v.approval.ID == "" {
-		return nil
+		return d
 	}
-	d := struct {
-		Approval  string   `json:"approval"`
-		Approvers []string `json:"approvers,omitzero"`
-		Made      string   `json:"made_as,omitzero"`
-	}{Approval: v.approval.ID}
+	d.Approval = v.approval.ID
 	if call.permit != nil {
 		d.Approvers = call.permit.Request().Approvers()
 	}
 	if v.kept != nil {
 		d.Made = v.kept.Call
 	}
-	return detail(d)
+	return d
 }
 
 func kindOr(k fault.Kind) fault.Kind {

@@ -110,9 +110,10 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 		call.about(said)
 		call.Who, call.remote, call.credential, call.resume = who, in.Remote, in.Credential, in.Resume
 		g.prepare(call)
-		call.Run = g.runs.of(who, call.Started).id
-		g.runs.saw(who, call.foundKinds())
-		return call, nil
+		if err = g.place(call); err == nil {
+			g.saw(call, call.foundKinds())
+			return call, nil
+		}
 	}
 	r := Refuse(err)
 	if r.Code == ErrOwn.Code { // no call: nothing was refused
@@ -120,7 +121,7 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 	}
 	ev := audit.Event{Type: audit.CallRefused}
 	describe(&ev, in, who)
-	ev.Run = g.runs.look(who, g.o.Now()).id
+	ev.Run = g.runs.look(who, "", g.o.Now()).id
 	if call != nil && call.Connection.Name != "" {
 		ev.Connection, ev.Tool, ev.Effect = call.Connection.Name, call.Tool.Name, call.Tool.Effect
 	}

@@ -110,7 +110,7 @@ func (g *Gateway) Ask(ctx context.Context, who identity.Caller, request string, 
 func (g *Gateway) Collect(ctx context.Context, in Incoming, who identity.Caller, w *Waiting, call *Call) (*approvals.Kept, error) {
 	call.Who, call.remote = who, in.Remote
 	g.prepare(call)
-	call.Run = g.runs.look(who, call.Started).id
+	call.Run = g.runs.look(who, "", call.Started).id
 	v := verdict{effect: policy.Allow}
 	switch err := g.locked(call); {
 	case err != nil:

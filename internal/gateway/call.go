@@ -13,6 +13,7 @@ import (
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/runs"
 )
 
 // Incoming is a request as a front received it, before anyone knows who sent
@@ -59,6 +60,12 @@ type Call struct {
 	Reread func(replace func([]byte) []byte) error
 	// Said, if set, returns what the request says in the words of people.
 	Said func() []Said
+	// Continues, if set, returns by what the request can be seen to continue an
+	// earlier exchange with a model, the newest first.
+	Continues func() []runs.Link
+	// Fetches says that a model's provider may read for the answer what anybody
+	// wrote: it has tools of its own.
+	Fetches bool
 	// Rewrite, if set, may change the upstream's answer (header and body)
 	// before it is observed, measured and passed on: lists are filtered here. It
 	// runs for every status. If it replaces the body it answers for closing the
@@ -80,6 +87,7 @@ type Call struct {
 	Started time.Time       // by Serve
 	remote  string          // network address of the caller, for policy
 
+	placed    placed
 	inspected inspected
 	judged    *flow.Judgement // where its values come from; nil if no policy asks
 	subject   string          // whom it is about: its payloads are kept under their key

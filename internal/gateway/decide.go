@@ -121,15 +121,15 @@ func pinned(call *Call) (verdict, bool) {
 
 // question puts a call as policy sees it.
 func (g *Gateway) question(call *Call, now time.Time) policy.Request {
-	r := g.runs.look(call.Who, now)
+	r := g.runs.look(call.Who, call.Run, now)
 	q := policy.Request{
 		Agent: policyAgent(call.Who), Action: policyAction(call.Connection, call.Tool), Args: call.Args,
-		Run:    policy.Run{ID: r.id, Started: r.started, Calls: r.calls},
+		Run:    policy.Run{ID: r.id, Started: r.started, Calls: r.calls, Proposed: call.proposed()},
 		Caller: policy.Caller{Remote: host(call.remote), Credential: string(call.Who.Credential.Kind)},
 		Now:    now,
 	}
 	q.Provenance, q.Run.Labels = call.provenance()
-	q.Run.Labels = append(q.Run.Labels, (r.found | call.foundKinds()).Labels()...)
+	q.Run.Labels = append(append(q.Run.Labels, call.placed.carries...), (r.found | call.foundKinds()).Labels()...)
 	if q.Args == nil {
 		q.Args = noArgs
 	}

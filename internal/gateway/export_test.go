@@ -21,19 +21,19 @@ func Dial(ctx context.Context, private bool, addr string) (net.Conn, error) {
 	return guarded(private)(ctx, "tcp", addr)
 }
 
-// Runs tells to which run a call belongs.
-type Runs struct{ r *runs }
+// Book tells to which run a call belongs.
+type Book struct{ r *book }
 
-func NewRuns(gap time.Duration) Runs { return Runs{newRuns(gap)} }
+func NewBook(gap time.Duration) Book { return Book{newBook(gap)} }
 
-func (r Runs) Of(who identity.Caller, now time.Time) (id string, calls int64) {
+func (r Book) Of(who identity.Caller, now time.Time) (id string, calls int64) {
 	u := r.r.of(who, now)
 	return u.id, u.calls
 }
 
 // Question is what policy is asked about a call by who.
 func Question(who identity.Caller) policy.Request {
-	g := &Gateway{runs: newRuns(time.Minute)}
+	g := &Gateway{runs: newBook(time.Minute)}
 	return g.question(&Call{Who: who}, time.Now())
 }
 

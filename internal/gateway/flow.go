@@ -9,6 +9,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/flow"
+	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
 )
 
@@ -19,6 +20,8 @@ type Flow interface {
 	Lost(ctx context.Context, run string) error
 	Result(ctx context.Context, run string, s flow.Spec, tool, call string, wrote bool, body []byte) error
 	Labels(ctx context.Context, run string, labels []string) error
+	Continues(ctx context.Context, run string, from []string) error
+	Carries(ctx context.Context, run string) ([]string, error)
 	Judge(ctx context.Context, run string, s flow.Spec, tool string, args jsontext.Value) (flow.Judgement, error)
 }
 
@@ -37,22 +40,30 @@ func (g *Gateway) watched(call *Call) bool {
 
 // memory names the run whose content may have shaped a call: the one of its run
 // token or, for a client without one, everything of the last hours that came with
-// the same credential, on whichever replica.
+// the same key, or with any access token of the agent, on whichever replica.
 func memory(call *Call) string {
 	if call.Who.Run != "" {
 		return call.Who.Run
+	}
+	if call.Who.Credential.Kind == identity.KindAccess { // an agent gets itself another token when it likes
+		return call.Who.Agent.ID + "/" + identity.KindAccess
 	}
 	return call.Who.Agent.ID + "/" + call.Who.Credential.ID
 }
 
 // judge finds out where the values of a call come from.
 func (g *Gateway) judge(call *Call) error {
-	if !g.watched(call) || call.Tool.Builtin && !call.documents() {
+	if !g.watched(call) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()
-	if g.runs.look(call.Who, call.Started).unseen { // it did something before anybody asked
+	if call.Tool.Builtin && !call.documents() {
+		var err error
+		call.placed.carries, err = g.o.Flow.Carries(ctx, memory(call))
+		return err
+	}
+	if g.runs.look(call.Who, call.Run, call.Started).unseen { // it did something before anybody asked
 		if err := g.o.Flow.Lost(ctx, memory(call)); err != nil {
 			return err
 		}
@@ -115,10 +126,11 @@ func origin(v flow.Value) string {
 }
 
 // conveys reports whether the agent reads something by the call that others may
-// have written. Models' answers are made of what the run gave them.
+// have written. Models' answers are made of what the run gave them, but for what
+// tools of their providers brought.
 func (c *Call) conveys() bool {
 	if c.Connection.Kind == connections.LLM {
-		return false
+		return c.Fetches
 	}
 	switch c.Tool.Name {
 	case "mcp:resources/read", "mcp:prompts/get", "mcp:subscriptions/listen":
@@ -131,7 +143,7 @@ func (c *Call) conveys() bool {
 // and that it will read something.
 func (g *Gateway) remember(call *Call) error {
 	if !g.watched(call) {
-		g.runs.unwatched(call.Who)
+		g.runs.unwatched(call.Who, call.Run)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
@@ -210,7 +222,7 @@ func (g *Gateway) labelled(ev *audit.Event, call *Call) {
 		ev.Labels, ev.Objects = append(ev.Labels, b.Labels...), append(ev.Objects[:len(ev.Objects):len(ev.Objects)], b.Objects...)
 		return
 	}
-	if call.judged != nil && call.conveys() && call.Tool.References.Flow.Source != flow.Trusted {
+	if (call.judged != nil || call.Fetches && g.watched(call)) && call.conveys() && call.Tool.References.Flow.Source != flow.Trusted {
 		ev.Labels = append(ev.Labels, labelUntrusted)
 	}
 }

@@ -28,6 +28,7 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 	verdict := g.decide(call)                        // pin, grants, policy: allow, deny or hold
 	verdict = g.inspected(call, verdict)             // what was found in it may hold or deny what policy allows
 	verdict = g.approve(ctx, in, call, verdict)      // no-op unless held; a resumed call starts again at authenticate
+	g.unplace(call, verdict)                         // what a model proposed and is not made now can be made later
 	receipt, err := g.record(ctx, in, call, verdict) // durable or the request ends here; a denial yields no receipt
 	if err != nil {
 		return g.unmade(ctx, call, verdict, err)
@@ -96,6 +97,9 @@ type Options struct {
 	Locks         Locks               // nil locks nothing
 	Approvals     Approvals           // asks people about held calls; nil refuses them as pending
 	Flow          Flow                // where values come from; nil leaves context.provenance empty
+	Runs          Runs                // to which run a call belongs; nil goes by credential and time
+	// Named returns every tool that a model may know under a name; nil knows none.
+	Named func(name string) []connections.Named
 	// Used, if set, is told of every agent's call that goes out, by its
 	// connection. It must not block.
 	Used func(connection string, at time.Time)
@@ -123,7 +127,7 @@ type Options struct {
 type Gateway struct {
 	o          Options
 	transports *transports
-	runs       *runs
+	runs       *book
 	refused    *coalescer
 	flight     flight
 	standing   *standing
@@ -144,10 +148,12 @@ func New(o Options) *Gateway {
 	o.IdleTimeout = orDefault(o.IdleTimeout, 5*time.Minute)
 	o.BlindFor = orDefault(o.BlindFor, 10*time.Second)
 	o.RunGap = orDefault(o.RunGap, 15*time.Minute)
-	return &Gateway{
-		o: o, transports: newTransports(o.HeaderTimeout), runs: newRuns(o.RunGap),
+	g := &Gateway{
+		o: o, transports: newTransports(o.HeaderTimeout), runs: newBook(o.RunGap),
 		refused: newCoalescer(o.Now, o.Ledger.Later), standing: newStanding(o.BlindFor),
 	}
+	g.runs.open = g.openRun
+	return g
 }
 
 // Stdio sets what carries calls to connections that are started by a command.
@@ -181,7 +187,9 @@ func (g *Gateway) MayHold(who identity.Caller, c connections.Connection, t conne
 // Would returns what policy would decide for a call of who with these
 // arguments now, without recording anything: for lists of what may be used.
 func (g *Gateway) Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision {
-	return g.o.Decider.Decide(g.question(&Call{Connection: c, Tool: t, Args: args, Who: who}, g.o.Now()))
+	call := &Call{Connection: c, Tool: t, Args: args, Who: who}
+	call.placed.matched = true // whether a model proposes it is seen when it does
+	return g.o.Decider.Decide(g.question(call, g.o.Now()))
 }
 
 func orDefault(d, standard time.Duration) time.Duration {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -30,8 +31,16 @@ func (c *Call) foundKinds() inspection.Kinds { return inspection.Kinds(c.inspect
 // saw notes what was found, for the call's events and for what its run does next.
 func (g *Gateway) saw(call *Call, k inspection.Kinds) {
 	call.inspected.kinds.Or(uint32(k))
-	if call.Who.Agent.Name != "" {
-		g.runs.saw(call.Who, k)
+	if call.Who.Agent.Name == "" || call.Run == "" || k == 0 {
+		return
+	}
+	if !g.runs.saw(call.Who, call.Run, k) || !g.watched(call) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
+	defer cancel()
+	if err := g.o.Flow.Labels(ctx, memory(call), k.Labels()); err != nil {
+		g.o.Logger.Warn("what was found in a run is known on this replica alone", "call", call.ID, "error", err)
 	}
 }
 

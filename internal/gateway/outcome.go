@@ -132,10 +132,12 @@ func (a *answerBody) Read(p []byte) (int, error) {
 			a.settle(err)
 			return n, err
 		}
+		a.propose(a.bytes == a.length)
 	}
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
+		a.propose(true)
 		a.settle(nil)
 	default:
 		err = a.broken(err, true)

@@ -105,7 +105,7 @@ func agent(name string) identity.Caller {
 }
 
 func TestRunsAreDerivedFromWhoCallsAndWhen(t *testing.T) {
-	r := gateway.NewRuns(15 * time.Minute)
+	r := gateway.NewBook(15 * time.Minute)
 	now := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 	first, n := r.Of(agent("a"), now)
 	if n != 0 || first == "" {

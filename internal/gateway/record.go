@@ -23,7 +23,7 @@ func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict
 	ev := callEvent(call)
 	ev.Remote, ev.Client = host(in.Remote), clip(in.Client, 200)
 	ev.Decision = &v.record
-	ev.Detail = approvalDetail(call, v)
+	ev.Detail = placedDetail(call, v)
 	payloads := g.intentPayloads(call)
 	// A client that leaves now must not leave us in doubt whether the intent
 	// was written, so the write does not end with the request.

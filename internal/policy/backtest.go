@@ -372,7 +372,7 @@ const arguments = "arguments"
 func (s *Service) recorded(rec *audit.Record) []Request {
 	ev := &rec.Event
 	req := Request{Agent: s.recordedAgent(ev), Action: Action{Connection: ev.Connection, Tool: ev.Tool}, Args: jsontext.Value(rec.Payloads[arguments]),
-		Run: Run{ID: ev.Run, Labels: ev.Labels, Started: ev.Time}, Caller: Caller{Remote: ev.Remote}, Now: ev.Time}
+		Run: Run{ID: ev.Run, Labels: ev.Labels, Started: ev.Time, Proposed: wasProposed(ev)}, Caller: Caller{Remote: ev.Remote}, Now: ev.Time}
 	for _, a := range ev.OnBehalfOf {
 		req.OnBehalfOf = append(req.OnBehalfOf, a.Name)
 	}
@@ -387,6 +387,15 @@ func (s *Service) recorded(rec *audit.Record) []Request {
 		reqs = append(reqs, req)
 	}
 	return reqs
+}
+
+// wasProposed reports whether a model's answer proposed a recorded call; where
+// nobody looked it counts as proposed.
+func wasProposed(ev *audit.Event) bool {
+	var d struct {
+		Proposed *bool `json:"proposed"`
+	}
+	return len(ev.Detail) == 0 || json.Unmarshal(ev.Detail, &d) != nil || d.Proposed == nil || *d.Proposed
 }
 
 // recordedAgent is the agent of a recorded call, with the labels it has now.

@@ -25,6 +25,7 @@ type Case struct {
 	RunLabels  []string          `json:"run_labels,omitempty"`
 	RunCalls   int64             `json:"run_calls,omitempty"`
 	RunAge     int64             `json:"run_age_seconds,omitempty"`
+	Proposed   *bool             `json:"run_proposed,omitempty" doc:"whether a model's answer proposed the call; absent: one did"`
 	Remote     string            `json:"remote,omitempty"`
 	Credential string            `json:"credential,omitempty"`
 	OnBehalfOf []string          `json:"on_behalf_of,omitempty"`
@@ -74,7 +75,7 @@ func (c Case) request(find func(string) (Agent, bool), now time.Time) (Request, 
 		c.OnBehalfOf = []string{c.User.Name}
 	}
 	req := Request{Agent: agent, Action: Action{Connection: conn, Tool: name}, Args: jsontext.Value(args),
-		Run:    Run{Labels: c.RunLabels, Calls: c.RunCalls, Started: now.Add(-time.Duration(c.RunAge) * time.Second)},
+		Run:    Run{Labels: c.RunLabels, Calls: c.RunCalls, Proposed: c.Proposed == nil || *c.Proposed, Started: now.Add(-time.Duration(c.RunAge) * time.Second)},
 		Caller: Caller{Remote: c.Remote, Credential: c.Credential}, OnBehalfOf: c.OnBehalfOf, User: c.User, Now: now, Provenance: c.Provenance}
 	return req, nil
 }

@@ -93,6 +93,7 @@ func contextOf(req *Request, args types.Record, need parts) types.Record {
 		}
 		m["run"] = types.NewRecord(types.RecordMap{
 			"labels": stringSet(req.Run.Labels), "age_seconds": types.Long(age), "calls": types.Long(req.Run.Calls),
+			"proposed": types.Boolean(req.Run.Proposed),
 		})
 	}
 	if need&needCaller != 0 {

@@ -32,6 +32,8 @@ type Run struct {
 	Labels  []string  `json:"labels,omitzero"`
 	Started time.Time `json:"started,omitzero"`
 	Calls   int64     `json:"calls,omitzero"` // calls made in this run before this one
+	// Proposed is false for the call of a tool that no model's answer proposed.
+	Proposed bool `json:"proposed,omitzero"`
 }
 
 // Caller is where the call comes from: context.caller.

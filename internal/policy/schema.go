@@ -182,7 +182,7 @@ func contextType(args *argType) sast.RecordType {
 	strs := attr(sast.Set(sast.String()))
 	return sast.RecordType{
 		"args":         attr(cedarType(args)),
-		"run":          attr(sast.RecordType{"labels": strs, "age_seconds": attr(sast.Long()), "calls": attr(sast.Long())}),
+		"run":          attr(sast.RecordType{"labels": strs, "age_seconds": attr(sast.Long()), "calls": attr(sast.Long()), "proposed": attr(sast.Bool())}),
 		"caller":       attr(sast.RecordType{"remote": attr(sast.String()), "credential": attr(sast.String())}),
 		"on_behalf_of": strs,
 		"now":          attr(sast.Datetime()),

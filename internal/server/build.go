@@ -42,6 +42,7 @@ import (
 	"github.com/countersign/countersign/internal/passkeys"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/rest"
+	"github.com/countersign/countersign/internal/runs"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/secrets/lease"
 	"github.com/countersign/countersign/internal/secrets/rotation"
@@ -88,6 +89,7 @@ type house struct {
 	approvals   *approvals.Service
 	channels    *channels.Service
 	flow        *flow.Service
+	runs        *runs.Service
 	manifest    *manifest.Service
 	gateway     *gateway.Gateway
 	llm         *llm.Front
@@ -261,7 +263,7 @@ func (h *house) policyUser(a audit.Actor) (policy.User, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Flow: h.flow, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)

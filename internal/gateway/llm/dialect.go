@@ -121,6 +121,16 @@ func (q request) args(tool string) jsontext.Value {
 			}
 			b = append(b, ']')
 		}
+		if len(q.provided) > 0 {
+			b = append(b, `,"provider_tools":[`...)
+			for i, t := range q.provided {
+				if i > 0 {
+					b = append(b, ',')
+				}
+				b = appendString(b, t)
+			}
+			b = append(b, ']')
+		}
 	}
 	return append(b, '}')
 }

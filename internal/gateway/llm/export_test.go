@@ -42,7 +42,7 @@ var (
 
 func NewObserver(dialectName string) *observer {
 	if dialectName == anthropicDialect.name {
-		return newObserver(anthropicDialect, true, gateway.CaptureCap)
+		return newObserver(anthropicDialect, true, gateway.CaptureCap, "")
 	}
-	return newObserver(openaiDialect, true, gateway.CaptureCap)
+	return newObserver(openaiDialect, true, gateway.CaptureCap, "")
 }

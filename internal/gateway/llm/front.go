@@ -18,6 +18,7 @@ import (
 	"github.com/countersign/countersign/internal/gateway/llm/openai"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/runs"
 )
 
 // Prefix is the path beneath which the front serves: Prefix + connection +
@@ -220,7 +221,7 @@ func (x *exchange) lookup(call *gateway.Call, up *gateway.Upstream, who identity
 	}
 	call.Args = withQuery(modelArgs(x.tool, plain), x.query)
 	call.Digest = digestOf(up.Method, up.Path, up.Query)
-	call.Observer = newObserver(x.dialect, false, gateway.CaptureLimit(call.Connection))
+	call.Observer = newObserver(x.dialect, false, gateway.CaptureLimit(call.Connection), "")
 	call.Rewrite = x.checkAnswer
 	if model == "" {
 		// The list shows nothing that the agent may not use, so who may use
@@ -299,7 +300,9 @@ func (x *exchange) take(call *gateway.Call, body []byte) error {
 	call.Args = withQuery(q.args(x.tool), x.query)
 	call.Said = func() []gateway.Said { return said(body, q.prompt) }
 	call.Prompt = prompt(body, q.prompt, gateway.CaptureLimit(call.Connection))
-	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection))
+	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection), lastSaid(body, q.prompt))
+	call.Fetches = len(q.provided) > 0
+	call.Continues = func() []runs.Link { return links(body, q) }
 	call.Rewrite = x.checkAnswer
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 const (
 	tailLimit = 8 << 10
 	lineLimit = 256 << 10 // a longer line of an event stream is not read
+	docLimit  = 4 << 20   // of a longer document the calls of tools are not read
 )
 
 // observer reads an answer as it passes: usage, failure and the beginning of
@@ -31,11 +32,19 @@ type observer struct {
 	head []byte // of a document
 	tail []byte // of a document longer than head
 	size int64
+
+	parsed bool   // head was read
+	valid  bool   // and is JSON
+	before string // what was said before the answer
+	linked int    // identifiers that were told
+	voiced bool   // what was said was told
 }
 
-func newObserver(d *dialect, capture bool, limit int) *observer {
+// newObserver returns an observer of the answer to a request whose last words
+// are before.
+func newObserver(d *dialect, capture bool, limit int, before string) *observer {
 	limit += gateway.CaptureMargin
-	return &observer{reader: d.answer(limit), capt: capture, limit: limit}
+	return &observer{reader: d.answer(limit), capt: capture, limit: limit, before: before}
 }
 
 // Begin notes what kind of answer it is.
@@ -91,7 +100,7 @@ func (o *observer) read(line []byte) {
 }
 
 func (o *observer) document(b []byte) {
-	if room := o.limit - len(o.head); room > 0 {
+	if room := max(o.limit, docLimit) - len(o.head); room > 0 {
 		n := min(room, len(b))
 		o.head = append(o.head, b[:n]...)
 		b = b[n:]
@@ -105,15 +114,25 @@ func (o *observer) document(b []byte) {
 	}
 }
 
+// parse reads a document once, as far as it is kept.
+func (o *observer) parse() {
+	if o.parsed {
+		return
+	}
+	o.parsed, o.valid = true, true
+	if int64(len(o.head)) < o.size {
+		o.reader.Tail(o.tail)
+		return
+	}
+	o.valid = o.reader.Document(o.head)
+}
+
 // Done says what was learned.
 func (o *observer) Done(err error) gateway.Seen {
 	var s gateway.Seen
-	whole := int64(len(o.head)) == o.size
 	if !o.stream && o.plain && o.size > 0 {
-		switch {
-		case !whole:
-			o.reader.Tail(o.tail)
-		case !o.reader.Document(o.head) && err == nil:
+		o.parse()
+		if !o.valid && err == nil {
 			s.Failed = "the answer is not JSON"
 		}
 	}
@@ -127,7 +146,7 @@ func (o *observer) Done(err error) gateway.Seen {
 	case len(text) > 0:
 		s.Payloads = []audit.Payload{{Name: "answer", Body: text}}
 	case len(o.head) > 0:
-		s.Payloads = []audit.Payload{{Name: "answer", Body: o.head, Size: o.size}}
+		s.Payloads = []audit.Payload{{Name: "answer", Body: o.head[:min(len(o.head), o.limit)], Size: o.size}}
 	}
 	return s
 }

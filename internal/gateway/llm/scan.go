@@ -3,6 +3,7 @@ package llm
 import (
 	"bytes"
 	"encoding/json/jsontext"
+	"encoding/json/v2"
 	"errors"
 	"io"
 	"strings"
@@ -29,6 +30,8 @@ type request struct {
 	stream    bool
 	hasTools  bool
 	tools     []string
+	provided  []string // tools that the provider runs
+	continues []string // identifiers of what it continues
 	prompt    []span
 }
 
@@ -125,12 +128,49 @@ func (s *scanner) member(name string) (err error) {
 		}
 	case "tools":
 		err = s.toolNames(name)
+	case "continues":
+		err = s.continues()
+	case "provided":
+		err = s.provided(name)
 	case "system", "prompt":
 		err = s.prompt(s.fields[name])
 	default:
 		err = s.dec.SkipValue()
 	}
 	return err
+}
+
+// provided notes a field by which a request has the provider use tools of its
+// own, whatever it says about them.
+func (s *scanner) provided(name string) error {
+	if s.dec.PeekKind() != 'n' {
+		s.q.provided = append(s.q.provided, name)
+	}
+	return s.dec.SkipValue()
+}
+
+// continues reads the identifier of what a request continues: a text, or an
+// object that has it.
+func (s *scanner) continues() error {
+	v, err := s.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	id := ""
+	switch v.Kind() {
+	case '"':
+		err = json.Unmarshal(v, &id)
+	case '{':
+		var o struct {
+			ID string `json:"id"`
+		}
+		err = json.Unmarshal(v, &o)
+		id = o.ID
+	}
+	if err == nil && id != "" {
+		s.q.continues = append(s.q.continues, id)
+	}
+	return nil
 }
 
 // prompt notes where a value stands that the log keeps, and, of an array, where
@@ -184,12 +224,13 @@ func (s *scanner) toolNames(field string) error {
 }
 
 var (
-	toolFields  = map[string]string{"type": "", "name": "", "function": "", "custom": ""}
+	toolFields  = map[string]string{"type": "", "name": "", "function": "", "custom": "", "server_url": "", "url": "", "connector_id": ""}
 	innerFields = map[string]string{"name": ""}
 )
 
 func (s *scanner) tool(field string) error {
 	kind, named := "", false
+	var reached []string
 	name := func(where string) error {
 		n, err := s.text(where)
 		if err == nil && n != "" {
@@ -205,6 +246,12 @@ func (s *scanner) tool(field string) error {
 			return err
 		case "name":
 			return name(field + ".name")
+		case "server_url", "url", "connector_id":
+			to, err := s.text(field + "." + member)
+			if to != "" {
+				reached = append(reached, "mcp:"+to)
+			}
+			return err
 		case "function", "custom":
 			return s.object(field+"."+member, innerFields, func(m string) error {
 				if m == "name" {
@@ -220,10 +267,14 @@ func (s *scanner) tool(field string) error {
 		return err
 	case field == "mcp_servers[]": // its name is the sender's own choice
 		s.q.tools = append(s.q.tools, "mcp")
+		s.q.provided = append(append(s.q.provided, "mcp"), reached...)
 	case kind == "" && !named:
 		return errField.Say("%s: names neither a tool nor a type", field)
 	case kind != "" && (!named || kind != "function" && kind != "custom"):
 		s.q.tools = append(s.q.tools, kind)
+		if kind != "function" && kind != "custom" {
+			s.q.provided = append(append(s.q.provided, kind), reached...)
+		}
 	}
 	return nil
 }

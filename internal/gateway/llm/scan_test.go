@@ -21,16 +21,17 @@ func TestScanReadsWhatPolicyDecidesOn(t *testing.T) {
 		{"limits", "openai", "chat.completions", `{"model":"m","max_tokens":5,"max_completion_tokens":400,"n":3,"stream":true}`, `{"model":"m","stream":true,"max_tokens":400,"n":3}`},
 		{"the generous limit", "openai", "chat.completions", `{"model":"m","max_tokens":400,"max_completion_tokens":5}`, `{"model":"m","stream":false,"max_tokens":400}`},
 		{"a limit that is no integer", "openai", "chat.completions", `{"model":"m","max_tokens":1e9,"max_completion_tokens":5}`, `{"model":"m","stream":false,"max_tokens":1e9}`},
-		{"responses", "openai", "responses", `{"model":"m","max_output_tokens":7,"input":"x","tools":[{"type":"web_search"},{"type":"function","name":"f"}]}`, `{"model":"m","stream":false,"max_tokens":7,"tools":["web_search","f"]}`},
+		{"responses", "openai", "responses", `{"model":"m","max_output_tokens":7,"input":"x","tools":[{"type":"web_search"},{"type":"function","name":"f"}]}`, `{"model":"m","stream":false,"max_tokens":7,"tools":["web_search","f"],"provider_tools":["web_search"]}`},
+		{"tools by other ways", "openai", "chat.completions", `{"model":"m","web_search_options":{},"plugins":[{"id":"web"}],"prompt":{"id":"pmpt_1"},"search_parameters":null}`, `{"model":"m","stream":false,"provider_tools":["web_search_options","plugins","prompt"]}`},
 		{"chat tools", "openai", "chat.completions", `{"tools":[{"type":"function","function":{"parameters":{"name":1},"name":"pay"}}],"model":"m"}`, `{"model":"m","stream":false,"tools":["pay"]}`},
 		{"old functions", "openai", "chat.completions", `{"functions":[{"name":"pay"}],"model":"m"}`, `{"model":"m","stream":false,"tools":["pay"]}`},
 		{"every name of a tool", "openai", "chat.completions", `{"tools":[{"type":"function","name":"a","function":{"name":"b"},"custom":{"name":"c"}}],"model":"m"}`, `{"model":"m","stream":false,"tools":["a","b","c"]}`},
 		{"no tools is not nothing", "openai", "chat.completions", `{"tools":[],"model":"m"}`, `{"model":"m","stream":false,"tools":[]}`},
 		{"nulls", "openai", "chat.completions", `{"tools":null,"max_tokens":null,"n":null,"stream":null,"model":"m"}`, `{"model":"m","stream":false}`},
 		{"embeddings", "openai", "embeddings", `{"model":"m","input":["a"],"stream":true}`, `{"model":"m"}`},
-		{"messages", "anthropic", "messages", `{"model":"c","max_tokens":10,"system":"s","messages":[],"tools":[{"name":"t","input_schema":{}},{"type":"bash_1","name":"bash"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["t","bash","bash_1"]}`},
-		{"a type behind a name", "openai", "responses", `{"model":"m","input":"x","tools":[{"type":"mcp","name":"f","server_url":"https://x"}]}`, `{"model":"m","stream":false,"tools":["f","mcp"]}`},
-		{"the provider's own MCP", "anthropic", "messages", `{"model":"c","max_tokens":10,"mcp_servers":[{"type":"url","name":"evil","url":"https://x"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["evil","mcp"]}`},
+		{"messages", "anthropic", "messages", `{"model":"c","max_tokens":10,"system":"s","messages":[],"tools":[{"name":"t","input_schema":{}},{"type":"bash_1","name":"bash"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["t","bash","bash_1"],"provider_tools":["bash_1"]}`},
+		{"a type behind a name", "openai", "responses", `{"model":"m","input":"x","tools":[{"type":"mcp","name":"f","server_url":"https://x"}]}`, `{"model":"m","stream":false,"tools":["f","mcp"],"provider_tools":["mcp","mcp:https://x"]}`},
+		{"the provider's own MCP", "anthropic", "messages", `{"model":"c","max_tokens":10,"mcp_servers":[{"type":"url","name":"evil","url":"https://x"}]}`, `{"model":"c","stream":false,"max_tokens":10,"tools":["evil","mcp"],"provider_tools":["mcp","mcp:https://x"]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := llm.Scan([]byte(c.body), c.dialect, c.tool)

@@ -14,6 +14,8 @@ type Answer struct {
 	Failed                string
 	Text                  []byte // what the model said and which tools it called
 	Limit                 int    // of Text
+
+	asked // what the answer proposes, and by what it can be continued
 }
 
 type usage struct {
@@ -25,6 +27,7 @@ type usage struct {
 
 type block struct {
 	Type        string         `json:"type"`
+	ID          string         `json:"id"`
 	Text        string         `json:"text"`
 	PartialJSON string         `json:"partial_json"`
 	Name        string         `json:"name"`
@@ -32,6 +35,8 @@ type block struct {
 }
 
 type document struct {
+	ID           string         `json:"id"`
+	Index        int            `json:"index"`
 	Type         string         `json:"type"`
 	Model        string         `json:"model"`
 	Usage        *usage         `json:"usage"`
@@ -53,7 +58,10 @@ func (a *Answer) Interesting(data []byte) bool {
 	if bytes.Contains(data, []byte(`"usage"`)) || bytes.Contains(data, []byte(`error`)) {
 		return true
 	}
-	return len(a.Text) < a.Limit && bytes.Contains(data, []byte(`content_block_`))
+	if len(a.open) > 0 || bytes.Contains(data, []byte(`content_block_start`)) {
+		return true
+	}
+	return (len(a.Text) < a.Limit || !a.heard()) && bytes.Contains(data, []byte(`content_block_`))
 }
 
 // Event reads the data of one server-sent event. What is no JSON is ignored.
@@ -117,6 +125,7 @@ func (a *Answer) take(d *document) {
 			a.Failed = d.Error.Message
 		}
 	}
+	a.asked.take(d)
 	for i := range d.Content {
 		a.begin(&d.Content[i])
 		a.add(d.Content[i].Text)

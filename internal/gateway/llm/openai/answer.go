@@ -14,6 +14,8 @@ type Answer struct {
 	Failed                string
 	Text                  []byte // what the model said and which tools it called
 	Limit                 int    // of Text
+
+	asked // what the answer proposes, and by what it can be continued
 }
 
 type usage struct {
@@ -37,16 +39,13 @@ type failure struct {
 type message struct {
 	Content   jsontext.Value `json:"content"`
 	Refusal   string         `json:"refusal"`
-	ToolCalls []struct {
-		Function struct {
-			Name      string `json:"name"`
-			Arguments string `json:"arguments"`
-		} `json:"function"`
-	} `json:"tool_calls"`
+	ToolCalls []toolCall     `json:"tool_calls"`
 }
 
 type item struct {
 	Type      string `json:"type"`
+	ID        string `json:"id"`
+	CallID    string `json:"call_id"`
 	Name      string `json:"name"`
 	Arguments string `json:"arguments"`
 	Content   []struct {
@@ -58,20 +57,19 @@ type item struct {
 // document is every form of answer that we read, of both APIs; each answer
 // fills its own part.
 type document struct {
-	Type    string         `json:"type"`
-	Model   string         `json:"model"`
-	Usage   *usage         `json:"usage"`
-	Error   jsontext.Value `json:"error"`
-	Status  string         `json:"status"`
-	Message string         `json:"message"`
-	Delta   jsontext.Value `json:"delta"`
-	Choices []struct {
-		Delta   message `json:"delta"`
-		Message message `json:"message"`
-	} `json:"choices"`
-	Output   []item    `json:"output"`
-	Item     *item     `json:"item"`
-	Response *document `json:"response"`
+	ID       string         `json:"id"`
+	Object   string         `json:"object"`
+	Type     string         `json:"type"`
+	Model    string         `json:"model"`
+	Usage    *usage         `json:"usage"`
+	Error    jsontext.Value `json:"error"`
+	Status   string         `json:"status"`
+	Message  string         `json:"message"`
+	Delta    jsontext.Value `json:"delta"`
+	Choices  []choice       `json:"choices"`
+	Output   []item         `json:"output"`
+	Item     *item          `json:"item"`
+	Response *document      `json:"response"`
 }
 
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
@@ -83,7 +81,11 @@ func (a *Answer) Interesting(data []byte) bool {
 		bytes.Contains(data, []byte(`response.failed`)) {
 		return true
 	}
-	return len(a.Text) < a.Limit && (bytes.Contains(data, []byte(`content`)) || bytes.Contains(data, []byte(`delta`)) || bytes.Contains(data, []byte(`output_item`)))
+	if bytes.Contains(data, []byte(`tool_calls`)) || bytes.Contains(data, []byte(`function_call`)) || bytes.Contains(data, []byte(`"finish_reason":"`)) || bytes.Contains(data, []byte(`"finish_reason": "`)) ||
+		bytes.Contains(data, []byte(`output_item.done`)) || bytes.Contains(data, []byte(`response.completed`)) {
+		return true
+	}
+	return (len(a.Text) < a.Limit || !a.heard()) && (bytes.Contains(data, []byte(`content`)) || bytes.Contains(data, []byte(`delta`)) || bytes.Contains(data, []byte(`output_item`)))
 }
 
 // Event reads the data of one server-sent event. What is no JSON is ignored,
@@ -132,6 +134,7 @@ func (a *Answer) Tail(tail []byte) {
 func (a *Answer) take(d *document, streamed bool) {
 	if d.Response != nil { // response.completed, response.failed and their kin
 		status := d.Response.Status
+		a.asked.response(d.Response)
 		d.Response.Output = nil // its parts have passed before
 		a.take(d.Response, false)
 		if a.Failed == "" && (d.Type == "response.failed" || status == "failed") {
@@ -145,6 +148,7 @@ func (a *Answer) take(d *document, streamed bool) {
 		a.use(d.Usage)
 	}
 	a.fail(d)
+	a.asked.take(d, streamed)
 	for i := range d.Choices {
 		a.message(&d.Choices[i].Delta)
 		a.message(&d.Choices[i].Message)
@@ -158,6 +162,9 @@ func (a *Answer) take(d *document, streamed bool) {
 	if len(d.Delta) > 1 && d.Delta[0] == '"' {
 		if s, err := jsontext.AppendUnquote(nil, d.Delta); err == nil {
 			a.add(string(s))
+			if d.Type == "response.output_text.delta" {
+				a.hear(string(s))
+			}
 		}
 	}
 }

@@ -54,4 +54,10 @@ var Fields = map[string]string{
 	"instructions":          "system",
 	"messages":              "prompt",
 	"input":                 "prompt",
+	"previous_response_id":  "continues",
+	"conversation":          "continues",
+	"prompt":                "provided", // a stored one may bring tools
+	"web_search_options":    "provided",
+	"search_parameters":     "provided",
+	"plugins":               "provided",
 }
