@@ -2,8 +2,6 @@ package runs
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"strconv"
 	"strings"
 
@@ -98,7 +96,7 @@ func openProposal(ctx context.Context, db *storage.DB, agent, run string, digest
 	var raw []byte
 	p.Agent = agent
 	err = db.QueryRow(ctx, query+` ORDER BY at, id LIMIT 1`, values([]any{agent, now, run}, digests)...).Scan(&p.id, &raw, &p.Run, &p.Memory, &p.Call, &p.until)
-	if errors.Is(err, sql.ErrNoRows) {
+	if storage.NoRows(err) {
 		return p, false, nil
 	}
 	copy(p.digest[:], raw)
