@@ -81,10 +81,10 @@ func scripts(t *testing.T, store func(*testscript.Env) error) {
 				return err
 			}
 			env.Values[serverKey{}] = &running{}
-			env.Values[enrolKey{}] = &enrolment{}
+			env.Values[enrolKey{}], env.Values[browserKey{}] = &enrolment{}, browsers{}
 			return store(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "eventually": eventually, "post": post, "federate": federate, "provide": provide, "enrolling": enrolling, "enrolled": enrolled},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "eventually": eventually, "post": post, "federate": federate, "provide": provide, "enrolling": enrolling, "enrolled": enrolled, "passkey": withPasskey},
 	})
 }
 
