@@ -2,6 +2,7 @@ package llm
 
 import (
 	"encoding/json/jsontext"
+	"strings"
 
 	"github.com/countersign/countersign/internal/gateway"
 )
@@ -45,4 +46,24 @@ func NewObserver(dialectName string) *observer {
 		return newObserver(anthropicDialect, true, gateway.CaptureCap, "")
 	}
 	return newObserver(openaiDialect, true, gateway.CaptureCap, "")
+}
+
+// Proposed returns what an observer tells of an answer.
+func Proposed(o any, end bool) gateway.Proposed { return o.(*observer).Proposed(end) }
+
+// Links returns by what a request continues an exchange.
+func Links(body []byte, dialectName string) (string, error) {
+	d := openaiDialect
+	if dialectName == anthropicDialect.name {
+		d = anthropicDialect
+	}
+	q, err := scan(body, d.fields)
+	if err != nil {
+		return "", err
+	}
+	var out []string
+	for _, l := range links(body, q) {
+		out = append(out, l.Kind+" "+l.Text)
+	}
+	return strings.Join(out, ";"), nil
 }
