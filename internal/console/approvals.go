@@ -47,6 +47,7 @@ type inbox struct {
 	Box    string // mine, all, settled
 	Groups []box
 	Alike  []client.Approval // more than one of identical shape, to decide at once
+	Signed bool              // to approve one of these takes a passkey: they are denied at once, and approved one by one
 }
 
 // box is one choice of requests with how many it holds.
@@ -95,7 +96,8 @@ func (c *Console) showApprovals(v *visit) (any, error) {
 	}
 	d.listing = arrange(v, found, func(a client.Approval) string { return a.ID }, approvalColumns)
 	d.Alike = alike(mine)
-	return d, nil
+	d.Signed, err = v.signed(d.Alike)
+	return d, err
 }
 
 // alike returns the requests that differ in nothing a person sees: the same
@@ -114,6 +116,18 @@ func alike(mine []client.Approval) []client.Approval {
 		return nil
 	}
 	return most
+}
+
+// signed reports whether to approve requests of identical shape takes a
+// passkey, as the first of them tells; should another differ, the API refuses
+// it. A passkey signs what it is shown, the digest of one request: one signature
+// for many would show none of them.
+func (v *visit) signed(requests []client.Approval) (bool, error) {
+	if len(requests) == 0 {
+		return false, nil
+	}
+	a, err := v.API.Approval(v.ctx(), requests[0].ID, 0)
+	return a.Passkey, err
 }
 
 // approvalPage is one request with everything about it.
@@ -197,6 +211,13 @@ func (c *Console) decideMany(v *visit) (done, error) {
 		if !slices.ContainsFunc(same, func(a client.Approval) bool { return a.ID == id }) {
 			return done{}, &client.Error{Status: 409, Detail: "The requests are not the same any more, or some were decided meanwhile. Nothing was decided; look again."}
 		}
+	}
+	takes, err := v.signed(same)
+	if err != nil {
+		return done{}, err
+	}
+	if takes && v.Form.Get("verdict") != "deny" {
+		return done{}, &client.Error{Status: 422, Detail: "To approve these takes your passkey, which signs each request by itself. Nothing was decided; open them one by one. Denying them at once takes no passkey."}
 	}
 	api, n := v.reason(), 0
 	var problems []string

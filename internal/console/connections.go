@@ -21,6 +21,7 @@ var connectionActions = []action{
 	{"/connections", "connections", (*Console).addConnection},
 	{"/connections/{name}/refresh", "connection", (*Console).refreshConnection},
 	{"/connections/{name}/grants", "connection", (*Console).giveGrant},
+	{"/connections/{name}/inspect", "connection", (*Console).setInspect},
 	{"/connections/{name}/secrets", "connection", (*Console).putSecret},
 	{"/connections/{name}/secrets/{secret}/rotate", "connection", (*Console).rotateSecret},
 	{"/connections/{name}/tools/{tool}/accept", "tool", (*Console).acceptTool},
@@ -78,6 +79,7 @@ type connectionPage struct {
 	Grants  []client.Grant
 	Secrets []secretRow
 	Agents  []client.Agent
+	Inspect []choice
 	Mine    bool
 }
 
@@ -119,6 +121,14 @@ func (c *Console) showConnection(v *visit) (any, error) {
 			}
 		}
 		d.Secrets = append(d.Secrets, row)
+	}
+	groups, err := v.API.Groups(v.ctx())
+	if err != nil {
+		return nil, err
+	}
+	d.Inspect = choices(found.Spec.Inspect, groups)
+	if v.Form != nil && v.Form.Has("inspect-secret") {
+		d.Inspect = choices(v.inspectForm(), groups) // what was refused is not lost
 	}
 	if v.May("write") {
 		d.Agents, err = v.API.Agents(v.ctx())

@@ -44,28 +44,14 @@ func BenchmarkPages(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	data, dsn := b.TempDir(), storagetest.SQLite(b)
-	p := start(b, data, dsn, "")
-	p.company(b)
-	p.api(b, "PUT", "/connections/ledger", map[string]any{"kind": "http", "owner": "olga", "url": "https://ledger.example"}, nil)
-	if _, err := client.New(p.url, p.token).WithReason("bench").ImportOpenAPI(b.Context(), "ledger", `{"openapi":"3.0.0","info":{"title":"x","version":"1"},"paths":{"/pay":{"post":{"operationId":"pay","responses":{"200":{"description":"ok"}}}}}}`, nil); err != nil {
-		b.Fatal(err)
-	}
-	expires := time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339)
-	for i := range 1000 {
-		name := fmt.Sprintf("agent-%03d", i)
-		p.api(b, "PUT", "/agents/"+name, map[string]any{"owner": "olga", "stage": "development", "purpose": "pays invoices"}, nil)
-		p.api(b, "PUT", "/grants/"+name, map[string]any{"agent": name, "connection": "ledger", "tools": []string{"pay"}, "expires": expires, "reason": "bench"}, nil)
-	}
-	p.api(b, "PUT", "/policies/none", map[string]any{"text": `@id("none") forbid (principal == Agent::"nobody", action, resource);`}, nil)
-	p.stop(b)
-	run, event := fillLog(b, data, dsn, n)
-	p = start(b, data, dsn, p.token)
+	st := largeStore(b, n)
+	p := start(b, st.Data, st.DSN, st.Token)
 	caughtUp(b, p)
 	v := p.visit(b)
 	if resp := v.signIn(url.Values{"token": {p.token}}); resp.StatusCode != http.StatusSeeOther {
 		b.Fatal(resp.Status)
 	}
+	run, event := st.Run, st.Event
 	pages := []string{"/", "/approvals", "/approvals?box=settled", "/agents", "/agents?q=agent-7", "/agents/agent-007", "/runs", "/runs/" + run, "/events", "/events?q=decision:deny", "/events?q=agent:agent-007+since:2d", "/events/" + event,
 		"/connections", "/connections/ledger", "/grants", "/policies", "/policies/none", "/policies/none/history", "/why/" + event, "/locks", "/findings", "/people", "/people/olga", "/settings", "/profile"}
 	var all []pageTook
@@ -88,6 +74,53 @@ func BenchmarkPages(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// large is a store that was filled, and what to look for in it.
+type large struct{ Data, DSN, Token, Run, Event string }
+
+// largeStore makes a store of n events and 1,000 agents, or takes the one that an
+// earlier run kept in the folder COUNTERSIGN_BENCH_KEEP: to fill it takes minutes.
+func largeStore(b *testing.B, n int) (st large) {
+	b.Helper()
+	keep := os.Getenv("COUNTERSIGN_BENCH_KEEP")
+	note := filepath.Join(keep, "store.json")
+	if keep == "" {
+		st = large{Data: b.TempDir(), DSN: storagetest.SQLite(b)}
+	} else if doc, err := os.ReadFile(note); err == nil {
+		if err := json.Unmarshal(doc, &st); err != nil {
+			b.Fatal(err)
+		}
+		return st
+	} else {
+		st = large{Data: keep, DSN: filepath.Join(keep, "countersign.db")}
+	}
+	p := start(b, st.Data, st.DSN, "")
+	p.company(b)
+	p.api(b, "PUT", "/connections/ledger", map[string]any{"kind": "http", "owner": "olga", "url": "https://ledger.example"}, nil)
+	if _, err := client.New(p.url, p.token).WithReason("bench").ImportOpenAPI(b.Context(), "ledger", `{"openapi":"3.0.0","info":{"title":"x","version":"1"},"paths":{"/pay":{"post":{"operationId":"pay","responses":{"200":{"description":"ok"}}}}}}`, nil); err != nil {
+		b.Fatal(err)
+	}
+	expires := time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339)
+	for i := range 1000 {
+		name := fmt.Sprintf("agent-%03d", i)
+		p.api(b, "PUT", "/agents/"+name, map[string]any{"owner": "olga", "stage": "development", "purpose": "pays invoices"}, nil)
+		p.api(b, "PUT", "/grants/"+name, map[string]any{"agent": name, "connection": "ledger", "tools": []string{"pay"}, "expires": expires, "reason": "bench"}, nil)
+	}
+	p.api(b, "PUT", "/policies/none", map[string]any{"text": `@id("none") forbid (principal == Agent::"nobody", action, resource);`}, nil)
+	st.Token = p.token
+	p.stop(b)
+	st.Run, st.Event = fillLog(b, st.Data, st.DSN, n)
+	if keep != "" {
+		doc, err := json.Marshal(st)
+		if err == nil {
+			err = os.WriteFile(note, doc, 0o600)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return st
 }
 
 // timed asks for a page some times; the first does not count.
@@ -185,7 +218,7 @@ func caughtUp(b *testing.B, p *process) {
 			b.Logf("everything can be found after %v", time.Since(began).Round(time.Second))
 			return
 		}
-		if time.Since(began) > 20*time.Minute {
+		if time.Since(began) > time.Hour {
 			b.Fatalf("the index does not catch up: %+v %v", page, err)
 		}
 		time.Sleep(time.Second)

@@ -41,7 +41,6 @@ await fiona.locator(".said.good").waitFor();
 check((await fiona.textContent(".votes")).includes("looked at the ticket"), "decides with the keyboard alone");
 check(!/^\(/.test(await fiona.title()), "the title shows the count no more");
 
-// The same words again: two requests of identical shape are decided at once.
 await call("T-2001");
 await admin.goto(url + "/approvals?box=mine");
 await admin.locator(".request").first().waitFor();
@@ -50,6 +49,17 @@ await admin.fill("#reason", "not for you");
 await admin.click("button[value=deny]");
 await admin.locator(".said.good").waitFor();
 check((await admin.textContent("main")).includes("Denied"), "denies with a reason");
+
+// The same words, spelt in two ways: two requests of identical shape are decided at once.
+await call("T-2005");
+await call("T-2005", '{"number":"T-\\u0032005"}');
+await admin.goto(url + "/approvals?box=mine");
+await admin.click(".bulk summary");
+await admin.fill("#bulk-reason", "both are the same");
+await admin.click(".bulk button[value=approve]");
+await admin.locator(".said.good").waitFor();
+const both = (await api("GET", "/approvals?limit=2")).map((a) => a.state);
+check(both.join() === "approved,approved", "requests of identical shape are decided at once", both.join());
 
 // Now: the stream is live, can be paused and filtered.
 await admin.goto(url + "/");
@@ -101,6 +111,15 @@ await admin.locator("#verify[data-result]").waitFor();
 check(await admin.getAttribute("#verify", "data-result") === "bad", "and refuses a checkpoint that nobody signed");
 await admin.unroute("**/log/checkpoint");
 
+// Runs: all of them, sorted by what has an index.
+await admin.goto(url + "/runs");
+check(await admin.locator("#table th[aria-sort=descending]").count() === 1 && (await admin.textContent(".pager")).includes("do not sort"), "runs say by what they sort");
+await admin.click("#table th a:has-text('Calls')");
+const counts = (await admin.locator("#table tbody td.number:nth-child(5)").allTextContents()).map(Number);
+check(counts.length > 0 && counts.join() === [...counts].sort((a, b) => b - a).join(), "runs are sorted by their calls", counts.join());
+await admin.goto(url + "/runs?with=held&q=no-such-agent");
+check(await admin.locator("#table .empty").count() === 1 && await admin.inputValue("form[role=search] input[name=with]") === "held", "runs are filtered, and the filter keeps the choice");
+
 // A run: contents are shown when they are asked for, and that is recorded.
 const run = events[0].run;
 await admin.goto(url + (run ? "/runs/" + run : "/events/" + event));
@@ -148,6 +167,26 @@ await admin.fill("#g-reason", hostile);
 await admin.click("button:has-text('Give')");
 await admin.locator(".said.good").waitFor();
 check((await api("GET", "/grants/worker-drafts")).tools.join() === "draft_reply", "a grant is given");
+
+// What is done about what is found: what a choice leads to is said at once.
+await api("PUT", "/groups/nobody-yet", { members: [] });
+await admin.goto(url + "/connections/helpdesk");
+await admin.selectOption("#inspect-pii", "hold:nobody-yet");
+await admin.locator("#consequences .warning:has-text('has no members')").waitFor();
+await admin.selectOption("#inspect-secret", "redact");
+await admin.locator("#consequences li:has-text('a marker stands for it')").waitFor();
+check(true, "what is done about what is found is said while it is chosen");
+await admin.fill("#inspect-reason", "no secrets to the desk");
+await admin.click("#inspect-form button");
+await admin.locator(".said.bad:has-text('Nothing is changed')").waitFor();
+check(await admin.inputValue("#inspect-secret") === "redact" && !(await api("GET", "/connections/helpdesk")).spec.inspect, "a choice that cannot work is refused, and not lost");
+await admin.selectOption("#inspect-pii", "hold:deciders");
+await admin.locator("#consequences li:has-text('people of deciders decide')").waitFor();
+await admin.fill("#inspect-reason", "no secrets to the desk");
+await admin.click("#inspect-form button");
+await admin.locator(".said.good").waitFor();
+const { inspect } = (await api("GET", "/connections/helpdesk")).spec;
+check(inspect.secret === "redact" && inspect.pii === "hold:deciders" && !inspect.injection, "what is done about what is found is set", JSON.stringify(inspect));
 
 // A policy: what is wrong is said while it is written; history, and back.
 await admin.goto(url + "/policies/held");

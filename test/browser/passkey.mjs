@@ -89,6 +89,24 @@ await carl.click("#decision button[value=deny]");
 await carl.locator(".said.good:has-text('Denied')").waitFor();
 check(true, "to deny takes none");
 
+// One signature is over one request: many are denied at once, and approved one by one.
+await call("T-1003");
+await call("T-1003", '{"number":"T-\\u0031003"}');
+await fiona.goto(url + "/approvals?box=mine");
+await fiona.click(".bulk summary");
+check(await fiona.locator(".bulk button[value=approve]").count() === 0 && (await fiona.textContent(".bulk")).includes("one by one"), "what takes a passkey is not approved at once");
+await fiona.fill("#bulk-reason", "neither");
+const refused = await fiona.evaluate(async () => {
+  const form = new URLSearchParams(new FormData(document.querySelector(".bulk form")));
+  form.set("verdict", "approve");
+  const r = await fetch("/approvals", { method: "POST", body: form });
+  return r.status + (await r.text());
+});
+check(refused.startsWith("422") && refused.includes("signs each request by itself") && (await api("GET", "/approvals?state=pending")).length === 2, "nor by a form made by hand");
+await fiona.click(".bulk button[value=deny]");
+await fiona.locator(".said.good:has-text('2 requests decided')").waitFor();
+check((await api("GET", "/approvals?state=pending")).length === 0, "and is denied at once");
+
 await fiona.goto(url + "/profile");
 await fiona.click("details summary:has-text('Rename or remove')");
 await fiona.click("button:has-text('Remove')");

@@ -1,5 +1,5 @@
 // screenshots.mjs OUT: pictures of every page with the example business at
-// work, the main ones in both colours. URL and TOKEN are in the environment.
+// work, in both colours. URL and TOKEN are in the environment.
 import { api, browser, password, person, url } from "./world.mjs";
 
 const out = process.argv[2];
@@ -7,10 +7,11 @@ const find = async (q) => (await api("GET", "/log/events?limit=1&q=" + encodeURI
 const denied = await find("type:call.denied");
 const request = (await api("GET", "/approvals?state=pending&limit=1"))[0] ?? (await api("GET", "/approvals?limit=1"))[0];
 for (const name of ["fiona", "admin"]) await api("PUT", `/users/${name}/password`, { password });
-const pages = [["now", "/"], ["approvals", "/approvals"], ["approval", `/approvals/${request.id}`], ["agents", "/agents"], ["agent", "/agents/invoice-checker"], ["runs", "/runs"], ["run", `/runs/${denied.run}`],
-  ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["connections", "/connections"], ["connection", "/connections/ledger"], ["policies", "/policies"], ["policy", "/policies/payments"],
-  ["locks", "/locks"], ["people", "/people"], ["settings", "/settings"], ["profile", "/profile"], ["setup", "/setup"]];
-const main = ["now", "approval", "agent", "run", "event", "policy"]; // the others are alike in the dark
+const finding = (await api("GET", "/findings?limit=1"))[0];
+const lock = await api("POST", "/locks", { kind: "agent", name: "release-bot", expires_in: "1h", reason: "the deployment window is closed" });
+const pages = [["now", "/"], ["approvals", "/approvals"], ["approval", `/approvals/${request.id}`], ["agents", "/agents"], ["agent", "/agents/invoice-checker"], ["runs", "/runs"], ["run", `/runs/${denied.run}`], ["why", `/why/${denied.id}`],
+  ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["finding", `/findings/${finding.id}`], ["connections", "/connections"], ["connection", "/connections/ledger"], ["tool", "/connections/ledger/tools/pay_invoice"], ["grants", "/grants"],
+  ["policies", "/policies"], ["policy", "/policies/payments"], ["history", "/policies/payments/history"], ["locks", "/locks"], ["lock", `/locks/${lock.id}`], ["people", "/people"], ["user", "/people/fiona"], ["settings", "/settings"], ["profile", "/profile"], ["setup", "/setup"]];
 for (const colorScheme of ["light", "dark"]) {
   const options = { colorScheme, viewport: { width: 1280, height: 800 } };
   const stranger = await person("", options);
@@ -19,7 +20,6 @@ for (const colorScheme of ["light", "dark"]) {
   let page = await person("fiona", options);
   for (const [name, path] of pages) {
     if (name === "agents") page = await person("admin", options);
-    if (colorScheme === "dark" && !main.includes(name)) continue;
     await page.goto(url + path, { waitUntil: "load" });
     if (name === "event") { await page.click("#verify-now"); await page.locator("#verify[data-result]").waitFor(); }
     await page.waitForTimeout(400);

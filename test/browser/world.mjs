@@ -63,9 +63,10 @@ export async function api(method, path, body) {
   return text ? JSON.parse(text) : undefined;
 }
 let calls = 0;
-export async function call(number) {
+// raw is another spelling of the same arguments, in JSON: another request of the same shape.
+export async function call(number, raw = JSON.stringify({ number })) {
   const r = await fetch(url + "/mcp/helpdesk", { method: "POST", headers: { authorization: "Bearer " + process.env.AGENT_KEY, "content-type": "application/json", accept: "application/json, text/event-stream" },
-    body: JSON.stringify({ jsonrpc: "2.0", id: ++calls, method: "tools/call", params: { name: "get_ticket", arguments: { number } } }) });
+    body: `{"jsonrpc":"2.0","id":${++calls},"method":"tools/call","params":{"name":"get_ticket","arguments":${raw}}}` });
   return r.text();
 }
 
