@@ -75,6 +75,8 @@ inventory < server
 # evidence: reads rooms, changes none of them
 NONE < posture/framework
 posture/framework < posture, cli
+connections, policy, secrets, tokens, locks, approvals, findings, inventory, lifecycle, audit, job < posture
+posture < server
 
 # the whole database, out and in
 secrets, audit/seal, backup/archive < backup
@@ -145,6 +147,7 @@ var only = map[string][]string{
 		"passkeys",
 		"backup",
 		"inventory",
+		"posture",
 		"channels/...",
 		"tokens/...",
 	},
@@ -170,6 +173,7 @@ var only = map[string][]string{
 		"passkeys",
 		"channels",
 		"tokens",
+		"posture",
 	},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/go-webauthn":          {"approvals/statement", "passkeys"},

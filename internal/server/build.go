@@ -41,6 +41,7 @@ import (
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/passkeys"
 	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/posture"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/runs"
 	"github.com/countersign/countersign/internal/secrets"
@@ -75,6 +76,7 @@ type house struct {
 	rekeyer     *secrets.Rekeyer
 	backup      *backup.Service
 	inventory   *inventory.Service
+	posture     *posture.Service
 	leases      *lease.Service
 	rotation    *rotation.Service
 	identity    *identity.Service
@@ -144,6 +146,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"line", h.buildLine},
 		{"lifecycle", h.buildLifecycle},
 		{"background work", h.start},
+		{"posture", h.buildPosture},
 		{"API", h.buildAPI},
 		{"console", h.buildConsole},
 	} {
@@ -402,8 +405,6 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	h.inventory = inventory.New(inventory.Options{Identity: h.identity, Connections: h.connections, Policy: h.policy, Secrets: h.secrets, Findings: h.findings,
-		Users: h.tokens.SignedIn, Log: h.log, Now: time.Now})
 	mux := http.NewServeMux()
 	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
 	h.doorman = newDoorman(h.log)
@@ -432,6 +433,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.rekeyer,
 		h.backup,
 		h.inventory,
+		h.posture,
 		h,
 	} {
 		room.Routes(api)

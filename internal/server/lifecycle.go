@@ -132,6 +132,11 @@ const probeWithin = 10 * time.Second
 // Try implements lifecycle.Doors: it asks for what is never forwarded, and which
 // a front looks at only when it knows who asks.
 func (f frontDoors) Try(ctx context.Context, path, credential string) (status int, refused bool, err error) {
+	return f.try(ctx, path, credential, "countersign decommission")
+}
+
+// try is Try for a client of this name.
+func (f frontDoors) try(ctx context.Context, path, credential, client string) (status int, refused bool, err error) {
 	at := f.h.front.Load()
 	if at == nil {
 		return 0, false, errNotOpen
@@ -142,7 +147,7 @@ func (f frontDoors) Try(ctx context.Context, path, credential string) (status in
 	if err != nil {
 		return 0, false, err
 	}
-	req.Header.Set("User-Agent", "countersign decommission")
+	req.Header.Set("User-Agent", client)
 	resp, err := (&http.Transport{Proxy: nil, DisableKeepAlives: true}).RoundTrip(req)
 	if err != nil {
 		return 0, false, fmt.Errorf("no answer at %s", path)

@@ -1,0 +1,63 @@
+package posture
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/rest"
+)
+
+type byID struct {
+	ID string `path:"id" maxLength:"100"`
+}
+
+type asked struct {
+	ID string `query:"id" required:"true" maxLength:"100" doc:"a requirement in any spelling: NHI-02, PR.AC-4, AGENT-03, CC6.1, Art. 12, A.6.2.8"`
+}
+
+type order struct {
+	Body struct {
+		Predicates []string `json:"predicates,omitempty" maxItems:"12" doc:"E1 to E12; none means all"`
+		Reason     string   `json:"reason,omitempty"`
+	}
+}
+
+// Routes declares the room's operations.
+func (s *Service) Routes(api *rest.API) {
+	const at, tag = "/api/v1/posture", "posture"
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: at, Summary: "Show the newest result of every predicate, and of frameworks in numbers", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*Overview, error) {
+			o, err := s.Overview(ctx)
+			return &o, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: at + "/run", Summary: "Compute evidence now", Tag: tag, Need: rest.Inspect, Status: http.StatusOK},
+		func(ctx context.Context, c rest.Caller, r *order) (*Run, error) {
+			reason := r.Body.Reason
+			if reason == "" {
+				reason = c.Reason
+			}
+			run, err := s.Evaluate(ctx, audit.Person(c.ID, c.Name), reason, r.Body.Predicates...)
+			return &run, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: at + "/predicates/{id}", Summary: "Show a predicate and its newest evidence", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *byID) (*Detail, error) {
+			d, err := s.Detail(ctx, r.ID)
+			return &d, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: at + "/evidence/{id}", Summary: "Show one result as it was computed", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *byID) (*Stored, error) {
+			e, err := s.Evidence(ctx, r.ID)
+			return &e, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: at + "/frameworks/{id}", Summary: "Show how the requirements of a framework stand", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *byID) (*Catalog, error) {
+			c, err := s.Catalog(ctx, r.ID)
+			return &c, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: at + "/requirement", Summary: "Show how a requirement stands", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *asked) (*Requirement, error) {
+			q, err := s.Requirement(ctx, r.ID)
+			return &q, err
+		})
+}
