@@ -80,10 +80,13 @@ type Outcome struct {
 
 // Usage is what a model reported to have consumed, in tokens.
 type Usage struct {
-	Model  string `json:"model,omitzero"`
-	Input  int64  `json:"input"`
-	Output int64  `json:"output"`
-	Cached int64  `json:"cached,omitzero"`
+	Model    string `json:"model,omitzero"`
+	Input    int64  `json:"input"`
+	Output   int64  `json:"output"`
+	Cached   int64  `json:"cached,omitzero"`
+	Cost     int64  `json:"cost,omitzero"` // millionths of Currency
+	Currency string `json:"currency,omitzero"`
+	Priced   string `json:"priced,omitzero"` // the date of the price; "dearest" before it: the model has none, and the dearest known counts
 }
 
 // Commitment binds an event to a payload beside it.

@@ -43,6 +43,8 @@ audit/seal, audit/search < audit/selfaudit
 # the rooms
 audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
+findings < budget
+budget < manifest, gateway
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
 approvals/statement < approvals
@@ -135,6 +137,7 @@ var only = map[string][]string{
 		"leaks",
 		"lifecycle",
 		"locks",
+		"budget",
 		"identity",
 		"policy",
 		"connections",
@@ -166,6 +169,7 @@ var only = map[string][]string{
 		"leaks",
 		"lifecycle",
 		"locks",
+		"budget",
 		"job",
 		"signin",
 		"manifest",

@@ -47,6 +47,11 @@ func (s *Service) claim(ctx context.Context, h Held, r *Request, now time.Time) 
 	if why != "" {
 		return Answer{}, again(s.void(ctx, r, why, now))
 	}
+	if h.Ready != nil {
+		if err := h.Ready(ctx); err != nil {
+			return Answer{Request: *r}, err
+		}
+	}
 	c := *r
 	err = s.change(ctx, r.ID, func(tx *audit.Tx) error {
 		*r = c

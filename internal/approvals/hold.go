@@ -27,6 +27,10 @@ type Held struct {
 	Args    []byte // what policy read; people see it redacted
 	Wire    *Wire  // not nil: the server may execute it
 	Server  bool   // the server executes it when it is approved
+	// Ready, if set, is asked before an approval is used up, when everything else
+	// that was approved still holds; an error leaves the approval as it is. It may
+	// be asked more than once.
+	Ready func(ctx context.Context) error
 	// Only, if set, is the one request that this call may use: it is the call
 	// that the server makes for it.
 	Only string

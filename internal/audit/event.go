@@ -121,10 +121,13 @@ type Outcome struct {
 
 // Usage is what a model reported to have consumed, in tokens.
 type Usage struct {
-	Cached int64  `json:"cached,omitzero"`
-	Input  int64  `json:"input"`
-	Model  string `json:"model,omitzero"`
-	Output int64  `json:"output"`
+	Cached   int64  `json:"cached,omitzero"`
+	Cost     int64  `json:"cost,omitzero"`     // millionths of Currency
+	Currency string `json:"currency,omitzero"` // such as USD
+	Input    int64  `json:"input"`
+	Model    string `json:"model,omitzero"`
+	Output   int64  `json:"output"`
+	Priced   string `json:"priced,omitzero"` // the date of the price; "dearest" before it: the model has none, and the dearest known counts
 }
 
 // Payload is content that belongs to an event and stands beside it.

@@ -48,7 +48,7 @@ func eachString(ev *Event, f func(string) string) {
 		o.Status, o.Error, o.Digest = f(o.Status), f(o.Error), digestOr(o.Digest, f)
 		if o.Usage != nil {
 			u := *o.Usage
-			u.Model = f(u.Model)
+			u.Model, u.Currency, u.Priced = f(u.Model), f(u.Currency), f(u.Priced)
 			o.Usage = &u
 		}
 		ev.Outcome = &o

@@ -248,11 +248,26 @@ func outcome(o client.Outcome) string {
 	}
 	if u := o.Usage; u != nil {
 		parts = append(parts, fmt.Sprintf("%s, %d tokens in, %d out", u.Model, u.Input, u.Output))
+		if cost := costOf(*u); cost != "" {
+			parts = append(parts, cost)
+		}
 	}
 	if o.Error != "" {
 		parts = append(parts, o.Error)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// costOf is what a model's call cost, and whether its price is a guess.
+func costOf(u client.Usage) string {
+	if u.Cost == 0 {
+		return ""
+	}
+	text := amount("money", u.Cost) + " " + u.Currency
+	if strings.HasPrefix(u.Priced, "dearest") {
+		text += " (no price known: the dearest)"
+	}
+	return text
 }
 
 func millis(micros int64) string {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json/v2"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,10 @@ type trace struct {
 	Ended    time.Time      `json:"ended"`
 	Calls    int            `json:"calls"`
 	Refused  int            `json:"refused"`
+	Tokens   int64          `json:"tokens,omitzero"`   // of models, in and out
+	Cost     int64          `json:"cost,omitzero"`     // of models, in millionths of Currency
+	Currency string         `json:"currency,omitzero"` // such as USD
+	Dearest  int            `json:"dearest,omitzero"`  // calls of models without a known price, counted at the dearest
 	Steps    []*step        `json:"steps"`
 	Protocol []*step        `json:"protocol,omitzero"` // plumbing that went well
 	Other    []client.Event `json:"other,omitzero"`    // what belongs to the run and is no call
@@ -104,6 +109,7 @@ func traceOf(run string, entries []client.Entry) *trace {
 			if s := byCall[e.Event.Call]; s != nil {
 				s.ended(e)
 			}
+			t.used(e.Event)
 		case "run.started", "run.ended": // in the head
 		default:
 			t.Other = append(t.Other, e.Event)
@@ -132,6 +138,36 @@ func (t *trace) frame(ev client.Event) {
 			*f.to = f.from
 		}
 	}
+}
+
+// used adds what a call of a model used.
+func (t *trace) used(ev client.Event) {
+	if ev.Outcome == nil || ev.Outcome.Usage == nil {
+		return
+	}
+	u := ev.Outcome.Usage
+	t.Tokens, t.Cost = t.Tokens+u.Input+u.Output, t.Cost+u.Cost
+	if u.Currency != "" {
+		t.Currency = u.Currency
+	}
+	if strings.HasPrefix(u.Priced, "dearest") {
+		t.Dearest++
+	}
+}
+
+// spent says what the run used.
+func (t *trace) spent() string {
+	if t.Tokens == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("; %d tokens", t.Tokens)
+	if t.Currency != "" {
+		text += ", " + amount("money", t.Cost) + " " + t.Currency
+	}
+	if t.Dearest > 0 {
+		text += fmt.Sprintf(" (%d calls of models without a known price count at the dearest)", t.Dearest)
+	}
+	return text
 }
 
 // surface brings plumbing that failed into view.

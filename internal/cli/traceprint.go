@@ -126,7 +126,7 @@ func (p printer) print(t *trace) {
 	if t.Refused > 0 {
 		refused = ", " + p.paint(red, fmt.Sprintf("%d refused", t.Refused))
 	}
-	fmt.Fprintf(p.out, "%s, %s; %d calls%s\n\n", inert(started, 0), millis(t.Ended.Sub(t.Started).Microseconds()), t.Calls, refused)
+	fmt.Fprintf(p.out, "%s, %s; %d calls%s%s\n\n", inert(started, 0), millis(t.Ended.Sub(t.Started).Microseconds()), t.Calls, refused, inert(t.spent(), 0))
 	for i, s := range t.Steps {
 		p.step(s, "", i == len(t.Steps)-1)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/identity"
@@ -36,6 +37,7 @@ type Tasks interface {
 type Resumed struct {
 	identity.Resumed
 	Approval string // apr_…
+	later    bool   // it was not made, but may be later
 }
 
 // callReplayed is recorded when a call gets the answer that the same call got
@@ -62,10 +64,14 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 		return g.notHeld(call, v, approvals.ErrImpossible.Say("this call needs an approval, and none can be for it: %s", call.Unbound))
 	}
 	held := g.held(in, call, v)
+	held.Ready = func(ctx context.Context) error { return g.reserve(ctx, call) } // before the approval is used up
 	// Whoever leaves now must not leave us in doubt about what was used up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
 	defer cancel()
 	answer, err := g.o.Approvals.Hold(ctx, held)
+	if errors.Is(err, budget.ErrExceeded) || errors.Is(err, budget.ErrUnavailable) {
+		return g.overBudget(in, call, v, err)
+	}
 	if err != nil {
 		return g.notHeld(call, v, err)
 	}

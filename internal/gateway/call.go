@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
@@ -98,7 +99,8 @@ type Call struct {
 	sent       *sending          // of a request that is streamed
 	hidden     []string          // what the answer must not show
 	permit     *approvals.Permit // of an approved call
-	attempts   atomic.Int32      // requests sent, if more than one
+	reserved   *budget.Reservation
+	attempts   atomic.Int32 // requests sent, if more than one
 	brought    atomic.Pointer[Brought]
 }
 

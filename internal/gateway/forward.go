@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/inspection/content"
@@ -51,6 +52,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	// force since it was decided is seen now.
 	if err := g.locked(call); err != nil {
 		return nil, g.refuse(call, receipt, err, false)
+	}
+	if call.reserved.Late() {
+		return nil, g.refuse(call, receipt, budget.ErrLate, false)
 	}
 	if err := g.remember(call); err != nil {
 		return nil, g.refuse(call, receipt, err, false)

@@ -28,6 +28,7 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 	verdict := g.decide(call)                        // pin, grants, policy: allow, deny or hold
 	verdict = g.inspected(call, verdict)             // what was found in it may hold or deny what policy allows
 	verdict = g.approve(ctx, in, call, verdict)      // no-op unless held; a resumed call starts again at authenticate
+	verdict = g.budgeted(ctx, in, call, verdict)     // what it may use is reserved, if it has a budget
 	g.unplace(call, verdict)                         // what a model proposed and is not made now can be made later
 	receipt, err := g.record(ctx, in, call, verdict) // durable or the request ends here; a denial yields no receipt
 	if err != nil {
@@ -96,6 +97,7 @@ type Options struct {
 	Scanner       *inspection.Scanner // looks at requests and answers; nil does not
 	Locks         Locks               // nil locks nothing
 	Approvals     Approvals           // asks people about held calls; nil refuses them as pending
+	Budgets       Budgets             // bounds what calls use; nil does not
 	Flow          Flow                // where values come from; nil leaves context.provenance empty
 	Runs          Runs                // to which run a call belongs; nil goes by credential and time
 	// Named returns every tool that a model may know under a name; nil knows none.

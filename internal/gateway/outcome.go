@@ -215,12 +215,14 @@ func (a *answerBody) tell(o audit.Outcome, err error) {
 	seen := a.seen(err)
 	o.Usage = seen.Usage
 	classify(&o, seen, err)
+	a.g.price(&o)
 	ev := callEvent(a.call)
 	ev.Type, ev.Outcome = audit.CallOutcome, &o
 	ev.Detail = outcomeDetail(a.call, seen)
 	a.g.labelled(&ev, a.call)
 	proposes(&ev, a.call)
 	a.g.o.Ledger.Outcome(a.receipt, ev, seen.Payloads...)
+	a.g.spent(a.call, o, err)
 	a.settlePermit(o.Status, err)
 }
 

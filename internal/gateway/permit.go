@@ -19,6 +19,7 @@ const (
 // unmade is for a call that got no receipt: it was refused, was made before, or
 // could not be recorded. An approval that was used up for it is settled as not sent.
 func (g *Gateway) unmade(ctx context.Context, call *Call, v verdict, err error) (*Answer, error) {
+	call.reserved.Release()
 	if p := call.permit; p != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleWait)
 		defer cancel()

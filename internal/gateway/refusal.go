@@ -52,11 +52,11 @@ func (r *Refusal) Unwrap() error { return r.cause }
 // Held reports whether the call waits for people.
 func (r *Refusal) Held() bool { return r.Code == CodePending }
 
-// Denied reports whether policy, a hold or a pin refused the call, as opposed
+// Denied reports whether policy, a hold, a budget or a pin refused the call, as opposed
 // to its form or to a failure.
 func (r *Refusal) Denied() bool {
 	switch r.Code {
-	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected:
+	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected, CodeBudget:
 		return true
 	}
 	return false

@@ -24,7 +24,7 @@ func (e *refusedChange) Unwrap() error { return e.cause }
 // firstKinds and secondKinds are the two halves of an apply with new connections.
 var (
 	firstKinds  = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret}
-	secondKinds = []string{KindTool, KindGrant, KindPolicy}
+	secondKinds = []string{KindTool, KindBudget, KindGrant, KindPolicy}
 )
 
 // apply makes the changes of some kinds in one transaction: policies to be
@@ -144,6 +144,12 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 		}
 		refs, err := o.Connections.SetReferencesTx(ctx, tx, r.by, r.reason, spec.Connection, tool, spec.references())
 		return effect || refs, err
+	case *BudgetSpec:
+		b, err := spec.budget(c.Name)
+		if err != nil {
+			return false, err
+		}
+		return o.Budgets.PutTx(ctx, tx, r.by, r.reason, b)
 	case *GrantSpec:
 		reason := r.reason
 		if spec.Reason != "" {
@@ -175,6 +181,8 @@ func (r *run) delete(ctx context.Context, tx *audit.Tx, c Change) (err error) {
 		_, err = o.Channels.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindSecret:
 		_, err = o.Secrets.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
+	case KindBudget:
+		return o.Budgets.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindGrant:
 		return o.Policy.RevokeGrantTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindPolicy:

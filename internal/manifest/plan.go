@@ -201,6 +201,11 @@ func (s *Service) references(p *plan, c Change) {
 		}
 	case *ToolSpec:
 		s.toolReference(p, c, spec)
+	case *BudgetSpec:
+		need("agent", KindAgent, spec.Agent)
+		need("team", KindTeam, spec.Team)
+		conn, _ := splitTool(spec.Tool)
+		need("tool", KindConnection, conn)
 	case *GrantSpec:
 		need("agent", KindAgent, spec.Agent)
 		need("connection", KindConnection, spec.Connection)

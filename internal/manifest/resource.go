@@ -25,12 +25,13 @@ const (
 	KindChannel    = "Channel"
 	KindSecret     = "Secret"
 	KindTool       = "Tool"
+	KindBudget     = "Budget"
 	KindGrant      = "Grant"
 	KindPolicy     = "Policy"
 )
 
 // Kinds lists all kinds in that order.
-var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret, KindTool, KindGrant, KindPolicy}
+var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret, KindTool, KindBudget, KindGrant, KindPolicy}
 
 func order(kind string) int { return slices.Index(Kinds, kind) }
 
@@ -48,6 +49,7 @@ var nameForms = map[string]*regexp.Regexp{
 	KindChannel:    regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,49}$`),
 	KindSecret:     plainName,
 	KindTool:       regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}/.{1,128}$`),
+	KindBudget:     plainName,
 	KindGrant:      regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`),
 	KindPolicy:     regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`),
 }
@@ -187,6 +189,8 @@ func newSpec(kind string) any {
 		return &SecretSpec{}
 	case KindTool:
 		return &ToolSpec{}
+	case KindBudget:
+		return &BudgetSpec{}
 	case KindGrant:
 		return &GrantSpec{}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/identity"
@@ -31,6 +32,7 @@ type Options struct {
 	Policy      *policy.Service
 	Tokens      *tokens.Service
 	Channels    *channels.Service
+	Budgets     *budget.Service
 	Now         func() time.Time
 	Logger      *slog.Logger
 }
@@ -40,7 +42,7 @@ type Service struct{ o Options }
 
 // New returns a Service.
 func New(o Options) (*Service, error) {
-	if o.Log == nil || o.Watch == nil || o.Identity == nil || o.Connections == nil || o.Secrets == nil || o.Policy == nil || o.Tokens == nil || o.Channels == nil {
+	if o.Log == nil || o.Watch == nil || o.Identity == nil || o.Connections == nil || o.Secrets == nil || o.Policy == nil || o.Tokens == nil || o.Channels == nil || o.Budgets == nil {
 		return nil, errors.New("manifest: every room is required")
 	}
 	if o.Now == nil {

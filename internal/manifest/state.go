@@ -33,6 +33,9 @@ func (s *Service) read(ctx context.Context) (*state, error) {
 	for _, c := range s.o.Channels.Channels() {
 		st.specs[key{KindChannel, c.Name}] = channelSpec(c)
 	}
+	for _, b := range s.o.Budgets.Budgets() {
+		st.specs[key{KindBudget, b.Name}] = budgetSpec(b)
+	}
 	if err := st.trust(ctx, s); err != nil {
 		return nil, err
 	}
@@ -142,6 +145,12 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 			return nil, err
 		}
 		return secretSpec(n), nil
+	case *BudgetSpec:
+		b, err := spec.budget(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		return budgetSpec(b), nil
 	case *GrantSpec:
 		g := *spec
 		g.Expires = Expiry{At: s.expires(r.Name, spec.Expires, st)}
@@ -229,6 +238,8 @@ func renderedField(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case string:
 		return x
+	case Quantity:
+		return string(x)
 	case bool:
 		if x {
 			return "true"

@@ -17,6 +17,7 @@ import (
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/audittest"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
@@ -148,7 +149,10 @@ func build(t *testing.T, db *storage.DB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Service, err = manifest.New(manifest.Options{Channels: tellers, Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
+	limits, err := budget.New(db, w.log, w.watch, budget.Options{Findings: w.findings, Now: clock})
+	must(err)
+	t.Cleanup(func() { limits.Close(ctx) })
+	w.Service, err = manifest.New(manifest.Options{Channels: tellers, Budgets: limits, Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
 	must(err)
 	must(w.watch.Poll(ctx))
 	_, err = w.people.PutUser(ctx, audit.System, "", identity.User{Name: "root", Role: identity.Admin})

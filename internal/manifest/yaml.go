@@ -295,6 +295,8 @@ func (r *reader) value(n *yaml.Node, field string, into reflect.Value) {
 			r.fail(n, field, "%q is not a duration such as 30s, 36h or 90d", cut(n.Value))
 		}
 		*target = Duration(d)
+	case *Quantity:
+		*target = r.quantity(n, field)
 	case *Expiry:
 		r.expiry(n, field, target)
 	case **flow.Spec:

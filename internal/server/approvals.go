@@ -125,7 +125,7 @@ func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approva
 		return err
 	case now.State != approvals.Approved:
 		return nil
-	case out.status == http.StatusServiceUnavailable:
+	case out.status == http.StatusServiceUnavailable, resume.Later():
 		return fault.New(fault.Unavailable, "not_made", "the call could not be made now")
 	}
 	return errNotMade

@@ -18,6 +18,7 @@ import (
 	"github.com/countersign/countersign/internal/audit/search"
 	"github.com/countersign/countersign/internal/audit/selfaudit"
 	"github.com/countersign/countersign/internal/backup"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
@@ -65,6 +66,7 @@ type house struct {
 	keeper      *secrets.Keys
 	log         *audit.Log
 	locks       *locks.Service
+	budgets     *budget.Service
 	leaks       *leaks.Service
 	digests     *leaks.Digests
 	search      *search.Service
@@ -213,6 +215,10 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	var err error
 	h.findings = findings.New(h.db, h.log, time.Now)
 	h.locks = locks.New(h.db, h.log, h.watch, locks.Options{Known: h.known, Logger: log})
+	if h.budgets, err = budget.New(h.db, h.log, h.watch, budget.Options{Known: h.known, Findings: h.findings, Logger: log}); err != nil {
+		return err
+	}
+	h.onClose("budgets", h.budgets.Close)
 	if h.identity, err = identity.New(h.db, h.log, h.watch, identity.Options{Derive: h.secrets.Derive, Locks: h.locks, Logger: log}); err != nil {
 		return err
 	}
@@ -266,7 +272,7 @@ func (h *house) policyUser(a audit.Actor) (policy.User, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Budgets: h.budgets, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)
@@ -319,6 +325,10 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("locks", h.locks.Stop)
+	if err := h.budgets.Start(ctx); err != nil {
+		return err
+	}
+	h.onClose("reservations", h.budgets.Stop)
 	if err := h.leaks.Start(ctx); err != nil {
 		return err
 	}
@@ -401,7 +411,7 @@ func (h *house) alert(ctx context.Context, a seal.Alert) {
 // buildAPI mounts every room's operations.
 func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	var err error
-	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Channels: h.channels, Logger: log})
+	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Channels: h.channels, Budgets: h.budgets, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -417,6 +427,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.passkeys,
 		h.lifecycle,
 		h.locks,
+		h.budgets,
 		h.leaks,
 		h.connections,
 		h.knowledge,

@@ -77,6 +77,7 @@ var kinds = map[audit.Type]kind{
 
 	"leak.reported": {detectionFinding, 1}, "canary.used": {detectionFinding, 1},
 	"finding.opened": {detectionFinding, 1}, "finding.updated": {detectionFinding, 2}, "finding.closed": {detectionFinding, 3},
+	"budget.warned": {detectionFinding, 1}, "budget.exhausted": {detectionFinding, 1},
 }
 
 // verbs says what the participle of any other type does to its object: API

@@ -66,7 +66,7 @@ func (x *exchange) hidden() bool { return x.conn.Name == "" || !x.anything() }
 // the whole session on a 5xx.
 func status(r *gateway.Refusal, id []byte) int {
 	switch {
-	case id != nil && (r.Kind == fault.Denied || r.Kind == fault.Upstream):
+	case id != nil && (r.Kind == fault.Denied || r.Kind == fault.Upstream || r.Code == gateway.CodeBudget):
 		return http.StatusOK
 	case r.Kind == fault.Internal:
 		return http.StatusInternalServerError
@@ -125,6 +125,12 @@ func sentence(r *gateway.Refusal) string {
 // refusedResult is a refused tools/call as a result that a model can act on.
 func (x *exchange) refusedResult(r *gateway.Refusal) []byte {
 	text := "Denied by Countersign: " + sentence(r) + ". Do not retry this call unchanged."
+	if r.Code == gateway.CodeBudget {
+		text = "Refused by Countersign: " + sentence(r) + "."
+		if r.RetryAfter > 0 {
+			text += " Do not retry this call within " + strconv.Itoa(int((r.RetryAfter+time.Second-1)/time.Second)) + " seconds."
+		}
+	}
 	failed := true
 	if r.Held() {
 		text = "Pending: " + sentence(r) + ". The call was not made. Recorded as " + r.Event + "."
