@@ -17,7 +17,7 @@ func (b *Budget) Says(n int64) string {
 // Amount returns so much of what a meter counts, for people.
 func Amount(meter string, n int64) string {
 	if meter == Money {
-		return Plain(meter, n) + " of money"
+		return Plain(meter, n) + " " + currency
 	}
 	return Plain(meter, n) + " " + meter
 }

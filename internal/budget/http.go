@@ -23,7 +23,7 @@ func (s *Service) Used(ctx context.Context, name string, most int) (Usage, error
 	}
 	u := Usage{Budget: b}
 	if b.Meter == Money {
-		u.Currency = s.Prices().currency
+		u.Currency = currency
 	}
 	if u.Windows, err = readWindows(ctx, s.db, b.ID, most); err != nil {
 		return Usage{}, err
@@ -127,7 +127,7 @@ func (s *Service) priceRoutes(api *rest.API, tag string) {
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List what models cost", Tag: tag},
 		func(_ context.Context, _ rest.Caller, _ *struct{}) (*Table, error) {
 			p := s.Prices()
-			return &Table{Dated: p.dated, Source: "each price names its own; a model that is not listed counts at the dearest of each column", Currency: p.currency, Models: p.all}, nil
+			return &Table{Dated: p.dated, Source: "each price names its own; a model that is not listed counts at the dearest of each column", Currency: currency, Models: p.all}, nil
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: path + "/{name}", Summary: "Set what a model costs", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *priceRequest) (*Price, error) {

@@ -13,6 +13,9 @@ import (
 //go:embed prices.json
 var listed []byte
 
+// currency is that of the table, and so of every budget of money.
+const currency = "USD"
+
 // usualOutput is how many tokens the answer of a model may have that says nothing
 // about it.
 const usualOutput = 128_000
@@ -59,11 +62,10 @@ type Table struct {
 
 // Prices says what models cost. The zero value knows none.
 type Prices struct {
-	currency string
-	dated    string
-	all      []Price
-	by       map[string]Price
-	dearest  Price
+	dated   string
+	all     []Price
+	by      map[string]Price
+	dearest Price
 }
 
 // newPrices returns the table that comes with Countersign, with those in own
@@ -73,7 +75,10 @@ func newPrices(own []Price) (*Prices, error) {
 	if err := json.Unmarshal(listed, &t); err != nil {
 		return nil, err
 	}
-	p := &Prices{currency: t.Currency, dated: t.Dated, by: map[string]Price{}}
+	if t.Currency != currency {
+		return nil, ErrPrice.Say("the table of prices is in %s, not %s", t.Currency, currency)
+	}
+	p := &Prices{dated: t.Dated, by: map[string]Price{}}
 	for _, m := range t.Models {
 		m.Dated, m.Source = t.Dated, t.Source
 		p.by[m.Model] = m
@@ -126,7 +131,7 @@ type Cost struct {
 // provider had kept. Amounts that make no sense count as none.
 func (p *Prices) Cost(model string, input, cached, output int64) Cost {
 	m, ok := p.find(model)
-	c := Cost{Currency: p.currency, Priced: m.Dated}
+	c := Cost{Currency: currency, Priced: m.Dated}
 	if !ok {
 		m, c.Priced = p.dearest, "dearest "+p.dated
 	}
