@@ -133,6 +133,7 @@ type Gateway struct {
 	refused    *coalescer
 	flight     flight
 	standing   *standing
+	schemas    schemas
 }
 
 // New returns a gateway. Close stops it.
