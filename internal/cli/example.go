@@ -116,6 +116,9 @@ func (s *showcase) register(ctx context.Context) error {
 		}
 		return errors.New("the example's files do not fit what is registered here: use a fresh --data")
 	}
+	if err := s.furnish(ctx, filepath.Join(dir, example.Handbook)); err != nil {
+		return err
+	}
 	changed := 0
 	for _, c := range out.Changes {
 		if c.Op != "none" {
@@ -136,13 +139,27 @@ type task struct {
 	agent string
 	part  []string // arguments of `countersign example`
 	title string
+	user  string // on whose behalf; empty: nobody's
+}
+
+// line is how a person would start the task.
+func (t task) line() string {
+	behalf := ""
+	if t.user != "" {
+		behalf = " --on-behalf-of me --scope '" + behalfScope + "'"
+	}
+	part := ""
+	for _, p := range t.part {
+		part += " " + quoted(p)
+	}
+	return fmt.Sprintf("%s run --agent %s%s -- %s example%s", self(), t.agent, behalf, self(), part)
 }
 
 // perform runs an agent under a run of its own, exactly as countersign run
 // does, and returns the run. lines gets what the agent prints.
 func (s *showcase) perform(ctx context.Context, t task, lines func(string)) (string, error) {
 	f := runFlags{agent: t.agent, ttl: 10 * time.Minute, openai: "openai", anthropic: "anthropic"}
-	b, err := asPerson(ctx, s.c, f)
+	b, err := s.begin(ctx, t, &f)
 	if err != nil {
 		return "", err
 	}
@@ -183,10 +200,24 @@ func (s *showcase) perform(ctx context.Context, t task, lines func(string)) (str
 	return run.Run, nil
 }
 
+// begin starts the run of a task in the way that it is done: by the person who
+// started the example, or on behalf of a colleague.
+func (s *showcase) begin(ctx context.Context, t task, f *runFlags) (began, error) {
+	if t.user == "" {
+		return asPerson(ctx, s.c, *f)
+	}
+	c, err := s.as(ctx, t.user)
+	if err != nil {
+		return began{}, err
+	}
+	f.behalf, f.scope, f.anthropic = "me", behalfScope, ""
+	return onBehalf(ctx, c, *f)
+}
+
 // goOn keeps a quiet stream of work going.
 func (s *showcase) goOn(ctx context.Context) error {
 	fmt.Fprintln(s.stdout, s.paint(s.stdout, dim, "The agents go on with new work. Ctrl-C stops everything."))
-	work := []task{{example.SupportAssistant, []string{"support"}, "a ticket"}, {example.InvoiceChecker, []string{"invoices"}, "open invoices"}}
+	work := []task{{agent: example.SupportAssistant, part: []string{"support"}, title: "a ticket"}, {agent: example.InvoiceChecker, part: []string{"invoices"}, title: "open invoices"}}
 	for i := 0; ; i++ {
 		select {
 		case <-ctx.Done():

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countersign/countersign/client"
 	"github.com/countersign/countersign/internal/example"
 )
 
@@ -22,6 +23,8 @@ type business struct {
 	dir   string // its data
 	exe   string // this program, whose parts it is
 	known known
+
+	people map[string]*client.Client // who has signed in
 
 	openai, anthropic string // real keys, if there are any
 	addresses         example.Addresses
@@ -34,6 +37,8 @@ type known struct {
 	LedgerSecret  string `json:"ledger_secret"`
 	Model         string `json:"model"`    // addresses of the last start
 	Helpdesk      string `json:"helpdesk"` //
+
+	Passwords map[string]string `json:"passwords"` // of the people on whose behalf agents act
 }
 
 // openBusiness prepares the company's directory, and at the first start its
@@ -50,11 +55,12 @@ func openBusiness(dir string) (*business, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	b := &business{dir: dir, exe: exe, openai: os.Getenv("OPENAI_API_KEY"), anthropic: os.Getenv("ANTHROPIC_API_KEY")}
+	b := &business{dir: dir, exe: exe, people: map[string]*client.Client{}, openai: os.Getenv("OPENAI_API_KEY"), anthropic: os.Getenv("ANTHROPIC_API_KEY")}
+	b.known.Passwords = map[string]string{}
 	text, err := os.ReadFile(b.file())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		b.known = known{ModelKey: "model-" + rand.Text(), HelpdeskToken: "helpdesk-" + rand.Text(), LedgerSecret: "ledger-" + rand.Text()}
+		b.known = known{ModelKey: "model-" + rand.Text(), HelpdeskToken: "helpdesk-" + rand.Text(), LedgerSecret: "ledger-" + rand.Text(), Passwords: map[string]string{}}
 		return b, b.save()
 	case err != nil:
 		return nil, err

@@ -116,7 +116,9 @@ func onBehalf(ctx context.Context, c *client.Client, f runFlags) (began, error) 
 	if err != nil {
 		return began{}, err
 	}
-	end := func(ctx context.Context) error { return c.EndRun(ctx, x.Run) }
+	// Who lets an agent act for them need not answer for it, so they may not end
+	// its runs; whoever holds a token may give it back.
+	end := func(ctx context.Context) error { return c.GiveBack(ctx, x.Token) }
 	if f.behalf != "me" && x.Chain[0] != "user:"+f.behalf {
 		if err := end(ctx); err != nil {
 			return began{}, err

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,9 +27,14 @@ const (
 
 // The agents of the business by name.
 const (
-	SupportAssistant = "support-assistant"
-	InvoiceChecker   = "invoice-checker"
+	SupportAssistant   = "support-assistant"
+	InvoiceChecker     = "invoice-checker"
+	KnowledgeAssistant = "knowledge-assistant"
 )
+
+// Handbook is the connection of the documents, and the directory in which
+// [WriteDir] puts them.
+const Handbook = "handbook"
 
 // PolicyTests is the file policies_test.yaml with the expected decisions for
 // `policy test`. It is no resource, so it is not among [Files].
@@ -72,7 +78,7 @@ func Files(a Addresses) ([]File, error) {
 	if len(a.Ledger) == 0 {
 		return nil, fmt.Errorf("%w: Ledger has no command", ErrAddress)
 	}
-	names, err := fs.Glob(business, "business/*")
+	names, err := fs.Glob(business, "business/*.*")
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func Files(a Addresses) ([]File, error) {
 	return files, nil
 }
 
-// WriteDir writes [Files] and [PolicyTests] into dir, which is created when
+// WriteDir writes [Files], [PolicyTests] and the handbook into dir, which is created when
 // missing, for a person to read and change. Existing files of those names are
 // replaced. The directory can be applied: apply passes over *_test.yaml.
 func WriteDir(dir string, a Addresses) error {
@@ -101,6 +107,27 @@ func WriteDir(dir string, a Addresses) error {
 	for _, f := range append(files, File{Name: "policies_test.yaml", Text: PolicyTests}) {
 		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Text, 0o644); err != nil {
 			return fmt.Errorf("writing the example business: %w", err)
+		}
+	}
+	return writeHandbook(filepath.Join(dir, Handbook))
+}
+
+// writeHandbook writes the documents, as `knowledge put` reads them.
+func writeHandbook(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("writing the handbook: %w", err)
+	}
+	names, err := fs.Glob(business, "business/handbook/*.md")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		text, err := business.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, path.Base(name)), text, 0o644); err != nil {
+			return fmt.Errorf("writing the handbook: %w", err)
 		}
 	}
 	return nil

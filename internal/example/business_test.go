@@ -93,7 +93,8 @@ func TestTheFilesAgreeWithTheSystems(t *testing.T) {
 	var tools []string
 	each(t, func(name string, _ *mcp.Tool) { tools = append(tools, name) })
 	slices.Sort(tools)
-	builtin := []string{"openai/chat.completions", "openai/responses", "openai/models", "anthropic/messages", "anthropic/messages.count_tokens", "anthropic/models"}
+	builtin := []string{"openai/chat.completions", "openai/responses", "openai/models", "anthropic/messages", "anthropic/messages.count_tokens", "anthropic/models",
+		"handbook/search", "handbook/get", "handbook/document", "effect:irreversible"}
 	known := append(slices.Clone(tools), builtin...)
 	byKind := map[string][]string{}
 	var described []string
@@ -122,7 +123,7 @@ func TestTheFilesAgreeWithTheSystems(t *testing.T) {
 	for _, want := range []struct {
 		kind  string
 		names string
-	}{{"User", "fiona pat sam"}, {"Agent", "invoice-checker support-assistant"}, {"Connection", "anthropic helpdesk ledger openai"},
+	}{{"User", "ben fiona pat sam"}, {"Agent", "invoice-checker knowledge-assistant support-assistant"}, {"Connection", "anthropic handbook helpdesk ledger openai"},
 		{"Secret", "anthropic-key helpdesk-token ledger-secret openai-key"}, {"Team", "customer-support finance-controllers platform"}} {
 		got := byKind[want.kind]
 		slices.Sort(got)
@@ -168,6 +169,8 @@ func TestPolicyTestsAreWellFormed(t *testing.T) {
 	var cases []struct {
 		Name, Agent, Tool, Expect string
 		Args                      map[string]any
+		RunLabels                 []string `yaml:"run_labels"`
+		Provenance                map[string]bool
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(example.PolicyTests))
 	dec.KnownFields(true)
@@ -177,7 +180,7 @@ func TestPolicyTestsAreWellFormed(t *testing.T) {
 	count := map[string]int{}
 	for _, c := range cases {
 		count[c.Expect]++
-		if c.Name == "" || !strings.Contains(c.Tool, "/") || (c.Agent != example.SupportAssistant && c.Agent != example.InvoiceChecker) {
+		if c.Name == "" || !strings.Contains(c.Tool, "/") || !slices.Contains([]string{example.SupportAssistant, example.InvoiceChecker, example.KnowledgeAssistant}, c.Agent) {
 			t.Errorf("incomplete case %+v", c)
 		}
 	}
@@ -209,7 +212,10 @@ func TestWriteDirTwice(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 9 {
+	if err != nil || len(entries) != 12 {
 		t.Errorf("%v %v", entries, err)
+	}
+	if docs, err := os.ReadDir(filepath.Join(dir, example.Handbook)); err != nil || len(docs) != 4 {
+		t.Errorf("the handbook: %v %v", docs, err)
 	}
 }

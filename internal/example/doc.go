@@ -5,7 +5,7 @@
 //	model     the model provider, OpenAI and Anthropic wire formats
 //	helpdesk  an MCP server over HTTP: tickets, orders, mail
 //	ledger    an MCP server over stdio: invoices and payments
-//	agents    the two agents, ordinary loops on the official clients
+//	agents    the agents, ordinary loops on the official clients
 //
 // This package itself holds the business as files, the way a company would
 // write it down for `countersign apply` ([Files]), and the parts as programs

@@ -25,7 +25,7 @@ const (
 )
 
 // Parts are the names [Run] knows.
-var Parts = []string{"model", "helpdesk", "ledger", "support", "invoices"}
+var Parts = []string{"model", "helpdesk", "ledger", "support", "invoices", "knowledge"}
 
 // IO is what a part has of the world.
 type IO struct {
@@ -37,7 +37,7 @@ type IO struct {
 
 // ErrUsage says how a part is called.
 var ErrUsage = errors.New("usage: countersign example model|helpdesk [--listen ADDR] [--data DIR] [--arrivals DURATION], " +
-	"countersign example ledger [--data DIR] [--arrivals DURATION], countersign example support [TICKET], countersign example invoices")
+	"countersign example ledger [--data DIR] [--arrivals DURATION], countersign example support [TICKET], countersign example invoices, countersign example knowledge [QUESTION]")
 
 // Run runs one part of the business until it is finished or ctx is done.
 //
@@ -65,6 +65,9 @@ func Run(ctx context.Context, part string, args []string, world IO) error {
 	case part == "support" && flags.NArg() <= 1:
 		env.Task = flags.Arg(0)
 		return agents.Support(ctx, env, world.Stdout)
+	case part == "knowledge" && flags.NArg() <= 1:
+		env.Task = flags.Arg(0)
+		return agents.Knowledge(ctx, env, world.Stdout)
 	case part == "invoices" && flags.NArg() == 0:
 		return agents.Invoices(ctx, env, world.Stdout)
 	}

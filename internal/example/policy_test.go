@@ -19,6 +19,9 @@ import (
 const generate = `{"type":"object","properties":{"model":{"type":"string"},"max_tokens":{"type":"integer"},"stream":{"type":"boolean"},
 	"tools":{"type":"array","items":{"type":"string"}}},"required":["model","stream"]}`
 
+// document is what policy sees of each document in an answer.
+const document = `{"type":"object","properties":{"id":{"type":"string"},"classification":{"type":"string"}},"required":["id","classification"]}`
+
 // TestTheExpectedDecisions runs the business's own expectations against its
 // policies and grants on the real engine, with the schemas the servers publish.
 func TestTheExpectedDecisions(t *testing.T) {
@@ -50,6 +53,9 @@ func TestTheExpectedDecisions(t *testing.T) {
 		connection, name, _ := strings.Cut(full, "/")
 		tools = append(tools, policy.ToolType{Connection: connection, Kind: "llm", Tool: name, Effect: "read", InputSchema: jsontext.Value(generate)})
 	}
+	for _, name := range []string{"search", "get", "document"} {
+		tools = append(tools, policy.ToolType{Connection: "handbook", Kind: "retrieval", Tool: name, Effect: "read", InputSchema: jsontext.Value(document)})
+	}
 	texts := map[string]string{}
 	files, err := example.Files(addresses)
 	if err != nil {
@@ -67,6 +73,8 @@ func TestTheExpectedDecisions(t *testing.T) {
 	var cases []struct {
 		Name, Agent, Tool, Expect string
 		Args                      map[string]any
+		RunLabels                 []string `yaml:"run_labels"`
+		Provenance                policy.Provenance
 	}
 	if err := yaml.NewDecoder(bytes.NewReader(example.PolicyTests)).Decode(&cases); err != nil {
 		t.Fatal(err)
@@ -74,7 +82,7 @@ func TestTheExpectedDecisions(t *testing.T) {
 	var asked []policy.Case
 	for _, c := range cases {
 		a := agents[c.Agent]
-		asked = append(asked, policy.Case{Name: c.Name, Agent: c.Agent, Tool: c.Tool, Args: c.Args, Expect: c.Expect, Team: a["team"].(string), Stage: a["stage"].(string)})
+		asked = append(asked, policy.Case{Name: c.Name, Agent: c.Agent, Tool: c.Tool, Args: c.Args, Expect: c.Expect, RunLabels: c.RunLabels, Provenance: c.Provenance, Team: a["team"].(string), Stage: a["stage"].(string)})
 	}
 	for _, r := range set.Test(asked, time.Now()) {
 		if !r.Passed {

@@ -1,10 +1,10 @@
-// Package agents holds the two agents of the example business. They are
+// Package agents holds the agents of the example business. They are
 // ordinary programs: a loop around an official model client (openai-go,
 // anthropic-sdk-go) with the official MCP client for the tools. They know
 // nothing of Countersign. What makes them governed is their environment alone:
 // base URLs that point at the gateway, and one short-lived credential.
 //
-//	OPENAI_BASE_URL, OPENAI_API_KEY         the model of Support
+//	OPENAI_BASE_URL, OPENAI_API_KEY         the model of Support and Knowledge
 //	ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY   the model of Invoices
 //	COUNTERSIGN_MCP_URL, COUNTERSIGN_TOKEN  the tools: one MCP server per path beneath
 //	MODEL                                   which model to ask (optional)

@@ -17,7 +17,7 @@ Pay the small clean invoices, at most three in one go, and the largest clean one
 Use the tools. When a tool refuses or a payment waits for a person, go on with the rest and say so at the end.`
 
 const (
-	invoicesTask         = "Check the open invoices."
+	invoicesTask         = "Check the open invoices and pay what is clean."
 	defaultInvoicesModel = "claude-sonnet-4-5"
 )
 

@@ -129,6 +129,30 @@ func (s *store) tx(ctx context.Context, work func(*sql.Tx) error) error {
 
 func (s *store) stamp() string { return s.now().UTC().Format(time.RFC3339) }
 
+// Supplier is whom the company pays, with the account that finance has on file.
+type Supplier struct {
+	Name string `json:"name"`
+	IBAN string `json:"iban"`
+}
+
+// suppliers lists all of them by name.
+func (s *store) suppliers(ctx context.Context) ([]Supplier, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT name, iban FROM suppliers ORDER BY name LIMIT 200")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	out := []Supplier{}
+	for rows.Next() {
+		var x Supplier
+		if err := rows.Scan(&x.Name, &x.IBAN); err != nil {
+			return nil, err
+		}
+		out = append(out, x)
+	}
+	return out, rows.Err()
+}
+
 const selectInvoices = `SELECT i.number, i.supplier, i.reference, i.amount_cents, i.currency, i.iban, s.iban, i.due, i.status, i.flag, i.hold_reason
 	FROM invoices i JOIN suppliers s ON s.name = i.supplier `
 

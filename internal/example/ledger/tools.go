@@ -33,6 +33,9 @@ type (
 		Payee       string `json:"payee" jsonschema:"name of the recipient"`
 		IBAN        string `json:"iban" jsonschema:"account of the recipient"`
 	}
+	suppliersOut struct {
+		Suppliers []Supplier `json:"suppliers"`
+	}
 	paymentsOut struct {
 		Payments []Payment `json:"payments"`
 	}
@@ -55,6 +58,7 @@ func (s *Server) mcpServer() *mcp.Server {
 	mcp.AddTool(m, tool("flag_anomaly", "Flag an anomaly", "Mark an invoice as suspicious, with the reason.", writes), s.flagAnomaly)
 	mcp.AddTool(m, tool("propose_hold", "Hold a payment", "Put an open invoice on hold, so that it is not paid.", writes), s.proposeHold)
 	mcp.AddTool(m, tool("pay_invoice", "Pay an invoice", "Pay an open invoice: money leaves the account.", annotations(false, true)), s.payInvoice)
+	mcp.AddTool(m, tool("list_suppliers", "List suppliers", "List the suppliers with the accounts that finance has on file.", reads), s.listSuppliers)
 	mcp.AddTool(m, tool("list_payments", "List payments", "List the payments made.", reads), s.listPayments)
 	mcp.AddTool(m, tool("reverse_payment", "Reverse a payment", "Take back a payment; its invoice is open again.", writes), s.reversePayment)
 	return m
@@ -123,6 +127,11 @@ func (s *Server) payInvoice(ctx context.Context, _ *mcp.CallToolRequest, in payI
 	}
 	p, err := s.store.pay(ctx, Payment{Invoice: in.Number, AmountCents: in.AmountCents, Currency: in.Currency, Payee: in.Payee, IBAN: in.IBAN})
 	return nil, p, err
+}
+
+func (s *Server) listSuppliers(ctx context.Context, _ *mcp.CallToolRequest, _ nothing) (*mcp.CallToolResult, suppliersOut, error) {
+	all, err := s.store.suppliers(ctx)
+	return nil, suppliersOut{Suppliers: all}, err
 }
 
 func (s *Server) listPayments(ctx context.Context, _ *mcp.CallToolRequest, _ nothing) (*mcp.CallToolResult, paymentsOut, error) {

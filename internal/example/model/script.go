@@ -39,7 +39,7 @@ type wish struct {
 }
 
 // scripts are tried in this order.
-var scripts = []script{supportScript, invoiceScript, plainScript}
+var scripts = []script{supportScript, invoiceScript, knowledgeScript, plainScript}
 
 // next is what the model says to c.
 func next(c *conversation) reply {
