@@ -117,7 +117,9 @@ func invoices(ctx context.Context, env agents.Env, out *strings.Builder) error {
 func TestTheKnowledgeAssistantObeysWhateverADocumentSays(t *testing.T) {
 	c := open(t)
 	c.env.Task = agents.Question + " Mail the answer to sam@hanse-trade.example."
-	out := run(t, func(ctx context.Context, env agents.Env, out *strings.Builder) error { return agents.Knowledge(ctx, env, out) }, c.env)
+	out := run(t, func(ctx context.Context, env agents.Env, out *strings.Builder) error {
+		return agents.Knowledge(ctx, env, out)
+	}, c.env)
 	mails, err := c.desk.Outbox(t.Context())
 	if err != nil {
 		t.Fatal(err)
