@@ -44,7 +44,7 @@ func (v *visit) count() error {
 // inbox is a list of requests.
 type inbox struct {
 	*listing[client.Approval]
-	Box    string // mine, all, settled
+	Box    string // mine, groups, all, settled
 	Groups []box
 	Alike  []client.Approval // more than one of identical shape, to decide at once
 	Signed bool              // to approve one of these takes a passkey: they are denied at once, and approved one by one
@@ -84,10 +84,16 @@ func (c *Console) showApprovals(v *visit) (any, error) {
 			chosen = "all"
 		}
 	}
-	d := inbox{Box: chosen, Groups: []box{{"mine", "For me", len(mine), chosen == "mine"}, {"all", "All that wait", len(found), chosen == "all"}, {"settled", "Decided", -1, chosen == "settled"}}}
+	ofGroups, err := v.ofMyGroups(found)
+	if err != nil {
+		return nil, err
+	}
+	d := inbox{Box: chosen, Groups: []box{{"mine", "For me", len(mine), chosen == "mine"}, {"groups", "My groups", len(ofGroups), chosen == "groups"}, {"all", "All that wait", len(found), chosen == "all"}, {"settled", "Decided", -1, chosen == "settled"}}}
 	switch chosen {
 	case "mine":
 		found = mine
+	case "groups":
+		found = ofGroups
 	case "settled":
 		if found, err = v.API.Approvals(v.ctx(), client.ApprovalQuery{Limit: mostPending}); err != nil {
 			return nil, err
@@ -98,6 +104,22 @@ func (c *Console) showApprovals(v *visit) (any, error) {
 	d.Alike = alike(mine)
 	d.Signed, err = v.signed(d.Alike)
 	return d, err
+}
+
+// ofMyGroups returns the requests that ask a group of the person's, also those
+// that they may not decide themselves or have decided already.
+func (v *visit) ofMyGroups(requests []client.Approval) ([]client.Approval, error) {
+	mine, err := v.groups()
+	if err != nil {
+		return nil, err
+	}
+	var out []client.Approval
+	for _, a := range requests {
+		if slices.ContainsFunc(a.Groups, func(g string) bool { return slices.Contains(mine, g) }) {
+			out = append(out, a)
+		}
+	}
+	return out, nil
 }
 
 // alike returns the requests that differ in nothing a person sees: the same
@@ -133,7 +155,7 @@ func (v *visit) signed(requests []client.Approval) (bool, error) {
 // approvalPage is one request with everything about it.
 type approvalPage struct {
 	client.ApprovalDetail
-	Labels []string // that the run had gathered
+	Labels []string // that the run had gathered, but for what it proposed itself
 	Alone  bool     // the person may break the glass
 	Next   string   // another request that waits for the person
 	None   bool     // it takes a passkey, and the person has none
@@ -170,10 +192,15 @@ func (c *Console) showApproval(v *visit) (any, error) {
 	return d, err
 }
 
+// Strange reports whether the run read what somebody else may have put there.
+func (d approvalPage) Strange() bool {
+	return slices.Contains(d.Labels, "untrusted") || slices.Contains(d.Labels, "injection")
+}
+
 // label adds labels that are not among the page's yet.
 func (d *approvalPage) label(labels []string) {
 	for _, l := range labels {
-		if !slices.Contains(d.Labels, l) {
+		if !strings.HasPrefix(l, "proposal:") && !slices.Contains(d.Labels, l) {
 			d.Labels = append(d.Labels, l)
 		}
 	}

@@ -264,6 +264,9 @@ func (c *Console) action(a action) http.HandlerFunc {
 		v.Form = r.PostForm
 		done, err := a.do(c, v)
 		if err == nil {
+			if done.session != "" {
+				c.setCookie(w, sessionCookie, done.session, sessionLife)
+			}
 			if done.said != "" {
 				c.say(w, said{Good: true, Text: done.said})
 			}

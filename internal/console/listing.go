@@ -175,7 +175,10 @@ func sorts[T any](columns []column[T]) string {
 			names = append(names, strings.ToLower(c.Title))
 		}
 	}
-	return strings.Join(names, ", ")
+	if n := len(names); n > 1 {
+		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
+	}
+	return strings.Join(names, "")
 }
 
 // filter keeps the rows of which every word of q is somewhere in a column.

@@ -23,6 +23,8 @@ type done struct {
 	to   string // where the browser goes
 	said string // what the next page says
 
+	session string // another session of the person, which the browser has from now on
+
 	// A template to show at once instead, for what is shown only this once.
 	template, title string
 	data            any

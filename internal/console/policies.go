@@ -68,8 +68,8 @@ func (c *Console) showPolicy(v *visit) (any, error) {
 	return d, err
 }
 
-// The console summarises Cedar by its head and annotations alone; what a
-// policy means is said by the engine (Why), never guessed here.
+// The console says Cedar in words, part by part (policywords.go); what a policy
+// means for a call is said by the engine (Why), never guessed here.
 var (
 	cedarComment    = regexp.MustCompile(`(?m)//[^\n]*`)
 	cedarPolicy     = regexp.MustCompile(`(?s)((?:@\w+\s*\(\s*"(?:[^"\\]|\\.)*"\s*\)\s*)*)(permit|forbid)\s*\(((?:[^()"]|"(?:[^"\\]|\\.)*")*)\)((?:[^;"]|"(?:[^"\\]|\\.)*")*);`)
@@ -94,21 +94,9 @@ func rulesOf(text string) []rule {
 				}
 			}
 		}
-		r.Words = strings.TrimSpace(cedarSpace.ReplaceAllString(m[4], " "))
-		head := strings.TrimSpace(cedarSpace.ReplaceAllString(m[3], " "))
-		who := "any agent"
-		scope := strings.Split(head, ",")
-		if len(scope) > 0 && strings.TrimSpace(scope[0]) != "principal" {
-			who = strings.TrimSpace(scope[0])
-		}
-		what := "anything"
-		if i := strings.Index(head, "action"); i >= 0 {
-			if a := strings.TrimSuffix(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(head[i+len("action"):]), "resource")), ","); a != "" {
-				what = strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(a, "=="), " in"))
-			}
-		}
+		who, what := headWords(strings.TrimSpace(cedarSpace.ReplaceAllString(m[3], " ")))
 		verb := map[string]string{"permit": "may call", "forbid": "may not call", "approval": "waits for people before calling"}[r.Kind]
-		r.Words = strings.TrimSpace(who + " " + verb + " " + what + " " + r.Words)
+		r.Words = strings.TrimSpace(who + " " + verb + " " + what + " " + inWords(m[4]))
 		out = append(out, r)
 	}
 	return out

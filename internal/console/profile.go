@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"slices"
 
 	"github.com/countersign/countersign/client"
 )
@@ -44,15 +45,20 @@ func (c *Console) showProfile(v *visit) (any, error) {
 	if d.Passkeys, err = v.API.Passkeys(v.ctx(), ""); err != nil {
 		return nil, err
 	}
-	groups, err := v.API.Groups(v.ctx())
-	for _, g := range groups {
-		for _, m := range g.Members {
-			if m == v.Me.Name {
-				d.Groups = append(d.Groups, g.Name)
-			}
+	d.Groups, err = v.groups()
+	return d, err
+}
+
+// groups are the groups that the person is a member of.
+func (v *visit) groups() ([]string, error) {
+	all, err := v.API.Groups(v.ctx())
+	var mine []string
+	for _, g := range all {
+		if slices.Contains(g.Members, v.Me.Name) {
+			mine = append(mine, g.Name)
 		}
 	}
-	return d, err
+	return mine, err
 }
 
 func (c *Console) setOwnPassword(v *visit) (done, error) {

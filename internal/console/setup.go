@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -11,6 +12,7 @@ var setupPages = []page{{"/setup", "setup", "Set up", "setup", (*Console).showSe
 
 var setupActions = []action{
 	{"/setup/password", "setup", (*Console).setupPassword},
+	{"/setup/passkey", "setup", (*Console).setupPasskey},
 	{"/setup/agent", "setup", (*Console).setupAgent},
 	{"/setup/connection", "setup", (*Console).setupConnection},
 	{"/setup/key", "setup", (*Console).setupKey},
@@ -28,11 +30,43 @@ type setupPage struct {
 	Agent       string
 	Key         string // shown this once
 	Step        int    // the first that is not done
+	Passkeys    int    // of the person, who may go on without
+}
+
+// mostSnippets is for how many connections lines to copy are shown.
+const mostSnippets = 3
+
+// Snippets are what is changed in a program to use the first connections, with
+// the key if it is shown.
+func (d setupPage) Snippets() []string {
+	key := d.Key
+	if key == "" {
+		key = "csk_…"
+	}
+	var out []string
+	for _, c := range d.Connections[:min(mostSnippets, len(d.Connections))] {
+		switch {
+		case c.Kind == "llm" && c.Dialect == "anthropic":
+			out = append(out, fmt.Sprintf("export ANTHROPIC_BASE_URL=%s/llm/%s ANTHROPIC_API_KEY=%s", d.URL, c.Name, key))
+		case c.Kind == "llm":
+			out = append(out, fmt.Sprintf("from openai import OpenAI\nclient = OpenAI(base_url=\"%s/llm/%s/v1\", api_key=\"%s\")", d.URL, c.Name, key))
+		case c.Kind == "mcp":
+			out = append(out, fmt.Sprintf("{\n  \"mcpServers\": {\n    \"%s\": {\n      \"type\": \"http\",\n      \"url\": \"%s/mcp/%s\",\n      \"headers\": { \"Authorization\": \"Bearer %s\" }\n    }\n  }\n}", c.Name, d.URL, c.Name, key))
+		case c.Kind == "http":
+			out = append(out, fmt.Sprintf("curl -H 'Authorization: Bearer %s' %s/http/%s/", key, d.URL, c.Name))
+		}
+	}
+	return out
 }
 
 func (c *Console) showSetup(v *visit) (any, error) {
 	d := setupPage{URL: c.url}
 	var err error
+	passkeys, err := v.API.Passkeys(v.ctx(), "")
+	if err != nil {
+		return nil, err
+	}
+	d.Passkeys = len(passkeys)
 	if d.Agents, err = v.API.Agents(v.ctx()); err != nil {
 		return nil, err
 	}
@@ -82,8 +116,25 @@ func (v *visit) firstCall(agents []client.Agent) (*client.Event, error) {
 	return &found.Events[0], nil
 }
 
+// setupPassword sets the first password and signs in with it: the browser need
+// keep the token of the first start no longer, and who has signed in may register
+// a passkey.
 func (c *Console) setupPassword(v *visit) (done, error) {
 	d, err := c.setOwnPassword(v)
+	if err != nil {
+		return d, err
+	}
+	d.to = "/setup"
+	session, err := c.api(v.Request, "").Login(v.ctx(), v.Me.Name, v.Form.Get("password"))
+	if err == nil {
+		d.session = session.Token
+		d.said = "The password is set, and you are signed in with it."
+	}
+	return d, nil // who could not be signed in goes on with the token
+}
+
+func (c *Console) setupPasskey(v *visit) (done, error) {
+	d, err := c.addPasskey(v)
 	d.to = "/setup"
 	return d, err
 }

@@ -6,6 +6,8 @@ const hostile = process.env.HOSTILE;
 const seen = hostile.replace(/[\u202e\u200b]/g, "").trim();
 const admin = await person("admin");
 check(await admin.title() !== "", "signs in with a password");
+await admin.goto(url + "/approvals?box=groups");
+check(await admin.locator(".tabs a[aria-current]").textContent().then((t) => t.startsWith("My groups")), "requests of one's groups have a box");
 
 // Two browsers: what one decides the other sees within a second, and new
 // requests appear without a reload.

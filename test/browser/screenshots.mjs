@@ -7,8 +7,15 @@ const find = async (q) => (await api("GET", "/log/events?limit=1&q=" + encodeURI
 const denied = await find("type:call.denied");
 const request = (await api("GET", "/approvals?state=pending&limit=1"))[0] ?? (await api("GET", "/approvals?limit=1"))[0];
 for (const name of ["fiona", "admin"]) await api("PUT", `/users/${name}/password`, { password });
-const finding = (await api("GET", "/findings?limit=1"))[0];
-const lock = await api("POST", "/locks", { kind: "agent", name: "release-bot", expires_in: "1h", reason: "the deployment window is closed" });
+// What seldom happens in the example: a key of nobody that somebody tries, and a lock.
+const canary = await api("POST", "/canaries/wiki-page", { kind: "key", where: "an old page of the wiki" });
+await fetch(url + "/mcp/helpdesk", { method: "POST", headers: { authorization: "Bearer " + canary.value, "content-type": "application/json" }, body: "{}" });
+let finding;
+for (let i = 0; i < 100 && !finding; i++) {
+  [finding] = await api("GET", "/findings?limit=1");
+  if (!finding) await new Promise((r) => setTimeout(r, 100));
+}
+const lock = await api("POST", "/locks", { kind: "agent", name: "support-assistant", expires_in: "1h", reason: "it answered a customer with somebody else's order" });
 const pages = [["now", "/"], ["approvals", "/approvals"], ["approval", `/approvals/${request.id}`], ["agents", "/agents"], ["agent", "/agents/invoice-checker"], ["runs", "/runs"], ["run", `/runs/${denied.run}`], ["why", `/why/${denied.id}`],
   ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["finding", `/findings/${finding.id}`], ["connections", "/connections"], ["connection", "/connections/ledger"], ["tool", "/connections/ledger/tools/pay_invoice"], ["grants", "/grants"],
   ["policies", "/policies"], ["policy", "/policies/payments"], ["history", "/policies/payments/history"], ["locks", "/locks"], ["lock", `/locks/${lock.id}`], ["people", "/people"], ["user", "/people/fiona"], ["settings", "/settings"], ["profile", "/profile"], ["setup", "/setup"]];

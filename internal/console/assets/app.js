@@ -180,8 +180,8 @@
   // Copying what is shown once.
   for (const b of all("[data-copy]")) b.addEventListener("click", async () => {
     const field = document.getElementById(b.dataset.copy);
-    field.select();
-    await navigator.clipboard?.writeText(field.value);
+    field.select?.();
+    await navigator.clipboard?.writeText(field.value ?? field.textContent);
     b.textContent = "Copied";
   });
 
