@@ -194,7 +194,7 @@ func short(digest string) string {
 
 // approved is E9.
 func (p *pass) approved() []Check {
-	tools := question{"tools", "Is every tool as a person accepted it?", "tools", "no tool has a definition that could change", "", "a tool whose definition changed"}
+	tools := question{"tools", "Is every tool as a person accepted it?", "tools", "", "no tool has a definition that could change", "a tool whose definition changed"}
 	rules := question{"policies", "Do the policies and grants that were saved decide?", "rule sets", "there is no policy and no grant", "", "a rule set other than the saved one"}
 	prompts := question{"prompts", "Are the prompts of agents as approved?", "agents", "no agent is registered", "", "a prompt that changed"}
 	changed := pinned{object: "canary", approved: "as accepted", running: "as changed"}
