@@ -69,6 +69,7 @@ type house struct {
 	budgets     *budget.Service
 	leaks       *leaks.Service
 	digests     *leaks.Digests
+	borrowed    *borrowed
 	search      *search.Service
 	seal        *seal.Service
 	export      *export.Service
@@ -416,7 +417,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	api := rest.New(mux, h.version, h.identity.AuthenticateUser, log)
+	api := rest.New(mux, h.version, h.person, log)
 	h.doorman = newDoorman(h.log)
 	api.Refused = h.doorman.refused
 	api.Owns = h.owns

@@ -9,22 +9,22 @@ import (
 	"github.com/countersign/countersign/internal/secrets"
 )
 
-// teach returns what learns every upstream secret: the redactor, and what
-// recognises reports of leaks.
+// teach returns what learns every upstream secret: the redactor, what
+// recognises reports of leaks, and what knows people's tokens among them.
 func (h *house) teach() secrets.Matcher {
-	h.digests = leaks.NewDigests()
-	return both{h.scanner.Known(), h.digests}
+	h.digests, h.borrowed = leaks.NewDigests(), newBorrowed()
+	return all{h.scanner.Known(), h.digests, h.borrowed}
 }
 
-type both [2]secrets.Matcher
+type all []secrets.Matcher
 
-func (b both) Add(name string, value []byte) {
+func (b all) Add(name string, value []byte) {
 	for _, m := range b {
 		m.Add(name, value)
 	}
 }
 
-func (b both) Remove(name string) {
+func (b all) Remove(name string) {
 	for _, m := range b {
 		m.Remove(name)
 	}
