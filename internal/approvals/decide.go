@@ -31,7 +31,8 @@ const decideAttempts = 16 // lost races against other deciders
 // Decide records a person's answer. One entitled person's no settles the
 // request; yeses approve it when every need has its quorum. Refusals:
 // ErrNotFound, ErrSettled, ErrExpired, ErrVoid, ErrDecided, ErrSelf,
-// ErrNotEntitled, ErrReason, ErrVerdict, ErrPerson.
+// ErrNotEntitled, ErrReason, ErrVerdict, ErrPerson; fault.Unavailable while
+// identities cannot be seen.
 func (s *Service) Decide(ctx context.Context, by By, id string, v Verdict, reason string) (Request, error) {
 	if v != Approve && v != Deny {
 		return Request{}, ErrVerdict
@@ -47,8 +48,10 @@ func (s *Service) answer(ctx context.Context, by By, id, reason string, act func
 	if err := checkReason(reason); err != nil {
 		return Request{}, err
 	}
-	u, ok := s.identity.User(by.Name)
-	if !ok || u.Disabled || u.ID != by.ID || !s.watch.Fresh() {
+	if !s.watch.Fresh() {
+		return Request{}, identityStale
+	}
+	if u, ok := s.identity.User(by.Name); !ok || u.Disabled || u.ID != by.ID {
 		return Request{}, ErrPerson
 	}
 	for range decideAttempts {

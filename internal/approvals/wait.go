@@ -9,7 +9,7 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-var identityStale = fault.New(fault.Unavailable, "identity_stale", "identities cannot be checked at the moment, so the approval is not used; try again")
+var identityStale = fault.New(fault.Unavailable, "identity_stale", "identities cannot be checked at the moment, so nothing is decided and no approval is used; try again")
 
 func micros(t time.Time) int64 { return storage.Micros(t) }
 

@@ -132,7 +132,10 @@ func build(t *testing.T, db *storage.DB) *world {
 }
 
 // room is another replica's room on the same world.
-func (w *world) room(o approvals.Options) *approvals.Service {
+func (w *world) room(o approvals.Options) *approvals.Service { return w.roomOn(w.watch, o) }
+
+// roomOn is one that sees identities by its own watcher.
+func (w *world) roomOn(watch *storage.Watcher, o approvals.Options) *approvals.Service {
 	o.Identity, o.Findings, o.Derive, o.Redactor, o.Now = w.ids, w.findings, derive, clean{}, w.clock
 	o.URL = "http://countersign.example"
 	o.Stale = func(approvals.Binding) string {
@@ -146,7 +149,7 @@ func (w *world) room(o approvals.Options) *approvals.Service {
 		return w.tmpl
 	}
 	o.Policy = func(id string) string { return "forbid (" + id + ");" }
-	s, err := approvals.New(w.db, w.log, w.watch, o)
+	s, err := approvals.New(w.db, w.log, watch, o)
 	w.must(err)
 	return s
 }

@@ -306,7 +306,7 @@ func TestHeldCallsOfAPIsAndModels(t *testing.T) {
 	p := &payments{process: start(t, t.TempDir(), storagetest.SQLite(t), ""), t: t}
 	p.key = p.company(t)
 	p.api(t, "PUT", "/connections/bank", map[string]any{"kind": "http", "owner": "olga", "url": bank.URL, "allow_private": true}, nil)
-	const document = `{"openapi":"3.0.0","info":{"title":"bank","version":"1"},"paths":{"/payments":{"post":{"operationId":"pay","requestBody":{"required":true,"content":{"application/json":{"schema":{"type":"object","properties":{"cents":{"type":"integer"}},"required":["cents"]}}}},"responses":{"201":{"description":"ok"}}}}}}`
+	const document = `{"openapi":"3.0.0","info":{"title":"bank","version":"1"},"paths":{"/payments":{"post":{"operationId":"pay","requestBody":{"required":true,"content":{"application/json":{"schema":{"type":"object","properties":{"cents":{"type":"integer"}},"required":["cents"]}}}},"responses":{"201":{"description":"ok"}}}},"/raw":{"put":{"operationId":"upload","requestBody":{"content":{"application/octet-stream":{}}},"responses":{"201":{"description":"ok"}}}}}}`
 	if _, err := client.New(p.url, p.token).WithReason("test").ImportOpenAPI(t.Context(), "bank", document, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -315,6 +315,7 @@ func TestHeldCallsOfAPIsAndModels(t *testing.T) {
 	p.api(t, "PUT", "/groups/deciders", map[string]any{"members": []string{"admin"}}, nil)
 	p.api(t, "PUT", "/policies/held", map[string]any{"text": `
 @id("model") @approval("deciders") forbid (principal, action in Action::"openai", resource);
+@id("upload") @approval("deciders") forbid (principal, action == Action::"bank/upload", resource);
 @id("held") @approval("deciders") forbid (principal, action == Action::"bank/pay", resource) when { context.args.body.cents < 1000 };
 @id("served") @approval("deciders") @execute("server") forbid (principal, action == Action::"bank/pay", resource) when { context.args.body.cents >= 1000 };`}, nil)
 	pay := func(cents int, more ...string) string {
@@ -353,6 +354,9 @@ func TestHeldCallsOfAPIsAndModels(t *testing.T) {
 	if out := ask(); !strings.Contains(out, "HTTP/1.1 200") || !strings.Contains(out, "chat.completion") {
 		t.Errorf("a model, approved: %s", out)
 	}
+	if status, body := p.upload(); status != http.StatusForbidden || !strings.Contains(body, "approval_impossible") {
+		t.Errorf("what nobody could know before it is sent: %d %s", status, body)
+	}
 	p.approver()
 	if out := pay(2, "-H", "Prefer: wait=40"); !strings.Contains(out, "HTTP/1.1 201") {
 		t.Errorf("kept: %s", out)
@@ -360,4 +364,25 @@ func TestHeldCallsOfAPIsAndModels(t *testing.T) {
 	if n := paid.Load(); n != 3 {
 		t.Errorf("%d payments", n)
 	}
+}
+
+// upload sends a body that does not say how long it is.
+func (p *payments) upload() (int, string) {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPut, p.url+"/http/bank/raw", io.MultiReader(strings.NewReader("some bytes")))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.key)
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
 }
