@@ -77,11 +77,16 @@ func (c *Console) addConnection(v *visit) (done, error) {
 type connectionPage struct {
 	client.ConnectionDetail
 	Grants  []client.Grant
+	More    int // grants that are not shown
 	Secrets []secretRow
 	Agents  []client.Agent
 	Inspect []choice
 	Mine    bool
 }
+
+// mostWhole is how many rows of something else a page shows; the rest has a table
+// of its own.
+const mostWhole = 50
 
 // secretRow is a secret with what was made of it. Its value is nowhere here.
 type secretRow struct {
@@ -105,6 +110,9 @@ func (c *Console) showConnection(v *visit) (any, error) {
 		if g.Connection == name {
 			d.Grants = append(d.Grants, g)
 		}
+	}
+	if n := len(d.Grants) - mostWhole; n > 0 {
+		d.Grants, d.More = d.Grants[:mostWhole], n
 	}
 	secrets, err := v.API.Secrets(v.ctx())
 	if err != nil {

@@ -80,6 +80,7 @@ type userPage struct {
 	Tokens   []client.Token
 	Groups   []string
 	Owns     []client.Agent
+	More     int // agents that are not shown
 	Passkeys []client.Passkey
 }
 
@@ -119,6 +120,9 @@ func (c *Console) showUser(v *visit) (any, error) {
 		if a.Owner == name {
 			d.Owns = append(d.Owns, a)
 		}
+	}
+	if n := len(d.Owns) - mostWhole; n > 0 {
+		d.Owns, d.More = d.Owns[:mostWhole], n
 	}
 	return d, err
 }

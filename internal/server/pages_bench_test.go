@@ -28,6 +28,7 @@ import (
 // pageTook is what one page of the console took in a large store.
 type pageTook struct {
 	Page    string  `json:"page"`
+	Ratio   float64 `json:"ratio"` // of its median to the median of a page that reads nothing, in the same run
 	Median  float64 `json:"median_ms"`
 	Slowest float64 `json:"slowest_ms"`
 	Bytes   int     `json:"compressed_bytes"`
@@ -57,13 +58,14 @@ func BenchmarkPages(b *testing.B) {
 	var all []pageTook
 	for b.Loop() {
 		all = all[:0]
-		worst := 0.0
+		worst, empty := 0.0, v.timed("/sign-in").Median
 		for _, page := range pages {
 			t := v.timed(page)
-			b.Logf("%-40s median %7.1f ms, slowest %7.1f ms, %6d bytes", page, t.Median, t.Slowest, t.Bytes)
-			all, worst = append(all, t), max(worst, t.Median)
+			t.Ratio = t.Median / empty
+			b.Logf("%-40s median %7.1f ms, slowest %7.1f ms, %5.1f sign-in pages, %6d bytes", page, t.Median, t.Slowest, t.Ratio, t.Bytes)
+			all, worst = append(all, t), max(worst, t.Ratio)
 		}
-		b.ReportMetric(worst, "worst-median-ms")
+		b.ReportMetric(worst, "slowest-page/sign-in-page")
 	}
 	if dir := os.Getenv("COUNTERSIGN_BENCH_OUT"); dir != "" {
 		doc, err := json.Marshal(map[string]any{"benchmark": "pages", "events": n, "agents": 1000, "time": time.Now().UTC().Format(time.RFC3339), "go": runtime.Version(), "cpus": runtime.NumCPU(), "results": all}, json.Deterministic(true))
