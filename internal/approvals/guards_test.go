@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -353,6 +354,98 @@ func TestTheGlassBreaksForFew(t *testing.T) {
 		w.disable("rita")
 		if a := w.hold(h); a.Permit != nil || a.Request.State != approvals.Void {
 			t.Errorf("an administrator who left: %+v", a.Request)
+		}
+	})
+}
+
+// Who is in a group and may not decide, is no person any more or takes part by
+// name alone.
+func TestWhoIsInTheGroupAndMayNotDecide(t *testing.T) {
+	each(t, func(w *world) {
+		w.team("mixed", "sam", "fiona") // sam may see, not decide
+		id := w.hold(w.held("x", need("mixed", 1, "mixed"))).Request.ID
+		if _, err := w.Decide(ctx, w.by("sam"), id, approvals.Approve, "fine"); !errors.Is(err, approvals.ErrNotEntitled) {
+			t.Errorf("a viewer: %v", err)
+		}
+		if _, err := w.Hold(ctx, w.held("two", need("two", 2, "mixed"))); !errors.Is(err, approvals.ErrImpossible) {
+			t.Errorf("a viewer counts: %v", err)
+		}
+		h := w.held("named", need("mixed", 1, "mixed", "legal"))
+		h.Binding.Chain = []audit.Actor{audit.Person("", "fiona")}
+		id = w.hold(h).Request.ID
+		if _, err := w.Decide(ctx, w.by("fiona"), id, approvals.Approve, "mine"); !errors.Is(err, approvals.ErrSelf) {
+			t.Errorf("in the chain by name: %v", err)
+		}
+		n := need("ghost", 1, "finance")
+		n.ExcludeOwner = true
+		h = w.held("ghost", n)
+		h.Binding.Agent = "ghost"
+		if _, err := w.Hold(ctx, h); !errors.Is(err, approvals.ErrImpossible) {
+			t.Errorf("whose owner nobody knows: %v", err)
+		}
+	})
+}
+
+// What people write is redacted, and nobody says nothing.
+func TestWhatPeopleWriteIsRedacted(t *testing.T) {
+	each(t, func(w *world) {
+		id := w.hold(w.held("x")).Request.ID
+		r, err := w.Decide(ctx, w.by("fiona"), id, approvals.Deny, "it says hunter2")
+		if err != nil || strings.Contains(r.Decisions[0].Reason+r.Why+r.Decisions[0].Statement, "hunter2") || !strings.Contains(r.Why, "it says") {
+			t.Errorf("%v %+v", err, r.Decisions)
+		}
+		for _, remark := range []string{"", " ", "a\x00b", strings.Repeat("a", 1001)} {
+			if err := w.Comment(ctx, w.by("fiona"), id, remark, false); !errors.Is(err, approvals.ErrReason) {
+				t.Errorf("%.5q: %v", remark, err)
+			}
+		}
+		w.must(w.Comment(ctx, w.by("fiona"), id, strings.Repeat("é", 1000), false))
+	})
+}
+
+// A broken glass is good for a quarter of an hour, whatever the policy allows.
+func TestABrokenGlassIsNotGoodForLong(t *testing.T) {
+	each(t, func(w *world) {
+		n := need("slow", 1, "finance")
+		n.ExecuteWithin = 4 * time.Hour
+		id := w.hold(w.held("x", n)).Request.ID
+		r, err := w.Override(ctx, w.by("root"), id, "urgent")
+		if err != nil || !r.ExecuteBy.Equal(w.clock().Add(15*time.Minute)) {
+			t.Errorf("%v %s", err, r.ExecuteBy)
+		}
+		n.ExecuteWithin = time.Minute
+		id = w.hold(w.held("y", n)).Request.ID
+		r, err = w.Override(ctx, w.by("root"), id, "urgent")
+		if err != nil || !r.ExecuteBy.Equal(w.clock().Add(time.Minute)) {
+			t.Errorf("%v %s", err, r.ExecuteBy)
+		}
+	})
+}
+
+// All of an agent's requests end with it, but what is being made.
+func TestAllRequestsOfAnAgentAreWithdrawn(t *testing.T) {
+	each(t, func(w *world) {
+		pending, approved, making := w.held("a"), w.held("b"), w.held("c")
+		ids := map[string]approvals.State{w.hold(pending).Request.ID: approvals.Void}
+		id := w.hold(approved).Request.ID
+		w.approve("fiona", id)
+		ids[id] = approvals.Void
+		id = w.hold(making).Request.ID
+		w.approve("fiona", id)
+		w.hold(making)
+		ids[id] = approvals.Executing
+		n := 0
+		w.must(w.log.Change(ctx, func(tx *audit.Tx) (err error) {
+			n, err = w.WithdrawAllTx(ctx, tx, audit.System, "it ends", "payer")
+			return err
+		}))
+		for id, want := range ids {
+			if got := w.state(id); got != want {
+				t.Errorf("%s, not %s", got, want)
+			}
+		}
+		if n != 2 {
+			t.Errorf("%d", n)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
@@ -50,3 +51,9 @@ func (c Coalescer) Close()                          { c.c.close() }
 
 // Hide is hide.
 var Hide = hide
+
+// Settled is what is said of a held call whose request is r.
+func Settled(r approvals.Request) (code string, effect policy.Effect, retry time.Duration, reason string) {
+	v := settledOr(pending(verdict{effect: policy.Hold}), &r)
+	return v.code, v.effect, v.retry, v.reason
+}
