@@ -112,6 +112,10 @@ func (c *Console) functions() template.FuncMap {
 		"initial": initial,
 		"rules":   rulesOf,
 		"json":    indented,
+
+		"budgetfor": budgetFor,
+		"amount":    amountOf,
+		"used":      usedOf,
 	}
 }
 

@@ -217,6 +217,29 @@ check((await api("GET", "/policies/held")).text === old, "a policy is rolled bac
 await admin.goto(url + "/why/" + event);
 check(/applies/.test(await admin.textContent("main")), "it is said why a call was held");
 
+// A budget: set, said what is wrong with it, seen filling, changed.
+await admin.goto(url + "/budgets");
+check(await admin.locator(".empty").count() === 1, "that nothing bounds agents is said");
+await admin.click("summary:has-text('Set a budget')");
+await admin.fill("#b-name", "desk");
+await admin.selectOption("#b-agent", "worker");
+await admin.fill("#b-hard", "twenty");
+await admin.fill("#b-reason", "test of the purse");
+await admin.click("button:has-text('Set')");
+await admin.locator(".said.bad:has-text('is no amount of calls')").waitFor();
+check(await admin.inputValue("#b-name") === "desk" && await admin.inputValue("#b-agent") === "worker", "a budget that is refused is said so, and not lost");
+await admin.fill("#b-hard", "200");
+await admin.click("button:has-text('Set')");
+await admin.locator(".said.good").waitFor();
+check((await api("GET", "/budgets/desk")).hard === 200, "a budget is set");
+await admin.fill("#hard", "20");
+await admin.fill("#limits-reason", "less will do");
+await admin.click("button:has-text('Change')");
+await admin.locator(".said.good").waitFor();
+check((await api("GET", "/budgets/desk")).hard === 20, "a budget is changed");
+await admin.goto(url + "/budgets");
+check(/desk[^]*agent worker[^]*20/.test(await admin.textContent("#table")), "budgets are listed");
+
 // A lock, and who may see what.
 await admin.goto(url + "/locks");
 await admin.click("summary:has-text('Stop something')");
@@ -254,7 +277,7 @@ check(true, "the whole log is verified");
 // moves while it loads, no scrolling sideways on a phone, nothing hostile alive, nothing against the page's own policy.
 const request = (await api("GET", "/approvals?limit=1"))[0].id;
 export const paths = ["/", "/approvals", "/approvals?box=settled", `/approvals/${request}`, "/agents", "/agents/worker", "/runs", ...(run ? [`/runs/${run}`] : []), "/events", `/events/${event}`, `/events/${event}/contents`, "/connections", "/connections/helpdesk", "/connections/helpdesk/tools/get_ticket", "/grants", "/policies", "/policies/held", "/policies/held/history", `/why/${event}`,
-  "/locks", "/findings", "/people", "/people/fiona", "/settings", "/setup", "/profile", "/nowhere"];
+  "/budgets", "/budgets/desk", "/locks", "/findings", "/people", "/people/fiona", "/settings", "/setup", "/profile", "/nowhere"];
 for (const colorScheme of ["light", "dark"]) {
   const page = await person("admin", { colorScheme });
   await watchShifts(page);

@@ -10,6 +10,9 @@ for (const name of ["fiona", "admin"]) await api("PUT", `/users/${name}/password
 // What seldom happens in the example: a key of nobody that somebody tries, and a lock.
 const canary = await api("POST", "/canaries/wiki-page", { kind: "key", where: "an old page of the wiki" });
 await fetch(url + "/mcp/helpdesk", { method: "POST", headers: { authorization: "Bearer " + canary.value, "content-type": "application/json" }, body: "{}" });
+await api("PUT", "/budgets/invoices", { meter: "effects", agent: "invoice-checker", period: "day", hard: 200, soft: 150, reason: "usually 80" });
+await api("PUT", "/budgets/models", { meter: "money", period: "month", hard: 250_000_000, soft: 200_000_000, zone: "Europe/Berlin", reason: "planned for the year" });
+await api("PUT", "/budgets/runaway", { meter: "calls", each: "run", period: "total", hard: 500, reason: "no task needs more" });
 let finding;
 for (let i = 0; i < 100 && !finding; i++) {
   [finding] = await api("GET", "/findings?limit=1");
@@ -18,7 +21,7 @@ for (let i = 0; i < 100 && !finding; i++) {
 const lock = await api("POST", "/locks", { kind: "agent", name: "support-assistant", expires_in: "1h", reason: "it answered a customer with somebody else's order" });
 const pages = [["now", "/"], ["approvals", "/approvals"], ["approval", `/approvals/${request.id}`], ["agents", "/agents"], ["agent", "/agents/invoice-checker"], ["runs", "/runs"], ["run", `/runs/${denied.run}`], ["why", `/why/${denied.id}`],
   ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["finding", `/findings/${finding.id}`], ["connections", "/connections"], ["connection", "/connections/ledger"], ["tool", "/connections/ledger/tools/pay_invoice"], ["grants", "/grants"],
-  ["policies", "/policies"], ["policy", "/policies/payments"], ["history", "/policies/payments/history"], ["locks", "/locks"], ["lock", `/locks/${lock.id}`], ["people", "/people"], ["user", "/people/fiona"], ["settings", "/settings"], ["profile", "/profile"], ["setup", "/setup"]];
+  ["policies", "/policies"], ["policy", "/policies/payments"], ["history", "/policies/payments/history"], ["budgets", "/budgets"], ["budget", "/budgets/models"], ["locks", "/locks"], ["lock", `/locks/${lock.id}`], ["people", "/people"], ["user", "/people/fiona"], ["settings", "/settings"], ["profile", "/profile"], ["setup", "/setup"]];
 for (const colorScheme of ["light", "dark"]) {
   const options = { colorScheme, viewport: { width: 1280, height: 800 } };
   const stranger = await person("", options);
