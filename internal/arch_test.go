@@ -76,6 +76,8 @@ inventory < server
 
 # evidence: reads rooms, changes none of them
 NONE < posture/framework
+audit/tlog < posture/bundle
+posture/bundle < posture, cli
 posture/framework < posture, cli
 connections, policy, secrets, tokens, locks, approvals, findings, inventory, lifecycle, audit, job < posture
 posture < server

@@ -3,6 +3,8 @@ package posture
 import (
 	"context"
 	"time"
+
+	"github.com/countersign/countersign/internal/audit"
 )
 
 // Blind makes every check of a predicate see nothing wrong any more, as if it
@@ -37,4 +39,18 @@ func SharesOf(all []Stretch, from, now time.Time) map[Result]int {
 		b = append(b, between{x.Result, x.From, x.Until})
 	}
 	return shares(b, from, now)
+}
+
+// Forms returns what an export would hold, without its proofs.
+func (s *Service) Forms(ctx context.Context) (map[string][]byte, error) {
+	doc, err := s.document(ctx, audit.System)
+	if err != nil {
+		return nil, err
+	}
+	files, err := s.forms(doc)
+	out := map[string][]byte{}
+	for _, f := range files {
+		out[f.Name] = f.Body
+	}
+	return out, err
 }

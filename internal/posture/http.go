@@ -60,4 +60,16 @@ func (s *Service) Routes(api *rest.API) {
 			q, err := s.Requirement(ctx, r.ID)
 			return &q, err
 		})
+	rest.HandleStream(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/evidence/export", Summary: "Export the newest evidence as one signed bundle", Tag: tag, Need: rest.Inspect}, "application/x-tar",
+		func(ctx context.Context, c rest.Caller, _ *struct{}) (rest.Stream, error) {
+			b, err := s.Export(ctx, audit.Person(c.ID, c.Name), c.Reason)
+			if err != nil {
+				return nil, err
+			}
+			return func(w http.ResponseWriter) error {
+				w.Header().Set("Content-Disposition", `attachment; filename="evidence.tar"`)
+				_, err := w.Write(b)
+				return err
+			}, nil
+		})
 }

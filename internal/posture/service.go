@@ -77,6 +77,9 @@ type Options struct {
 	Sealed     func(ctx context.Context) (Sealing, error)
 	Deliveries func(ctx context.Context) ([]Delivery, error)
 	Prove      func(ctx context.Context, event string) ([]byte, error)
+	// Derive returns 32 secret bytes for a label, the same on every replica and
+	// after every restart: bundles are signed with it.
+	Derive func(label string) []byte
 	// Known returns the names of the secrets whose values are in a text, and Plant
 	// makes a value known under a name, or the name forgotten if it is nil.
 	Known func(text []byte) []string
@@ -90,6 +93,7 @@ type Options struct {
 	Releases func(ctx context.Context) ([]Pinned, error)
 	Reviews  func(ctx context.Context) (at map[string]time.Time, conflicts map[string][]string, err error)
 
+	Version   string           // of the product
 	SecretAge time.Duration    // after which a secret's value must be replaced; 0 means 90 days
 	Every     time.Duration    // how often the clock looks what is due; 0 means 10 minutes, negative never
 	Now       func() time.Time // time.Now if nil
@@ -113,7 +117,7 @@ const leaseTTL = 5 * time.Minute
 // New returns a stopped Service.
 func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Log == nil || o.Identity == nil || o.Connections == nil || o.Tools == nil || o.Policy == nil || o.Secrets == nil || o.Tokens == nil || o.Locks == nil ||
-		o.Approvals == nil || o.Inventory == nil || o.Findings == nil || o.Lifecycle == nil || o.Doors == nil || o.Sealed == nil || o.Deliveries == nil || o.Prove == nil || o.Known == nil || o.Plant == nil || o.Ours == nil {
+		o.Approvals == nil || o.Inventory == nil || o.Findings == nil || o.Lifecycle == nil || o.Doors == nil || o.Sealed == nil || o.Deliveries == nil || o.Prove == nil || o.Derive == nil || o.Known == nil || o.Plant == nil || o.Ours == nil {
 		return nil, errors.New("posture: an option is missing")
 	}
 	if o.SecretAge == 0 {

@@ -139,6 +139,8 @@ func build(t *testing.T) *world {
 		},
 		Deliveries: func(context.Context) ([]posture.Delivery, error) { return nil, nil },
 		Prove:      func(context.Context, string) ([]byte, error) { return nil, errors.New("there is no tree here") },
+		Derive:     derive,
+		Version:    "test",
 		Known: func(b []byte) (out []string) {
 			for _, f := range w.scanner.Scan(b) {
 				if f.Name != "" {
