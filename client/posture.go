@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -198,4 +199,13 @@ func (c *Client) FrameworkPosture(ctx context.Context, id string) (Framework, er
 // Requirement shows how a requirement stands, by any of its spellings.
 func (c *Client) Requirement(ctx context.Context, id string) (Requirement, error) {
 	return get[Requirement](ctx, c, v1+"/posture/requirement", url.Values{"id": {id}})
+}
+
+// ExportEvidence returns the newest evidence as one signed bundle. Close it.
+func (c *Client) ExportEvidence(ctx context.Context) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, http.MethodGet, v1+"/evidence/export", nil, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
 }

@@ -84,7 +84,7 @@ func scripts(t *testing.T, store func(*testscript.Env) error) {
 			env.Values[enrolKey{}], env.Values[browserKey{}] = &enrolment{}, browsers{}
 			return store(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "eventually": eventually, "post": post, "federate": federate, "provide": provide, "enrolling": enrolling, "enrolled": enrolled, "passkey": withPasskey},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": up, "down": down, "part": part, "capture": capture, "eventually": eventually, "flip": flip, "post": post, "federate": federate, "provide": provide, "enrolling": enrolling, "enrolled": enrolled, "passkey": withPasskey},
 	})
 }
 

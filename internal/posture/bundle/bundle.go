@@ -159,6 +159,9 @@ func split(b []byte) (parts []part, err error) {
 		if end > int64(len(b)) || len(parts) == maxFiles {
 			return nil, &Error{File: string(name), From: at, To: int64(len(b)), Message: "the file ends in the middle, or there are too many"}
 		}
+		if !bytes.Equal(b[at+block+size:end], make([]byte, padding(size))) {
+			return nil, &Error{File: string(name), From: at + block + size, To: end, Message: "what fills up the block is not as it was written"}
+		}
 		parts = append(parts, part{File{string(name), rest[block : block+size]}, at, end})
 		at = end
 	}
