@@ -191,6 +191,9 @@ type References struct {
 	Template string `json:"template,omitempty"`
 	Proposal string `json:"proposal,omitempty"` // what kind of proposal an answer is, such as anomaly
 	Flow     Flow   `json:"flow,omitzero"`
+	// Limits are calls of all agents together and agent_calls of each, such as
+	// 60/1m, and result, the most bytes of an answer, such as 64KiB.
+	Limits map[string]string `json:"limits,omitempty"`
 }
 
 // Flow says who writes what a tool answers, and which of its arguments matter.
@@ -207,7 +210,11 @@ func (c *Client) SetReferences(ctx context.Context, connection, tool string, r R
 	if objects == nil {
 		objects = map[string]string{}
 	}
-	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal, "flow": r.Flow})
+	limits := r.Limits
+	if limits == nil {
+		limits = map[string]string{}
+	}
+	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal, "flow": r.Flow, "limits": limits})
 }
 
 // SetEffect says what effect a tool has: read, write or irreversible.

@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) toolCommand() *cobra.Command {
-	return group("tool", "See tools, say what effect they have, accept changed ones", a.toolList(), a.toolShow(), a.toolEffect(), a.toolDeclare(), a.toolFlow(), a.toolTemplate(), a.toolDiff(), a.toolAccept())
+	return group("tool", "See tools, say what effect they have, accept changed ones", a.toolList(), a.toolShow(), a.toolEffect(), a.toolDeclare(), a.toolFlow(), a.toolLimit(), a.toolTemplate(), a.toolDiff(), a.toolAccept())
 }
 
 func effectColour(effect string) string {
@@ -85,7 +85,7 @@ func (a *app) toolShow() *cobra.Command {
 			return err
 		}
 		return a.show(t, row("tool", t.Connection+"/"+t.Name), row("id", t.ID), row("effect", t.Effect), row("status", t.Status), row("pinned", pinned(t.Tool)),
-			row("digest", t.Digest), row("description", t.Description), row("subject", t.Subject), row("objects", pairs(t.Objects)), row("template", t.Template), row("proposal", t.Proposal), row("arguments", indented(t.InputSchema)), row("definition", indented(t.Definition)),
+			row("digest", t.Digest), row("description", t.Description), row("subject", t.Subject), row("objects", pairs(t.Objects)), row("template", t.Template), row("proposal", t.Proposal), row("limits", pairs(t.Limits)), row("arguments", indented(t.InputSchema)), row("definition", indented(t.Definition)),
 			row("seen now", indented(t.Drift)))
 	})
 }

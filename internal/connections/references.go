@@ -52,6 +52,9 @@ type References struct {
 	Proposal string
 	// Flow says which arguments matter and who writes what the tool answers.
 	Flow flow.Spec
+	// Limits are rates of calls and the size of answers, by LimitCalls,
+	// LimitAgentCalls and LimitResult.
+	Limits map[string]string
 }
 
 // MaxProposal is the longest name of a kind of proposals, in bytes.
@@ -74,6 +77,9 @@ func (r References) Normalize(schema jsontext.Value) (References, error) {
 	}
 	if wrong := checkProposal(r.Proposal); wrong != "" {
 		return References{}, badReference("proposal", "%s", wrong)
+	}
+	if field, wrong := limitsWrong(r.Limits); wrong != "" {
+		return References{}, badReference("limits."+field, "%s", wrong)
 	}
 	properties := propertiesOf(schema)
 	if field, wrong := r.Flow.Check(properties); wrong != "" {
@@ -132,7 +138,7 @@ func propertiesOf(schema jsontext.Value) []string {
 
 // same reports whether two declarations say the same.
 func (r References) same(q References) bool {
-	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal && r.Flow.Equal(q.Flow)
+	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal && r.Flow.Equal(q.Flow) && maps.Equal(r.Limits, q.Limits)
 }
 
 // IsZero reports whether nothing is declared.
@@ -264,6 +270,9 @@ func (s *Service) SetReferencesTx(ctx context.Context, tx *audit.Tx, by audit.Ac
 	}
 	if !was.Flow.Equal(r.Flow) {
 		detail["flow"] = [2]flow.Spec{was.Flow, r.Flow}
+	}
+	if !maps.Equal(was.Limits, r.Limits) {
+		detail["limits"] = [2]any{orEmpty(was.Limits), orEmpty(r.Limits)}
 	}
 	if was.Proposal != r.Proposal {
 		detail["proposal"] = [2]string{was.Proposal, r.Proposal}

@@ -90,6 +90,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 
 // prepare has the answer inspected, and then read by its front.
 func (a *answerBody) prepare(resp *http.Response) error {
+	if err := sized(a.call, resp); err != nil {
+		return a.g.refuse(a.call, a.receipt, err, true)
+	}
 	if err := a.g.inspectAnswer(a.call, resp); err != nil {
 		return a.g.refuse(a.call, a.receipt, err, true)
 	}
@@ -315,6 +318,9 @@ func stopped(err error) bool {
 }
 
 func (a *answerBody) rewriteFailed(err error) *Refusal {
+	if errors.Is(err, ErrResult) {
+		err = Refuse(ErrResult)
+	}
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		out := *r
 		out.Call, out.Event, out.Run, out.Sent = a.call.ID, a.receipt.Event(), a.call.Run, true

@@ -27,6 +27,7 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 	}
 	verdict := g.decide(call)                        // pin, grants, policy: allow, deny or hold
 	verdict = g.inspected(call, verdict)             // what was found in it may hold or deny what policy allows
+	verdict = g.limit(ctx, call, verdict)            // how often the tool may be called
 	verdict = g.approve(ctx, in, call, verdict)      // no-op unless held; a resumed call starts again at authenticate
 	verdict = g.budgeted(ctx, in, call, verdict)     // what it may use is reserved, if it has a budget
 	g.unplace(call, verdict)                         // what a model proposed and is not made now can be made later
@@ -102,6 +103,7 @@ type Options struct {
 	Runs          Runs                // to which run a call belongs; nil goes by credential and time
 	// Named returns every tool that a model may know under a name; nil knows none.
 	Named func(name string) []connections.Named
+	Rates Rates // how often tools may be called; nil does not limit
 	// Used, if set, is told of every agent's call that goes out, by its
 	// connection. It must not block.
 	Used func(connection string, at time.Time)

@@ -56,7 +56,7 @@ func (r *Refusal) Held() bool { return r.Code == CodePending }
 // to its form or to a failure.
 func (r *Refusal) Denied() bool {
 	switch r.Code {
-	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected, CodeBudget:
+	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected, CodeBudget, CodeMisfit, CodeLimited:
 		return true
 	}
 	return false

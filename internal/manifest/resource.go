@@ -153,6 +153,7 @@ type ToolSpec struct {
 	Template   string            `yaml:"template,omitempty"`
 	Proposal   string            `yaml:"proposal,omitempty"`
 	Flow       *flow.Spec        `yaml:"flow,omitempty"`
+	Limits     map[string]string `yaml:"limits,omitempty"`
 }
 
 // GrantSpec is an entitlement.
@@ -262,7 +263,7 @@ func (s *ConnectionSpec) connection(name string) connections.Connection {
 }
 
 func (s *ToolSpec) references() connections.References {
-	r := connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal}
+	r := connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal, Limits: s.Limits}
 	if s.Flow != nil {
 		r.Flow = *s.Flow
 	}

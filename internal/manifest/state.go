@@ -95,7 +95,7 @@ func (st *state) upstreams(s *Service) {
 }
 
 func toolSpec(c connections.Connection, t connections.Tool) *ToolSpec {
-	spec := &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal}
+	spec := &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Limits: t.References.Limits}
 	if f := t.References.Flow; !f.IsZero() {
 		spec.Flow = &f
 	}

@@ -66,7 +66,7 @@ func (x *exchange) hidden() bool { return x.conn.Name == "" || !x.anything() }
 // the whole session on a 5xx.
 func status(r *gateway.Refusal, id []byte) int {
 	switch {
-	case id != nil && (r.Kind == fault.Denied || r.Kind == fault.Upstream || r.Code == gateway.CodeBudget):
+	case id != nil && (r.Kind == fault.Denied || r.Kind == fault.Upstream || passing(r)):
 		return http.StatusOK
 	case r.Kind == fault.Internal:
 		return http.StatusInternalServerError
@@ -122,10 +122,15 @@ func sentence(r *gateway.Refusal) string {
 	return strings.Join(append([]string{r.Reason}, r.Advice...), ". ")
 }
 
+// passing reports whether the call may be made later as it is.
+func passing(r *gateway.Refusal) bool {
+	return r.Code == gateway.CodeBudget || r.Code == gateway.CodeLimited
+}
+
 // refusedResult is a refused tools/call as a result that a model can act on.
 func (x *exchange) refusedResult(r *gateway.Refusal) []byte {
 	text := "Denied by Countersign: " + sentence(r) + ". Do not retry this call unchanged."
-	if r.Code == gateway.CodeBudget {
+	if passing(r) {
 		text = "Refused by Countersign: " + sentence(r) + "."
 		if r.RetryAfter > 0 {
 			text += " Do not retry this call within " + strconv.Itoa(int((r.RetryAfter+time.Second-1)/time.Second)) + " seconds."
