@@ -181,6 +181,7 @@ func (s *Service) writeAll(ctx context.Context, tx *audit.Tx, c Connection, writ
 	for _, t := range rows {
 		byName[t.Name] = t
 	}
+	look := s.suspects(c, append(names(byName), sighted(write)...))
 	for _, seen := range write {
 		t, known := byName[seen.def.Name]
 		switch {
@@ -190,7 +191,7 @@ func (s *Service) writeAll(ctx context.Context, tx *audit.Tx, c Connection, writ
 			full = ErrDefinitions.Say("the upstream has named more than %d different tools over time", MaxTools)
 			continue
 		}
-		if byName[seen.def.Name], err = s.writeOne(ctx, tx, c, t, known, seen); err != nil {
+		if byName[seen.def.Name], err = s.writeOne(ctx, tx, look, t, known, seen); err != nil {
 			return full, err
 		}
 	}
@@ -198,8 +199,8 @@ func (s *Service) writeAll(ctx context.Context, tx *audit.Tx, c Connection, writ
 }
 
 // writeOne moves one tool to what was seen of it and returns it.
-func (s *Service) writeOne(ctx context.Context, tx *audit.Tx, c Connection, old Tool, known bool, seen sighting) (Tool, error) {
-	now := s.now()
+func (s *Service) writeOne(ctx context.Context, tx *audit.Tx, look *suspects, old Tool, known bool, seen sighting) (Tool, error) {
+	now, c := s.now(), look.c
 	t, was := old, &old
 	if !known {
 		was = nil
@@ -229,7 +230,17 @@ func (s *Service) writeOne(ctx context.Context, tx *audit.Tx, c Connection, old 
 	if err := record(ctx, tx, ev, audit.Payload{Name: "definition", Body: seen.def.Raw}); err != nil || t.Status == StatusPinned {
 		return t, err
 	}
-	return t, s.findings.OpenTx(ctx, tx, toolFinding(c, t))
+	if err := s.findings.OpenTx(ctx, tx, toolFinding(c, t)); err != nil {
+		return t, err
+	}
+	return t, look.at(ctx, tx, seen.def)
+}
+
+func sighted(list []sighting) (out []string) {
+	for _, seen := range list {
+		out = append(out, seen.def.Name)
+	}
+	return out
 }
 
 // lost returns why a tool could not be written: err, or a lost race.

@@ -88,6 +88,7 @@ func (s *Service) refresh(ctx context.Context, tx *audit.Tx, by audit.Actor, rea
 		return Refreshed{}, lost(err)
 	}
 	out := Refreshed{First: true}
+	look := s.suspects(c, names(sights))
 	for _, n := range names(sights) {
 		p, err := parseDefinition(sights[n].def)
 		if err != nil {
@@ -95,6 +96,9 @@ func (s *Service) refresh(ctx context.Context, tx *audit.Tx, by audit.Actor, rea
 		}
 		t := Tool{ID: id.At(id.Tool, s.now()), Connection: name, Name: n, Effect: p.initial(c)}
 		if err := s.pin(ctx, tx, by, reason, t, nil, sights[n]); err != nil {
+			return out, err
+		}
+		if err := look.at(ctx, tx, sights[n].def); err != nil {
 			return out, err
 		}
 		out.Pinned = append(out.Pinned, n)
@@ -123,6 +127,7 @@ func (s *Service) lookAgain(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	for _, t := range rows {
 		byName[t.Name] = t
 	}
+	look := s.suspects(c, names(sights))
 	for _, n := range names(sights) {
 		t, known := byName[n]
 		switch seen := sights[n]; {
@@ -134,7 +139,7 @@ func (s *Service) lookAgain(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		case !known && len(byName) >= MaxTools:
 			err = ErrDefinitions.Say("the upstream has named more than %d different tools over time", MaxTools)
 		default:
-			t, err = s.writeOne(ctx, tx, c, t, known, seen)
+			t, err = s.writeOne(ctx, tx, look, t, known, seen)
 			byName[n] = t
 			out.add(t, seen)
 		}

@@ -44,28 +44,32 @@ type Options struct {
 	// Redactor replaces secrets in what upstreams say about themselves before
 	// it is stored, and tells whether a connection holds one in plain. Required.
 	Redactor audit.Redactor
-	Now      func() time.Time // time.Now if nil
-	Logger   *slog.Logger     // discards if nil
+	// Instructs returns the names of what a text holds that addresses a model. It
+	// may be nil.
+	Instructs func(text []byte) []string
+	Now       func() time.Time // time.Now if nil
+	Logger    *slog.Logger     // discards if nil
 }
 
 // Service is the room's verbs and its view of the store. It is safe for
 // concurrent use.
 type Service struct {
-	db       *storage.DB
-	log      *audit.Log
-	watch    *storage.Watcher
-	findings *findings.Service
-	redactor audit.Redactor
-	now      func() time.Time
-	logger   *slog.Logger
-	discover atomic.Pointer[Discoverer]
-	current  atomic.Pointer[snapshot]
-	before   []identity.BeforeDelete
-	seen     sync.Map // connection and tool -> digested, to compare unchanged lists cheaply
-	noted    throttle
-	uses     uses
-	cancel   context.CancelFunc // of what Start began
-	done     chan struct{}
+	db        *storage.DB
+	log       *audit.Log
+	watch     *storage.Watcher
+	findings  *findings.Service
+	redactor  audit.Redactor
+	instructs func(text []byte) []string
+	now       func() time.Time
+	logger    *slog.Logger
+	discover  atomic.Pointer[Discoverer]
+	current   atomic.Pointer[snapshot]
+	before    []identity.BeforeDelete
+	seen      sync.Map // connection and tool -> digested, to compare unchanged lists cheaply
+	noted     throttle
+	uses      uses
+	cancel    context.CancelFunc // of what Start began
+	done      chan struct{}
 }
 
 // New returns a Service and registers its view with watch. Until watch has
@@ -80,7 +84,7 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, f *findings.Ser
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{db: db, log: log, watch: watch, findings: f, redactor: o.Redactor, now: o.Now, logger: o.Logger}
+	s := &Service{db: db, log: log, watch: watch, findings: f, redactor: o.Redactor, instructs: o.Instructs, now: o.Now, logger: o.Logger}
 	s.current.Store(build(nil, nil))
 	watch.On(Watched, s.reload)
 	return s, nil

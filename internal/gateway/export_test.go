@@ -57,3 +57,6 @@ func Settled(r approvals.Request) (code string, effect policy.Effect, retry time
 	v := settledOr(pending(verdict{effect: policy.Hold}), &r)
 	return v.code, v.effect, v.retry, v.reason
 }
+
+// Poses is poses.
+var Poses = poses

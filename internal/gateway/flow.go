@@ -164,6 +164,7 @@ func (g *Gateway) remember(call *Call) error {
 // Learn remembers what a tool answered, before the agent sees it. If it cannot,
 // the answer endorses nothing.
 func (g *Gateway) Learn(call *Call, result []byte) {
+	g.posed(call, result)
 	if !g.watched(call) || !call.conveys() {
 		return
 	}
@@ -190,6 +191,7 @@ func (g *Gateway) Bring(call *Call, b Brought, trusted, untrusted []byte) error 
 		b.Labels = append(b.Labels, labelUntrusted)
 	}
 	call.brought.Store(&b)
+	g.posed(call, untrusted)
 	if !g.watched(call) {
 		return nil
 	}

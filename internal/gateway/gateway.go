@@ -104,6 +104,9 @@ type Options struct {
 	// Named returns every tool that a model may know under a name; nil knows none.
 	Named func(name string) []connections.Named
 	Rates Rates // how often tools may be called; nil does not limit
+	// Posed, if set, is told of a tool whose answer to a call poses as something
+	// else. It must not block.
+	Posed func(connection, tool, call string)
 	// Used, if set, is told of every agent's call that goes out, by its
 	// connection. It must not block.
 	Used func(connection string, at time.Time)

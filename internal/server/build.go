@@ -223,7 +223,7 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	if h.identity, err = identity.New(h.db, h.log, h.watch, identity.Options{Derive: h.secrets.Derive, Locks: h.locks, Logger: log}); err != nil {
 		return err
 	}
-	if h.connections, err = connections.New(h.db, h.log, h.watch, h.findings, connections.Options{Redactor: h.scanner, Logger: log}); err != nil {
+	if h.connections, err = connections.New(h.db, h.log, h.watch, h.findings, connections.Options{Redactor: h.scanner, Instructs: h.instructs, Logger: log}); err != nil {
 		return err
 	}
 	h.policy, err = policy.New(h.db, h.log, h.watch, tools{h.connections}, policy.Options{Logger: log, Findings: h.findings, Agents: h.policyAgent, People: h.policyUser})
@@ -273,7 +273,7 @@ func (h *house) policyUser(a audit.Actor) (policy.User, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Budgets: h.budgets, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Rates: h.connections, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Budgets: h.budgets, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Rates: h.connections, Posed: h.connections.Posed, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)

@@ -3,10 +3,24 @@ package server
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"github.com/countersign/countersign/internal/flow"
+	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/runs"
 )
+
+// instructs names what a text holds that addresses a model.
+func (h *house) instructs(text []byte) []string {
+	var rules []string
+	for _, f := range h.scanner.Inspect(text, inspection.Injections) {
+		if !slices.Contains(rules, f.Rule) {
+			rules = append(rules, f.Rule)
+		}
+	}
+	slices.Sort(rules)
+	return rules
+}
 
 // buildFlow opens the memory of what runs were told and read, and of what
 // models proposed in them.
