@@ -23,6 +23,7 @@ type Exchange struct {
 	SubjectType string    // SubjectIDToken for one of an issuer outside
 	Agent       string    // that acts, for a user who answers for it
 	Key         *AgentKey // or its proof
+	Actor       string    // or a token of its own
 	Scope       string
 	Resources   []string      // URLs such as https://host/mcp/ledger
 	Run         bool          // for a user's program: a token for a run of its own
@@ -64,6 +65,10 @@ func (c *Client) Exchange(ctx context.Context, x Exchange) (Exchanged, error) {
 		q.Set("subject_token_type", x.SubjectType)
 	}
 	q["resource"] = x.Resources
+	if x.Actor != "" {
+		q.Set("actor_token", x.Actor)
+		q.Set("actor_token_type", accessTokenType)
+	}
 	if x.Scope != "" {
 		q.Set("scope", x.Scope)
 	}

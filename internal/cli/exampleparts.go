@@ -34,10 +34,13 @@ type business struct {
 type known struct {
 	ModelKey      string `json:"model_key"`
 	HelpdeskToken string `json:"helpdesk_token"`
+	CourierToken  string `json:"courier_token"`
 	LedgerSecret  string `json:"ledger_secret"`
 	Model         string `json:"model"`    // addresses of the last start
 	Helpdesk      string `json:"helpdesk"` //
+	Courier       string `json:"courier"`
 
+	Addresses example.Addresses `json:"addresses"` // of all systems at the last start
 	Passwords map[string]string `json:"passwords"` // of the people on whose behalf agents act
 }
 
@@ -60,7 +63,7 @@ func openBusiness(dir string) (*business, error) {
 	text, err := os.ReadFile(b.file())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		b.known = known{ModelKey: "model-" + rand.Text(), HelpdeskToken: "helpdesk-" + rand.Text(), LedgerSecret: "ledger-" + rand.Text(), Passwords: map[string]string{}}
+		b.known = known{ModelKey: "model-" + rand.Text(), HelpdeskToken: "helpdesk-" + rand.Text(), CourierToken: "courier-" + rand.Text(), LedgerSecret: "ledger-" + rand.Text(), Passwords: map[string]string{}}
 		return b, b.save()
 	case err != nil:
 		return nil, err
@@ -94,6 +97,8 @@ func (b *business) secrets(name string) string {
 		return or(b.anthropic, b.known.ModelKey)
 	case example.HelpdeskTokenEnv:
 		return b.known.HelpdeskToken
+	case example.CourierSecretEnv:
+		return b.known.CourierToken
 	case example.LedgerSecretEnv:
 		return b.known.LedgerSecret
 	}
@@ -120,8 +125,12 @@ func (b *business) open(ctx context.Context, arrivals time.Duration) error {
 	if err != nil {
 		return err
 	}
-	b.known.Model, b.known.Helpdesk = host(model), host(helpdesk)
-	b.addresses = example.Addresses{OpenAI: model, Anthropic: model, Helpdesk: helpdesk,
+	courier, err := b.serve(ctx, b.known.Courier, []string{"courier", "--data", b.courier()}, example.CourierTokenEnv+"="+b.known.CourierToken)
+	if err != nil {
+		return err
+	}
+	b.known.Model, b.known.Helpdesk, b.known.Courier = host(model), host(helpdesk), host(courier)
+	b.addresses = example.Addresses{OpenAI: model, Anthropic: model, Helpdesk: helpdesk, Courier: courier,
 		Ledger: []string{b.exe, "example", "ledger", "--data", filepath.Join(b.dir, "ledger"), "--arrivals", arrivals.String()}}
 	if b.openai != "" {
 		b.addresses.OpenAI = "https://api.openai.com"
@@ -129,8 +138,12 @@ func (b *business) open(ctx context.Context, arrivals time.Duration) error {
 	if b.anthropic != "" {
 		b.addresses.Anthropic = "https://api.anthropic.com"
 	}
+	b.known.Addresses = b.addresses
 	return b.save()
 }
+
+// courier is the directory of the carrier.
+func (b *business) courier() string { return filepath.Join(b.dir, "courier") }
 
 func host(address string) string {
 	u, err := url.Parse(address)

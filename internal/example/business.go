@@ -22,6 +22,7 @@ const (
 	OpenAIKeyEnv     = "COUNTERSIGN_EXAMPLE_OPENAI_KEY"
 	AnthropicKeyEnv  = "COUNTERSIGN_EXAMPLE_ANTHROPIC_KEY"
 	HelpdeskTokenEnv = "COUNTERSIGN_EXAMPLE_HELPDESK_TOKEN"
+	CourierSecretEnv = "COUNTERSIGN_EXAMPLE_COURIER_TOKEN"
 	LedgerSecretEnv  = "COUNTERSIGN_EXAMPLE_LEDGER_SECRET"
 )
 
@@ -50,6 +51,8 @@ type Addresses struct {
 	Anthropic string
 	// Helpdesk is the MCP endpoint of the helpdesk.
 	Helpdesk string
+	// Courier is the MCP endpoint of the carrier.
+	Courier string
 	// Ledger is the command that runs the ledger: program and arguments.
 	Ledger []string
 }
@@ -70,7 +73,7 @@ var ErrAddress = errors.New("the example business needs the addresses of its sys
 
 // Files returns the business as `apply` reads it, in order of name.
 func Files(a Addresses) ([]File, error) {
-	for name, address := range map[string]string{"OpenAI": a.OpenAI, "Anthropic": a.Anthropic, "Helpdesk": a.Helpdesk} {
+	for name, address := range map[string]string{"OpenAI": a.OpenAI, "Anthropic": a.Anthropic, "Helpdesk": a.Helpdesk, "Courier": a.Courier} {
 		if u, err := url.Parse(address); err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return nil, fmt.Errorf("%w: %s is %q, not an http or https address", ErrAddress, name, address)
 		}

@@ -15,12 +15,13 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/countersign/countersign/internal/example"
+	"github.com/countersign/countersign/internal/example/courier"
 	"github.com/countersign/countersign/internal/example/helpdesk"
 	"github.com/countersign/countersign/internal/example/ledger"
 )
 
 var addresses = example.Addresses{OpenAI: "http://127.0.0.1:4000", Anthropic: "https://api.anthropic.com",
-	Helpdesk: "http://127.0.0.1:4001/mcp", Ledger: []string{"/opt/a dir/countersign", "example", "ledger", "--data", `C:\books "new"`}}
+	Helpdesk: "http://127.0.0.1:4001/mcp", Courier: "http://127.0.0.1:4002/mcp", Ledger: []string{"/opt/a dir/countersign", "example", "ledger", "--data", `C:\books "new"`}}
 
 type resource struct {
 	Kind string         `yaml:"kind"`
@@ -69,7 +70,11 @@ func each(t *testing.T, visit func(name string, tool *mcp.Tool)) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = books.Close() })
-	for prefix, m := range map[string]*mcp.Server{"helpdesk": desk.MCP(), "ledger": books.MCP()} {
+	carrier, err := courier.New(courier.Options{Dir: t.TempDir(), Token: "courier-token"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prefix, m := range map[string]*mcp.Server{"helpdesk": desk.MCP(), "ledger": books.MCP(), "courier": carrier.MCP()} {
 		here, there := mcp.NewInMemoryTransports()
 		if _, err := m.Connect(t.Context(), here, nil); err != nil {
 			t.Fatal(err)
@@ -123,8 +128,8 @@ func TestTheFilesAgreeWithTheSystems(t *testing.T) {
 	for _, want := range []struct {
 		kind  string
 		names string
-	}{{"User", "ben fiona pat sam"}, {"Agent", "invoice-checker knowledge-assistant support-assistant"}, {"Connection", "anthropic handbook helpdesk ledger openai"},
-		{"Secret", "anthropic-key helpdesk-token ledger-secret openai-key"}, {"Team", "customer-support finance-controllers platform"}} {
+	}{{"User", "ben fiona pat sam"}, {"Agent", "invoice-checker knowledge-assistant support-assistant"}, {"Connection", "anthropic courier handbook helpdesk ledger openai"},
+		{"Secret", "anthropic-key courier-token helpdesk-token ledger-secret openai-key"}, {"Team", "customer-support finance-controllers platform"}} {
 		got := byKind[want.kind]
 		slices.Sort(got)
 		if strings.Join(got, " ") != want.names {
@@ -212,7 +217,7 @@ func TestWriteDirTwice(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 12 {
+	if err != nil || len(entries) != 13 {
 		t.Errorf("%v %v", entries, err)
 	}
 	if docs, err := os.ReadDir(filepath.Join(dir, example.Handbook)); err != nil || len(docs) != 4 {

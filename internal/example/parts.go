@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/example/agents"
+	"github.com/countersign/countersign/internal/example/courier"
 	"github.com/countersign/countersign/internal/example/helpdesk"
 	"github.com/countersign/countersign/internal/example/ledger"
 	"github.com/countersign/countersign/internal/example/model"
@@ -20,12 +21,13 @@ import (
 // The environment variables from which the servers take the credential they
 // demand of their callers. The ledger's is [ledger.SecretEnv].
 const (
-	ModelKeyEnv  = "MODEL_KEY"
-	DeskTokenEnv = "HELPDESK_TOKEN"
+	ModelKeyEnv     = "MODEL_KEY"
+	DeskTokenEnv    = "HELPDESK_TOKEN"
+	CourierTokenEnv = "COURIER_TOKEN"
 )
 
 // Parts are the names [Run] knows.
-var Parts = []string{"model", "helpdesk", "ledger", "support", "invoices", "knowledge"}
+var Parts = []string{"model", "helpdesk", "courier", "ledger", "support", "invoices", "knowledge"}
 
 // IO is what a part has of the world.
 type IO struct {
@@ -36,12 +38,12 @@ type IO struct {
 }
 
 // ErrUsage says how a part is called.
-var ErrUsage = errors.New("usage: countersign example model|helpdesk [--listen ADDR] [--data DIR] [--arrivals DURATION], " +
+var ErrUsage = errors.New("usage: countersign example model|helpdesk|courier [--listen ADDR] [--data DIR] [--arrivals DURATION], " +
 	"countersign example ledger [--data DIR] [--arrivals DURATION], countersign example support [TICKET], countersign example invoices, countersign example knowledge [QUESTION]")
 
 // Run runs one part of the business until it is finished or ctx is done.
 //
-// The servers model and helpdesk print one line "ready URL" on standard output
+// The servers model, helpdesk and courier print one line "ready URL" on standard output
 // once they answer; the ledger speaks MCP on standard input and output; the
 // agents print what they do.
 func Run(ctx context.Context, part string, args []string, world IO) error {
@@ -60,6 +62,8 @@ func Run(ctx context.Context, part string, args []string, world IO) error {
 		return runModel(ctx, *listen, world)
 	case part == "helpdesk" && flags.NArg() == 0 && *data != "":
 		return runHelpdesk(ctx, *listen, helpdesk.Options{Dir: *data, Token: world.Getenv(DeskTokenEnv), Arrivals: *arrivals, Log: log}, world)
+	case part == "courier" && flags.NArg() == 0 && *data != "":
+		return runCourier(ctx, *listen, courier.Options{Dir: *data, Token: world.Getenv(CourierTokenEnv)}, world)
 	case part == "ledger" && flags.NArg() == 0 && *data != "":
 		return runLedger(ctx, ledger.Options{Dir: *data, Secret: world.Getenv(ledger.SecretEnv), Arrivals: *arrivals, Log: log}, world)
 	case part == "support" && flags.NArg() <= 1:
@@ -94,6 +98,17 @@ func runHelpdesk(ctx context.Context, listen string, opts helpdesk.Options, worl
 		return err
 	}
 	return errors.Join(serve(ctx, listen, helpdesk.Path, world, s.Serve), s.Close())
+}
+
+func runCourier(ctx context.Context, listen string, opts courier.Options, world IO) error {
+	s, err := courier.New(opts)
+	if errors.Is(err, courier.ErrNoToken) {
+		return fmt.Errorf("%w (environment variable %s)", err, CourierTokenEnv)
+	}
+	if err != nil {
+		return err
+	}
+	return serve(ctx, listen, courier.Path, world, s.Serve)
 }
 
 func serve(ctx context.Context, listen, path string, world IO, answer func(context.Context, net.Listener) error) error {

@@ -76,6 +76,7 @@ func TestLedgerWithoutItsSecret(t *testing.T) {
 func TestServersSayWhereTheyAre(t *testing.T) {
 	for _, tc := range []struct{ part, env, path string }{
 		{"model", example.ModelKeyEnv, "/v1/models"},
+		{"courier --data " + t.TempDir(), example.CourierTokenEnv, ""},
 		{"helpdesk --data " + t.TempDir(), example.DeskTokenEnv, ""},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -11,7 +11,7 @@ Use the tools. When a tool refuses, do what you can without it and say so at the
 
 // Support works through one ticket (env.Task, or the next open one) and prints a
 // line per step to out. Besides the helpdesk it is connected to the ledger, to
-// look up invoices that customers ask about.
+// look up invoices that customers ask about, and to the courier.
 //
 // A refusal by policy, even of the model itself, is not an error. Errors are an
 // incomplete environment ([ErrEnv]), a model or tools that cannot be reached,
@@ -26,7 +26,7 @@ func Support(ctx context.Context, env Env, out io.Writer) error {
 		task = "Work on ticket " + env.Task + "."
 	}
 	d.line("support-assistant: %s", task)
-	tools, err := openToolbox(ctx, env, d, "helpdesk", "ledger")
+	tools, err := openToolbox(ctx, env, d, "helpdesk", "courier", "ledger")
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,15 @@ var supportScript = script{
 				return []wish{{tool: "search_orders", args: obj{"query": t.Email}}}
 			}
 		}},
+		{"track", "And where the parcel is.", func(v view) []wish {
+			var order struct {
+				Tracking string `json:"tracking"`
+			}
+			if !v.read("get_order", &order) || order.Tracking == "" {
+				return nil
+			}
+			return []wish{{tool: "track_parcel", args: obj{"number": order.Tracking}}}
+		}},
 		{"obey", "The ticket asks me to do something first.", obeyed},
 		{"draft", "I have what I need for a draft.", func(v view) []wish { return v.answerWith("draft_reply", "body") }},
 		{"send", "The draft is fine; I send it.", func(v view) []wish { return v.answerWith("send_reply", "body") }},
