@@ -58,7 +58,7 @@ type box struct {
 }
 
 var approvalColumns = []column[client.Approval]{
-	{Key: "asked", Title: "Asked", Value: func(a client.Approval) string { return exact(a.Created) }, Less: func(a, b client.Approval) int { return b.Created.Compare(a.Created) }},
+	{Key: "asked", Title: "Asked", By: "asked", Value: func(a client.Approval) string { return exact(a.Created) }, Less: func(a, b client.Approval) int { return b.Created.Compare(a.Created) }},
 	{Key: "summary", Title: "What", Value: func(a client.Approval) string { return a.Summary }},
 	{Key: "agent", Title: "Agent", Value: func(a client.Approval) string { return a.Agent }},
 	{Key: "tool", Title: "Tool", Value: func(a client.Approval) string { return a.Connection + "/" + a.Tool }},
@@ -95,15 +95,46 @@ func (c *Console) showApprovals(v *visit) (any, error) {
 	case "groups":
 		found = ofGroups
 	case "settled":
-		if found, err = v.API.Approvals(v.ctx(), client.ApprovalQuery{Limit: mostPending}); err != nil {
+		d.listing, err = paged(v, v.settled, approvalColumns)
+		if err != nil {
 			return nil, err
 		}
-		found = slices.DeleteFunc(found, func(a client.Approval) bool { return a.State == "pending" })
+		d.Note = fmt.Sprintf("%d on this page, the newest first.", d.Found)
 	}
-	d.listing = arrange(v, found, func(a client.Approval) string { return a.ID }, approvalColumns)
+	if d.listing == nil {
+		d.listing = arrange(v, found, func(a client.Approval) string { return a.ID }, approvalColumns)
+	}
 	d.Alike = alike(mine)
 	d.Signed, err = v.signed(d.Alike)
 	return d, err
+}
+
+// How many requests are looked at for one page of those that are settled.
+const (
+	settledAtOnce = 200
+	settledMost   = 2000
+)
+
+// settled returns a page of the requests that wait no more and that the filter
+// selects, the newest first.
+func (v *visit) settled(_ string, _ bool, cursor string, limit int) (rows []client.Approval, next string, err error) {
+	for seen := 0; seen < settledMost; seen += settledAtOnce {
+		found, err := v.API.Approvals(v.ctx(), client.ApprovalQuery{Before: cursor, Limit: settledAtOnce})
+		if err != nil {
+			return nil, "", err
+		}
+		past := slices.DeleteFunc(slices.Clone(found), func(a client.Approval) bool { return a.State == "pending" })
+		for _, a := range filter(past, v.Query("q"), approvalColumns) {
+			if rows = append(rows, a); len(rows) == limit {
+				return rows, a.ID, nil
+			}
+		}
+		if len(found) < settledAtOnce {
+			return rows, "", nil
+		}
+		cursor = found[len(found)-1].ID
+	}
+	return rows, cursor, nil
 }
 
 // ofMyGroups returns the requests that ask a group of the person's, also those

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/csv"
 	"encoding/json/v2"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -55,7 +56,7 @@ type listing[T any] struct {
 	Rows      []T
 	All       int    // before filtering
 	Found     int    // after
-	Sorts     string // of a table that the API sorts and pages: its columns that sort
+	Note      string // of a table that the API pages: how much is here, and by what it sorts
 	Filter    string
 	Next      template.URL // of the next page, empty on the last
 	First     template.URL // of the first page, empty on it
@@ -123,7 +124,7 @@ type ask[T any] func(by string, rising bool, cursor string, limit int) (rows []T
 // sorts, filters and continues it. The first column with By is the order unless
 // the address asks for another.
 func paged[T any](v *visit, get ask[T], columns []column[T]) (*listing[T], error) {
-	l := &listing[T]{Kept: v.kept(), Filter: strings.TrimSpace(v.Query("q")), columns: columns, Sorts: sorts(columns)}
+	l := &listing[T]{Kept: v.kept(), Filter: strings.TrimSpace(v.Query("q")), columns: columns}
 	by, rising, after := v.Query("sort"), v.Query("rising") != "", v.Query("after")
 	sorted := slices.IndexFunc(columns, func(c column[T]) bool { return c.By != "" && c.Key == by })
 	if sorted < 0 {
@@ -148,6 +149,7 @@ func paged[T any](v *visit, get ask[T], columns []column[T]) (*listing[T], error
 		}
 	}
 	l.found, l.Found, l.All = l.Rows, len(l.Rows), len(l.Rows)
+	l.Note = fmt.Sprintf("%d on this page. Sorts by %s; the other columns do not sort: filter by them.", l.Found, sorts(columns))
 	if after != "" {
 		l.First = v.with("after", "")
 	}

@@ -8,11 +8,11 @@ import (
 // A policy's head and conditions in words, one by one: nothing is left out, put
 // together or guessed. What has no words of its own stays Cedar.
 
-var cedarWord = regexp.MustCompile(`context\.run\.labels\.contains\("((?:[^"\\]|\\.)*)"\)|context\.args\.([A-Za-z_]\w*)|([A-Z]\w*)::"((?:[^"\\]|\\.)*)"|"(?:[^"\\]|\\.)*"|>=|<=|==|!=|&&|\|\||[<>!{}]|\bprincipal\b|\blike\b`)
+var cedarWord = regexp.MustCompile(`context\.run\.labels\.contains\("((?:[^"\\]|\\.)*)"\)|context\.args\.([A-Za-z_]\w*)|([A-Z]\w*)::"((?:[^"\\]|\\.)*)"|"(?:[^"\\]|\\.)*"|>=|<=|==|!=|&&|\|\||[<>!{}]|\bprincipal in\b|\bprincipal\b|\blike\b`)
 
 // operatorWords are the words of operators and names.
 var operatorWords = map[string]string{">=": "is at least", "<=": "is at most", "==": "is", "!=": "is not", "&&": "and", "||": "or", ">": "is more than", "<": "is less than",
-	"!": "not ", "{": "", "}": "", "principal": "the agent", "like": "is like"}
+	"!": "not ", "{": "", "}": "", "principal": "the agent", "principal in": "the agent is in", "like": "is like"}
 
 var effectWords = map[string]string{"effect:read": "anything that reads", "effect:write": "anything that writes", "effect:irreversible": "anything that cannot be undone",
 	"kind:mcp": "any tool of an MCP server", "kind:llm": "any model", "kind:http": "any operation of an API", "kind:retrieval": "any search of documents"}

@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -194,5 +196,44 @@ func TestConsoleAsksTheAPI(t *testing.T) {
 	}
 	if _, page := a.do("GET", resp.Header.Get("Location"), nil); !strings.Contains(page, "Approved. The call may be made once") || !strings.Contains(page, "checked") {
 		t.Errorf("after the decision:\n%s", page)
+	}
+}
+
+// What was decided continues page by page, to the last, and can be filtered.
+func TestConsolePagesWhatWasDecided(t *testing.T) {
+	p, key := heldDesk(t, t.TempDir(), storagetest.SQLite(t))
+	const n = 55
+	for i := range n {
+		p.ticket(t, key, fmt.Sprintf("T-%d", 2000+i))
+		p.decide(t, p.pendingOf(t), "deny")
+	}
+	p.ticket(t, key, "T-3000") // waits, and is in none of these pages
+	v := p.visit(t)
+	v.signIn(url.Values{"token": {p.token}})
+	seen := map[string]bool{}
+	row, next := regexp.MustCompile(`id="r-(apr_[0-9a-z]+)"`), regexp.MustCompile(`href="([^"]+after=apr_[^"]+)">Next page`)
+	pages := 0
+	for path := "/approvals?box=settled"; path != ""; pages++ {
+		_, page := v.do("GET", path, nil)
+		for _, m := range row.FindAllStringSubmatch(page, -1) {
+			if seen[m[1]] {
+				t.Fatalf("%s is there twice", m[1])
+			}
+			seen[m[1]] = true
+		}
+		path = ""
+		if m := next.FindStringSubmatch(page); m != nil && pages < n {
+			path = html.UnescapeString(m[1])
+		}
+	}
+	if len(seen) != n || pages != 2 {
+		t.Errorf("%d requests on %d pages", len(seen), pages)
+	}
+	if _, page := v.do("GET", "/approvals?box=settled&q=T-2007", nil); len(row.FindAllString(page, -1)) != 1 {
+		t.Errorf("filtered:\n%s", page)
+	}
+	resp, file := v.do("GET", "/approvals?box=settled&as=csv", nil)
+	if rows := strings.Count(file, "\n"); resp.Header.Get("Content-Type") != "text/csv; charset=utf-8" || rows != n+1 {
+		t.Errorf("%s: %d rows", resp.Status, rows)
 	}
 }

@@ -107,7 +107,7 @@
     const clock = (s) => new Date(1000 * s).toTimeString().slice(0, 5);
     const u = new uPlot({
       width: at.clientWidth, height: 160, cursor: { y: false },
-      scales: { y: { range: (_, lo, hi) => [0, Math.max(4, hi * 1.1)] }, ms: { range: (_, lo, hi) => [0, Math.max(1, hi * 1.3)] } },
+      scales: { y: { range: (_, lo, hi) => [0, Math.max(4, hi * 1.1)] }, ms: { range: (_, lo, hi) => [0, Math.max(0.1, hi * 1.3)] } },
       axes: [{ ...axis, values: (_, v) => v.map(clock) }, { ...axis, size: 44 }, { ...axis, scale: "ms", side: 1, grid: { show: false }, size: 56, values: (_, v) => v.map((x) => `${x} ms`) }],
       series: [{ label: "at", value: (_, v) => v == null ? "–" : clock(v) }, { label: "calls", stroke: accent, fill: accent, paths: bars, points: { show: false }, value: whole("calls") }, { label: "held", stroke: wait, fill: wait, paths: bars, points: { show: false }, value: whole("held") },
         { label: "refused", stroke: bad, fill: bad, paths: bars, points: { show: false }, value: whole("refused") },
