@@ -56,6 +56,9 @@ func newTap(t *testing.T, dsn string) (*tap, string) {
 		}
 	}()
 	u.Host = l.Addr().String()
+	q := u.Query()
+	q.Set("sslmode", "disable") // what passes is read
+	u.RawQuery = q.Encode()
 	return w, u.String()
 }
 
