@@ -190,25 +190,57 @@ func (s stopped) look() verdict {
 	return v
 }
 
-// shown is a call that was executed after an approval.
+// shown is a request whose call was executed, with what the log has of it.
 type shown struct {
-	object string
-	bad    string
-	events []string
-	gap    string
+	r       approvals.Request
+	decided []audit.Event
+	made    *audit.Event // the intent of the executed call; nil: there is none
+	check   func(audit.Event) string
 }
 
 func (s shown) look() verdict {
-	return verdict{object: s.object, bad: s.bad, events: s.events, gap: s.gap}
+	v := verdict{object: "approval/" + s.r.ID, events: []string{s.r.Event}}
+	for _, d := range s.r.Decisions {
+		for _, x := range s.r.Excluded {
+			if d.Verdict == approvals.Approve && d.ID == x.ID {
+				v.bad = d.Name + " approved it and was excluded from it"
+			}
+		}
+	}
+	for _, ev := range s.decided {
+		v.events = append(v.events, ev.ID)
+		if wrong := s.check(ev); wrong != "" {
+			v.bad = "the signature of a decision is not right: " + wrong
+		}
+	}
+	if len(s.decided) == 0 {
+		v.gap = "the log has no decision about it"
+	}
+	if s.made == nil {
+		v.gap = "the log has no intent of the executed call"
+		return v
+	}
+	v.events = append(v.events, s.made.ID)
+	if ev, b := s.made, s.r.Binding; ev.Agent != b.Agent || ev.Connection != b.Connection || ev.Tool != b.Tool {
+		v.bad = fmt.Sprintf("%s/%s by %s was executed, %s/%s by %s was approved", ev.Connection, ev.Tool, ev.Agent, b.Connection, b.Tool, b.Agent)
+	}
+	return v
+}
+
+// unlike is a request for one tool whose call was made of another.
+func (p *pass) unlike() shown {
+	r := approvals.Request{ID: "canary"}
+	r.Binding.Agent, r.Binding.Connection, r.Binding.Tool = "canary", "ledger", "read"
+	return shown{r: r, made: &audit.Event{Agent: "canary", Connection: "ledger", Tool: "pay"}, check: p.s.o.Approvals.Check}
 }
 
 // overseen is E12.
 func (p *pass) overseen() []Check {
 	drill := question{"stop", "Is an agent refused on every replica within a second of being stopped, five times of five?", "stops", "no agent is registered", "", "a stop that took ten seconds"}
-	kept := question{"approvals", "Was every approved call executed as it was shown, and approved under a signature by someone who may?", "executed approvals", "no call was executed after an approval", "", "an approval by someone who may not"}
+	kept := question{"approvals", "Was every approved call executed as it was shown, and approved under a signature by someone who may?", "executed approvals", "no call was executed after an approval", "", "an approval for one tool, and a call of another"}
 	first := p.stopDrill(drill)
 	rows, err := p.executed()
-	return []Check{first, answer(p, kept, rows, err, shown{object: "canary", bad: "it was approved by someone who may not"}, shown.look)}
+	return []Check{first, answer(p, kept, rows, err, p.unlike(), shown.look)}
 }
 
 func (p *pass) stopDrill(q question) Check {
@@ -271,8 +303,7 @@ func (p *pass) stop(object string, d Door, g *guest) (s stopped) {
 	return s
 }
 
-// executed lists the requests whose call was executed, and what is wrong with
-// them.
+// executed lists the requests whose call was executed.
 func (p *pass) executed() ([]shown, error) {
 	var rows []shown
 	q := approvals.Query{State: approvals.Executed, Limit: perPage}
@@ -299,44 +330,22 @@ func (p *pass) executed() ([]shown, error) {
 	return rows, nil
 }
 
+// integrity gathers what the log has of an executed request.
 func (p *pass) integrity(r approvals.Request) (shown, error) {
-	s := shown{object: "approval/" + r.ID, events: []string{r.Event}}
-	for _, d := range r.Decisions {
-		for _, x := range r.Excluded {
-			if d.Verdict == approvals.Approve && d.ID == x.ID {
-				s.bad = d.Name + " approved it and was excluded from it"
-			}
-		}
-	}
+	s := shown{r: r, check: p.s.o.Approvals.Check}
 	recs, err := p.s.o.Log.List(p.ctx, audit.Query{Call: r.Call, Limit: 200})
 	if err != nil {
 		return s, err
 	}
-	signed := 0
 	for _, rec := range recs {
 		switch rec.Event.Type {
 		case "approval.granted", "approval.voted", "approval.overridden":
-			s.events = append(s.events, rec.Event.ID)
-			if signed++; p.s.o.Approvals.Check(rec.Event) != "" {
-				s.bad = "the signature of a decision is not right: " + p.s.o.Approvals.Check(rec.Event)
-			}
+			s.decided = append(s.decided, rec.Event)
 		}
 	}
-	if signed == 0 {
-		s.gap = "the log has no decision about it"
-	}
 	out, err := p.s.o.Log.List(p.ctx, audit.Query{Call: r.ExecCall, Types: []audit.Type{audit.CallIntent}, Limit: 1})
-	if err != nil {
-		return s, err
+	if err == nil && len(out) > 0 {
+		s.made = &out[0].Event
 	}
-	if len(out) == 0 {
-		s.gap = "the log has no intent of the executed call"
-		return s, nil
-	}
-	ev := out[0].Event
-	s.events = append(s.events, ev.ID)
-	if ev.Agent != r.Binding.Agent || ev.Connection != r.Binding.Connection || ev.Tool != r.Binding.Tool {
-		s.bad = fmt.Sprintf("%s/%s by %s was executed, %s/%s by %s was approved", ev.Connection, ev.Tool, ev.Agent, r.Binding.Connection, r.Binding.Tool, r.Binding.Agent)
-	}
-	return s, nil
+	return s, err
 }

@@ -58,36 +58,36 @@ func (p *pass) recorded() []Check {
 		return []Check{failed(outcomes, err), failed(chain, err), failed(tree, err)}
 	}
 	out := []Check{p.outcomes(outcomes, t), p.chain(chain)}
-	broken := kept{object: "canary", bad: "it is not sealed"}
 	s, err := p.s.o.Sealed(p.ctx)
-	out = append(out, answer(p, tree, []kept{s.row(p.now)}, err, broken, kept.look))
+	old := Sealing{Behind: 1, Checkpoint: p.now.Add(-2 * sealBehind)}
+	out = append(out, answer(p, tree, []Sealing{s}, err, old, func(s Sealing) verdict { return s.look(p.now) }))
 	all, err := p.s.o.Deliveries(p.ctx)
 	if err != nil {
 		return append(out, failed(sent, err))
 	}
-	var rows []kept
-	for _, d := range all {
-		k := kept{object: "export/" + d.Name}
-		if !d.Since.IsZero() {
-			k.bad = fmt.Sprintf("it has failed since %s, %d events wait: %s", d.Since.UTC().Format(time.RFC3339), d.Behind, cut(d.Error, 200))
-		}
-		rows = append(rows, k)
+	return append(out, judge(p, sent, all, Delivery{Name: "canary", Since: p.now, Error: "it is refused"}, Delivery.look))
+}
+
+func (d Delivery) look() verdict {
+	v := verdict{object: "export/" + d.Name}
+	if !d.Since.IsZero() {
+		v.bad = fmt.Sprintf("it has failed since %s, %d events wait: %s", d.Since.UTC().Format(time.RFC3339), d.Behind, cut(d.Error, 200))
 	}
-	return append(out, judge(p, sent, rows, broken, kept.look))
+	return v
 }
 
 // sealBehind is how old the newest checkpoint may be while records wait.
 const sealBehind = 5 * time.Minute
 
-func (s Sealing) row(now time.Time) kept {
-	k := kept{object: "log/tree"}
+func (s Sealing) look(now time.Time) verdict {
+	v := verdict{object: "log/tree"}
 	switch {
 	case s.Problem != "":
-		k.bad = s.Problem
+		v.bad = s.Problem
 	case s.Behind > 0 && now.Sub(s.Checkpoint) > sealBehind:
-		k.bad = fmt.Sprintf("%d records wait, and the newest checkpoint is of %s", s.Behind, s.Checkpoint.UTC().Format(time.RFC3339))
+		v.bad = fmt.Sprintf("%d records wait, and the newest checkpoint is of %s", s.Behind, s.Checkpoint.UTC().Format(time.RFC3339))
 	}
-	return k
+	return v
 }
 
 // outcomes looks at the intents that were observed.
@@ -232,8 +232,8 @@ func (p *pass) retained() []Check {
 	out := []Check{answer(p, set, []keeping{{object: "log/retention", days: r.Days}}, err, short, keeping.look)}
 	deleted, err := p.deletions()
 	out = append(out, answer(p, gone, deleted, err, short, keeping.look))
-	rows, err := p.beginnings()
-	return append(out, answer(p, whole, rows, err, kept{object: "canary", bad: "its first record is gone"}, kept.look))
+	lanes, none, err := p.beginnings()
+	return append(out, answer(p, whole, lanes, err, none, beginning.look))
 }
 
 func (p *pass) deletions() ([]keeping, error) {
@@ -262,21 +262,42 @@ func (p *pass) deletions() ([]keeping, error) {
 	return rows, nil
 }
 
-func (p *pass) beginnings() ([]kept, error) {
+// beginning is a lane, and how many records stand where its first one should.
+type beginning struct {
+	lane  int64
+	first int
+}
+
+func (b beginning) look() verdict {
+	v := verdict{object: fmt.Sprintf("lane %d", b.lane)}
+	if b.first != 1 {
+		v.bad = "its first record is gone"
+	}
+	return v
+}
+
+// beginnings reads the first record of every lane, and of one that does not
+// exist: none stands there.
+func (p *pass) beginnings() (rows []beginning, none beginning, err error) {
 	head, err := p.s.o.Log.Head(p.ctx)
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
-	var rows []kept
+	read := func(lane int64) (b beginning, err error) {
+		b.lane = lane
+		return b, p.s.o.Log.Raw(p.ctx, lane, 0, 1, func(int64, []byte, []byte) error { b.first++; return nil })
+	}
+	last := int64(0)
 	for _, lane := range slices.Sorted(maps.Keys(head)) {
-		if head[lane] == 0 {
+		if last = max(last, lane); head[lane] == 0 {
 			continue
 		}
-		k := kept{object: fmt.Sprintf("lane %d", lane), bad: "its first record is gone"}
-		if err := p.s.o.Log.Raw(p.ctx, lane, 0, 1, func(int64, []byte, []byte) error { k.bad = ""; return nil }); err != nil {
-			return nil, err
+		b, err := read(lane)
+		if err != nil {
+			return nil, none, err
 		}
-		rows = append(rows, k)
+		rows = append(rows, b)
 	}
-	return rows, nil
+	none, err = read(last + 1)
+	return rows, none, err
 }
