@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/policy"
 )
 
@@ -60,3 +62,15 @@ func Settled(r approvals.Request) (code string, effect policy.Effect, retry time
 
 // Poses is poses.
 var Poses = poses
+
+// Held is what people are asked about a call in which found was found.
+func Held(in Incoming, call *Call, rules []policy.Rule, holds []policy.Needed, found inspection.Kinds) approvals.Held {
+	call.inspected.kinds.Store(uint32(found))
+	return (&Gateway{}).held(in, call, verdict{rules: rules, holds: holds})
+}
+
+// NotHeld is the code that an agent gets where people cannot be asked because of err.
+func NotHeld(err error) (string, policy.Effect) {
+	v := (&Gateway{o: Options{Logger: slog.New(slog.DiscardHandler)}}).notHeld(&Call{}, verdict{effect: policy.Hold}, err)
+	return v.code, v.effect
+}
