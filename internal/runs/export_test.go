@@ -1,0 +1,4 @@
+package runs
+
+// Canonical is canonical.
+var Canonical = canonical
