@@ -194,6 +194,24 @@ type References struct {
 	// Limits are calls of all agents together and agent_calls of each, such as
 	// 60/1m, and result, the most bytes of an answer, such as 64KiB.
 	Limits map[string]string `json:"limits,omitempty"`
+	Undo   ToolUndo          `json:"undo,omitzero"`
+}
+
+// ToolUndo says how a call of a tool is undone. A source of an argument is
+// call:/POINTER, result:/POINTER or =JSON.
+type ToolUndo struct {
+	Tool   string            `json:"tool,omitzero"` // CONNECTION/TOOL
+	Args   map[string]string `json:"args,omitempty"`
+	Within string            `json:"within,omitzero"` // how long after the call
+	When   map[string]string `json:"when,omitempty"`  // JSON values, by source
+	Check  UndoCheck         `json:"check,omitzero"`
+}
+
+// UndoCheck is a read that shows whether a call was undone.
+type UndoCheck struct {
+	Tool string            `json:"tool,omitzero"`
+	Args map[string]string `json:"args,omitempty"`
+	Done map[string]string `json:"done,omitempty"` // JSON values, by /POINTER into the answer
 }
 
 // Flow says who writes what a tool answers, and which of its arguments matter.
@@ -214,7 +232,7 @@ func (c *Client) SetReferences(ctx context.Context, connection, tool string, r R
 	if limits == nil {
 		limits = map[string]string{}
 	}
-	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal, "flow": r.Flow, "limits": limits})
+	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal, "flow": r.Flow, "limits": limits, "undo": r.Undo})
 }
 
 // SetEffect says what effect a tool has: read, write or irreversible.

@@ -44,6 +44,8 @@ audit/seal, audit/search < audit/selfaudit
 audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
 findings < budget
+connections < undo
+undo < server
 budget < manifest, gateway
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
@@ -140,6 +142,7 @@ var only = map[string][]string{
 		"lifecycle",
 		"locks",
 		"budget",
+		"undo",
 		"identity",
 		"policy",
 		"connections",
@@ -172,6 +175,7 @@ var only = map[string][]string{
 		"lifecycle",
 		"locks",
 		"budget",
+		"undo",
 		"job",
 		"signin",
 		"manifest",

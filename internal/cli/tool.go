@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) toolCommand() *cobra.Command {
-	return group("tool", "See tools, say what effect they have, accept changed ones", a.toolList(), a.toolShow(), a.toolEffect(), a.toolDeclare(), a.toolFlow(), a.toolLimit(), a.toolTemplate(), a.toolDiff(), a.toolAccept())
+	return group("tool", "See tools, say what effect they have, accept changed ones", a.toolList(), a.toolShow(), a.toolEffect(), a.toolDeclare(), a.toolFlow(), a.toolLimit(), a.toolUndo(), a.toolTemplate(), a.toolDiff(), a.toolAccept())
 }
 
 func effectColour(effect string) string {

@@ -74,6 +74,7 @@ type ToolRow struct {
 	Template    string            `json:"template,omitempty" doc:"how a call is said in plain words to who decides about it"`
 	Proposal    string            `json:"proposal,omitempty" doc:"what kind of proposal an answer is"`
 	Flow        flow.Spec         `json:"flow,omitzero" doc:"who writes what the tool answers, and which arguments matter"`
+	Undo        Undo              `json:"undo,omitzero" doc:"how a call of it is undone"`
 	Limits      map[string]string `json:"limits,omitempty" doc:"calls and agent_calls such as 60/1m, result such as 64KiB"`
 	Digest      string            `json:"digest,omitempty" doc:"of the accepted definition"`
 	DriftDigest string            `json:"drift_digest,omitempty" doc:"of the definition as seen now; accept takes it"`
@@ -289,7 +290,7 @@ func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 
 func toolRowOf(t Tool) ToolRow {
 	return ToolRow{ID: t.ID, Connection: t.Connection, Name: t.Name, Effect: t.Effect, Status: t.Status, Builtin: t.Builtin, Description: t.Description,
-		Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Flow: t.References.Flow, Limits: t.References.Limits,
+		Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Flow: t.References.Flow, Limits: t.References.Limits, Undo: t.References.Undo,
 		Digest: t.Digest, DriftDigest: t.DriftDigest, PinnedBy: t.PinnedBy, PinnedAt: t.PinnedAt, SeenAt: t.SeenAt}
 }
 
@@ -332,6 +333,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 		Template *string            `json:"template,omitempty" maxLength:"500" doc:"how a call is said in plain words, such as {agent} wants to pay {amount|money:EUR} to {payee}; empty: by its arguments"`
 		Proposal *string            `json:"proposal,omitempty" maxLength:"32" doc:"what kind of proposal an answer is, such as anomaly; empty: none"`
 		Flow     *flow.Spec         `json:"flow,omitempty" doc:"who writes what the tool answers, and which arguments matter"`
+		Undo     *Undo              `json:"undo,omitempty" doc:"how a call of it is undone; empty: it cannot be"`
 		Limits   *map[string]string `json:"limits,omitempty" doc:"calls and agent_calls such as 60/1m, result such as 64KiB; replaces all"`
 		Reason   string             `json:"reason,omitempty" doc:"or the header X-Countersign-Reason"`
 	}
@@ -343,7 +345,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 				return err
 			}
 		}
-		if r.Body.Subject == nil && r.Body.Objects == nil && r.Body.Template == nil && r.Body.Proposal == nil && r.Body.Flow == nil && r.Body.Limits == nil {
+		if r.Body.Subject == nil && r.Body.Objects == nil && r.Body.Template == nil && r.Body.Proposal == nil && r.Body.Flow == nil && r.Body.Limits == nil && r.Body.Undo == nil {
 			return nil
 		}
 		t, err := s.toolTx(ctx, tx, r.Connection, r.Tool)
@@ -364,6 +366,9 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 		}
 		if r.Body.Flow != nil {
 			next.Flow = *r.Body.Flow
+		}
+		if r.Body.Undo != nil {
+			next.Undo = *r.Body.Undo
 		}
 		_, err = s.SetReferencesTx(ctx, tx, person(c), reason, r.Connection, r.Tool, next)
 		return err

@@ -55,6 +55,8 @@ type References struct {
 	// Limits are rates of calls and the size of answers, by LimitCalls,
 	// LimitAgentCalls and LimitResult.
 	Limits map[string]string
+	// Undo says how a call is undone.
+	Undo Undo
 }
 
 // MaxProposal is the longest name of a kind of proposals, in bytes.
@@ -84,6 +86,9 @@ func (r References) Normalize(schema jsontext.Value) (References, error) {
 	properties := propertiesOf(schema)
 	if field, wrong := r.Flow.Check(properties); wrong != "" {
 		return References{}, badReference("flow."+field, "%s", wrong)
+	}
+	if field, wrong := r.Undo.check(); wrong != "" {
+		return References{}, badReference(field, "%s", wrong)
 	}
 	if r.Subject != "" {
 		if err := checkPath("subject", r.Subject, properties); err != nil {
@@ -138,7 +143,7 @@ func propertiesOf(schema jsontext.Value) []string {
 
 // same reports whether two declarations say the same.
 func (r References) same(q References) bool {
-	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal && r.Flow.Equal(q.Flow) && maps.Equal(r.Limits, q.Limits)
+	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal && r.Flow.Equal(q.Flow) && maps.Equal(r.Limits, q.Limits) && r.Undo.Equal(q.Undo)
 }
 
 // IsZero reports whether nothing is declared.
@@ -270,6 +275,9 @@ func (s *Service) SetReferencesTx(ctx context.Context, tx *audit.Tx, by audit.Ac
 	}
 	if !was.Flow.Equal(r.Flow) {
 		detail["flow"] = [2]flow.Spec{was.Flow, r.Flow}
+	}
+	if !was.Undo.Equal(r.Undo) {
+		detail["undo"] = [2]Undo{was.Undo, r.Undo}
 	}
 	if !maps.Equal(was.Limits, r.Limits) {
 		detail["limits"] = [2]any{orEmpty(was.Limits), orEmpty(r.Limits)}

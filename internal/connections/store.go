@@ -14,7 +14,7 @@ import (
 
 const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal, retrieval, inspect`
 
-const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal, flow, limits`
+const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal, flow, limits, undo`
 
 // newToolColumns are those that discovery writes: what a person declared of a
 // tool stays as it is.
@@ -55,15 +55,15 @@ func scanConnection(row scanner) (Connection, error) {
 
 func scanTool(row scanner) (Tool, error) {
 	var t Tool
-	var definition, drift, objects, flow, limits string
+	var definition, drift, objects, flow, limits, undo string
 	var pinned, seen int64
-	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen, &t.References.Subject, &objects, &t.References.Template, &t.References.Proposal, &flow, &limits)
+	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen, &t.References.Subject, &objects, &t.References.Template, &t.References.Proposal, &flow, &limits, &undo)
 	if err != nil {
 		return t, err
 	}
 	t.Definition, t.Drift = []byte(definition), []byte(drift)
 	t.PinnedAt, t.SeenAt = storage.Time(pinned), storage.Time(seen)
-	return t, errors.Join(json.Unmarshal([]byte(objects), &t.References.Objects), json.Unmarshal([]byte(flow), &t.References.Flow), json.Unmarshal([]byte(limits), &t.References.Limits))
+	return t, errors.Join(json.Unmarshal([]byte(objects), &t.References.Objects), json.Unmarshal([]byte(flow), &t.References.Flow), json.Unmarshal([]byte(limits), &t.References.Limits), json.Unmarshal([]byte(undo), &t.References.Undo))
 }
 
 // connectionRow reads one connection; found is false if there is none.
@@ -191,8 +191,12 @@ func putReferences(ctx context.Context, tx *storage.Tx, t Tool) error {
 	if err != nil {
 		return err
 	}
-	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2, template = $3, proposal = $4, flow = $5, limits = $6 WHERE connection = $7 AND name = $8`,
-		t.References.Subject, string(objects), t.References.Template, t.References.Proposal, string(flow), string(limits), t.Connection, t.Name)
+	undo, err := json.Marshal(t.References.Undo, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2, template = $3, proposal = $4, flow = $5, limits = $6, undo = $7 WHERE connection = $8 AND name = $9`,
+		t.References.Subject, string(objects), t.References.Template, t.References.Proposal, string(flow), string(limits), string(undo), t.Connection, t.Name)
 }
 
 func lastUses(ctx context.Context, db *storage.DB) (map[string]time.Time, error) {

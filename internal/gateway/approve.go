@@ -33,11 +33,23 @@ type Tasks interface {
 	Task(ctx context.Context, id string) (approvals.Task, *approvals.Kept, error)
 }
 
-// Resumed is a call that the server makes because people approved it.
+// Resumed is a call that the server makes because people approved it, or because
+// a person has something undone.
 type Resumed struct {
 	identity.Resumed
-	Approval string // apr_…
-	later    bool   // it was not made, but may be later
+	Approval string    // apr_…; empty: nobody approved it yet, and it may be held
+	Call     string    // call_…, if it is known before
+	Before   time.Time // after which it does not go out any more; zero: whenever
+	later    bool      // it was not made, but may be later
+}
+
+// call returns the identifier that was given to a call, "" for one to be made: what
+// a front does to prepare it (a session, a list) is not the call itself.
+func (r *Resumed) call(c *Call) string {
+	if r == nil || c.Tool.Protocol() {
+		return ""
+	}
+	return r.Call
 }
 
 // callReplayed is recorded when a call gets the answer that the same call got
@@ -53,7 +65,7 @@ const pendingRetry = 15 * time.Second
 // again at authenticate like any other call. The right to make the call is used
 // up, durably, before it goes on.
 func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdict) verdict {
-	resumed := in.Resume != nil
+	resumed := in.Resume != nil && in.Resume.Approval != ""
 	if v.effect == policy.Deny || (v.effect == policy.Allow && (!resumed || call.Tool.Builtin)) {
 		return v
 	}
@@ -158,7 +170,7 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	}
 	_, h.Labels = call.provenance()
 	h.Labels = append(h.Labels, call.foundKinds().Labels()...)
-	if in.Wire != nil {
+	if in.Wire != nil && (in.Resume == nil || in.Resume.Approval != "") { // what is undone is made by who undoes it
 		h.Wire = in.Wire()
 	}
 	if in.Resume != nil {

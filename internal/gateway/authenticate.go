@@ -109,6 +109,7 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 	if err == nil {
 		call.about(said)
 		call.Who, call.remote, call.credential, call.resume = who, in.Remote, in.Credential, in.Resume
+		call.ID = in.Resume.call(call)
 		g.prepare(call)
 		if err = g.place(call); err == nil {
 			g.saw(call, call.foundKinds())
@@ -124,6 +125,7 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 	ev.Run = g.runs.look(who, "", g.o.Now()).id
 	if call != nil && call.Connection.Name != "" {
 		ev.Connection, ev.Tool, ev.Effect = call.Connection.Name, call.Tool.Name, call.Tool.Effect
+		ev.Call = in.Resume.call(call)
 	}
 	ev.Detail = detail(refusedDetail{Front: in.Front, Code: r.Code, Reason: clip(r.Reason, 500)})
 	// A client that goes away while it is refused does not stop the record.

@@ -53,6 +53,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	if err := g.locked(call); err != nil {
 		return nil, g.refuse(call, receipt, err, false)
 	}
+	if r := call.resume; r != nil && !r.Before.IsZero() && time.Now().After(r.Before) {
+		return nil, g.refuse(call, receipt, ErrOvertime, false)
+	}
 	if call.reserved.Late() {
 		return nil, g.refuse(call, receipt, budget.ErrLate, false)
 	}

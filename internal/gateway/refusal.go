@@ -108,6 +108,7 @@ var (
 	ErrSecret    = fault.New(fault.Unavailable, "secret_unavailable", "the upstream's credential cannot be used; ask the connection's owner")
 	ErrNoReceipt = fault.New(fault.Internal, "no_receipt", "the call has no receipt for its intent")
 	ErrTransport = fault.New(fault.Unavailable, "no_transport", "nothing here can reach this kind of connection")
+	ErrOvertime  = fault.New(fault.Unavailable, "overtime", "it took too long until the call could be recorded, so it was not made")
 	ErrPanic     = fault.New(fault.Internal, "internal", "internal error while the call was under way; its outcome is recorded")
 	ErrHeader    = fault.New(fault.Invalid, "bad_header", "a header of the request is malformed")
 )

@@ -153,6 +153,7 @@ type ToolSpec struct {
 	Template   string            `yaml:"template,omitempty"`
 	Proposal   string            `yaml:"proposal,omitempty"`
 	Flow       *flow.Spec        `yaml:"flow,omitempty"`
+	Undo       *connections.Undo `yaml:"undo,omitempty"`
 	Limits     map[string]string `yaml:"limits,omitempty"`
 }
 
@@ -266,6 +267,9 @@ func (s *ToolSpec) references() connections.References {
 	r := connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal, Limits: s.Limits}
 	if s.Flow != nil {
 		r.Flow = *s.Flow
+	}
+	if s.Undo != nil {
+		r.Undo = *s.Undo
 	}
 	return r
 }

@@ -99,6 +99,9 @@ func toolSpec(c connections.Connection, t connections.Tool) *ToolSpec {
 	if f := t.References.Flow; !f.IsZero() {
 		spec.Flow = &f
 	}
+	if u := t.References.Undo; !u.IsZero() {
+		spec.Undo = &u
+	}
 	return spec
 }
 
@@ -258,6 +261,10 @@ func renderedField(v reflect.Value) string {
 	case *From:
 		return ""
 	case *flow.Spec:
+		if x == nil || x.IsZero() {
+			return ""
+		}
+	case *connections.Undo:
 		if x == nil || x.IsZero() {
 			return ""
 		}

@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/flow"
 )
 
@@ -302,6 +303,11 @@ func (r *reader) value(n *yaml.Node, field string, into reflect.Value) {
 	case **flow.Spec:
 		*target = &flow.Spec{}
 		r.object(n, field, reflect.ValueOf(*target).Elem())
+	case **connections.Undo:
+		*target = &connections.Undo{}
+		r.object(n, field, reflect.ValueOf(*target).Elem())
+	case *connections.Check:
+		r.object(n, field, reflect.ValueOf(target).Elem())
 	case **From:
 		*target = &From{}
 		r.object(n, field, reflect.ValueOf(*target).Elem())

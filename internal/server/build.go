@@ -52,6 +52,7 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/tokens"
 	"github.com/countersign/countersign/internal/tokens/oauth"
+	"github.com/countersign/countersign/internal/undo"
 )
 
 // house is every room of a running server.
@@ -67,6 +68,7 @@ type house struct {
 	log         *audit.Log
 	locks       *locks.Service
 	budgets     *budget.Service
+	undo        *undo.Service
 	leaks       *leaks.Service
 	digests     *leaks.Digests
 	borrowed    *borrowed
@@ -148,6 +150,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"run memory", h.buildFlow},
 		{"line", h.buildLine},
 		{"lifecycle", h.buildLifecycle},
+		{"undo", h.buildUndo},
 		{"background work", h.start},
 		{"posture", h.buildPosture},
 		{"API", h.buildAPI},
@@ -355,7 +358,7 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	for _, b := range []struct {
 		name string
 		job.Service
-	}{{"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
+	}{{"undo", h.undo}, {"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
 		if err := b.Start(ctx); err != nil {
 			return err
 		}
@@ -429,6 +432,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.lifecycle,
 		h.locks,
 		h.budgets,
+		h.undo,
 		h.leaks,
 		h.connections,
 		h.knowledge,
