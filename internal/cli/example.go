@@ -140,11 +140,15 @@ type task struct {
 	part  []string // arguments of `countersign example`
 	title string
 	user  string // on whose behalf; empty: nobody's
+	ci    bool   // it is a CI job, and proves that
 }
 
 // line is how a person would start the task.
 func (t task) line() string {
 	behalf := ""
+	if t.ci {
+		behalf = " --identity token"
+	}
 	if t.user != "" {
 		behalf = " --on-behalf-of me --scope '" + behalfScope + "'"
 	}
@@ -201,8 +205,11 @@ func (s *showcase) perform(ctx context.Context, t task, lines func(string)) (str
 }
 
 // begin starts the run of a task in the way that it is done: by the person who
-// started the example, or on behalf of a colleague.
+// started the example, on behalf of a colleague, or by a CI job.
 func (s *showcase) begin(ctx context.Context, t task, f *runFlags) (began, error) {
+	if t.ci {
+		return s.asJob(ctx, t, f)
+	}
 	if t.user == "" {
 		return asPerson(ctx, s.c, *f)
 	}
@@ -212,6 +219,22 @@ func (s *showcase) begin(ctx context.Context, t task, f *runFlags) (began, error
 	}
 	f.behalf, f.scope, f.anthropic = "me", behalfScope, ""
 	return onBehalf(ctx, c, *f)
+}
+
+// asJob starts a run with what the CI system says of the job. No credential of
+// the agent is kept anywhere.
+func (s *showcase) asJob(ctx context.Context, t task, f *runFlags) (began, error) {
+	proof, err := jobToken(s.known.CIKey, s.c.URL())
+	if err != nil {
+		return began{}, err
+	}
+	c := client.New(s.c.URL(), "")
+	run, err := c.StartRunWithProof(ctx, t.agent, proof, f.ttl)
+	if err != nil {
+		return began{}, fmt.Errorf("the CI system's word for %s was not taken: %w", t.agent, err)
+	}
+	f.anthropic = ""
+	return proved(c, run, byToken), nil
 }
 
 // goOn keeps a quiet stream of work going.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/countersign/countersign/client"
 	"github.com/countersign/countersign/internal/example"
+	"github.com/countersign/countersign/internal/example/forge"
 )
 
 // business is the example company as it runs beside the server.
@@ -24,7 +26,8 @@ type business struct {
 	exe   string // this program, whose parts it is
 	known known
 
-	people map[string]*client.Client // who has signed in
+	noForge error                     // why there is no release-bot; nil if there is
+	people  map[string]*client.Client // who has signed in
 
 	openai, anthropic string // real keys, if there are any
 	addresses         example.Addresses
@@ -32,13 +35,16 @@ type business struct {
 
 // known is what stays the same between starts.
 type known struct {
-	ModelKey      string `json:"model_key"`
-	HelpdeskToken string `json:"helpdesk_token"`
-	CourierToken  string `json:"courier_token"`
-	LedgerSecret  string `json:"ledger_secret"`
-	Model         string `json:"model"`    // addresses of the last start
-	Helpdesk      string `json:"helpdesk"` //
-	Courier       string `json:"courier"`
+	ModelKey      string         `json:"model_key"`
+	HelpdeskToken string         `json:"helpdesk_token"`
+	CourierToken  string         `json:"courier_token"`
+	ForgeToken    string         `json:"forge_token"`
+	CIKey         jsontext.Value `json:"ci_key,omitzero"` // private JWK
+	LedgerSecret  string         `json:"ledger_secret"`
+	Model         string         `json:"model"`    // addresses of the last start
+	Helpdesk      string         `json:"helpdesk"` //
+	Courier       string         `json:"courier"`
+	Forge         string         `json:"forge"`
 
 	Addresses example.Addresses `json:"addresses"` // of all systems at the last start
 	Passwords map[string]string `json:"passwords"` // of the people on whose behalf agents act
@@ -99,6 +105,8 @@ func (b *business) secrets(name string) string {
 		return b.known.HelpdeskToken
 	case example.CourierSecretEnv:
 		return b.known.CourierToken
+	case example.ForgeSecretEnv:
+		return b.known.ForgeToken
 	case example.LedgerSecretEnv:
 		return b.known.LedgerSecret
 	}
@@ -129,8 +137,12 @@ func (b *business) open(ctx context.Context, arrivals time.Duration) error {
 	if err != nil {
 		return err
 	}
+	code, keys, err := b.openForge(ctx)
+	if err != nil {
+		return err
+	}
 	b.known.Model, b.known.Helpdesk, b.known.Courier = host(model), host(helpdesk), host(courier)
-	b.addresses = example.Addresses{OpenAI: model, Anthropic: model, Helpdesk: helpdesk, Courier: courier,
+	b.addresses = example.Addresses{OpenAI: model, Anthropic: model, Helpdesk: helpdesk, Courier: courier, Forge: code, CIKeys: keys,
 		Ledger: []string{b.exe, "example", "ledger", "--data", filepath.Join(b.dir, "ledger"), "--arrivals", arrivals.String()}}
 	if b.openai != "" {
 		b.addresses.OpenAI = "https://api.openai.com"
@@ -140,6 +152,26 @@ func (b *business) open(ctx context.Context, arrivals time.Duration) error {
 	}
 	b.known.Addresses = b.addresses
 	return b.save()
+}
+
+// openForge starts the code host and returns where it is, with the public keys
+// of the CI system. Both are empty where git is missing.
+func (b *business) openForge(ctx context.Context) (address, keys string, err error) {
+	if _, b.noForge = forge.Backend(ctx); b.noForge != nil {
+		return "", "", nil
+	}
+	if b.known.CIKey == nil {
+		if b.known.CIKey, err = newCIKey(); err != nil {
+			return "", "", err
+		}
+		b.known.ForgeToken = "forge-" + rand.Text()
+	}
+	if keys, err = ciKeys(b.known.CIKey); err != nil {
+		return "", "", err
+	}
+	address, err = b.serve(ctx, b.known.Forge, []string{"forge", "--data", filepath.Join(b.dir, "forge")}, example.ForgeTokenEnv+"="+b.known.ForgeToken)
+	b.known.Forge = host(address)
+	return address, keys, err
 }
 
 // courier is the directory of the carrier.

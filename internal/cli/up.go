@@ -30,8 +30,8 @@ database, its keys (mode 0600) and, the first time, an administrator whose token
 kept in countersign-data/client.json, where the other commands find it.
 
 With --example it also runs a small company whose AI agents work through Countersign: an assistant that
-answers customers, a checker that pays invoices, one that answers colleagues from a handbook, a scripted model
-and two MCP servers on SQL. No network is needed. With OPENAI_API_KEY or ANTHROPIC_API_KEY set, the real provider answers instead.`,
+answers customers, a checker that pays invoices, one that answers colleagues from a handbook, a CI job that makes
+releases on a git repository (if git is installed), a scripted model and the systems behind them. No network is needed. With OPENAI_API_KEY or ANTHROPIC_API_KEY set, the real provider answers instead.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&f.config, "config", "", "configuration file (default ./countersign.yaml if there is one)")

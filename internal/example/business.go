@@ -23,6 +23,7 @@ const (
 	AnthropicKeyEnv  = "COUNTERSIGN_EXAMPLE_ANTHROPIC_KEY"
 	HelpdeskTokenEnv = "COUNTERSIGN_EXAMPLE_HELPDESK_TOKEN"
 	CourierSecretEnv = "COUNTERSIGN_EXAMPLE_COURIER_TOKEN"
+	ForgeSecretEnv   = "COUNTERSIGN_EXAMPLE_FORGE_TOKEN"
 	LedgerSecretEnv  = "COUNTERSIGN_EXAMPLE_LEDGER_SECRET"
 )
 
@@ -30,6 +31,7 @@ const (
 const (
 	SupportAssistant   = "support-assistant"
 	InvoiceChecker     = "invoice-checker"
+	ReleaseBot         = "release-bot"
 	KnowledgeAssistant = "knowledge-assistant"
 )
 
@@ -53,6 +55,11 @@ type Addresses struct {
 	Helpdesk string
 	// Courier is the MCP endpoint of the carrier.
 	Courier string
+	// Forge is the code host, without a path. Empty: there is none, and so no
+	// release-bot and nothing of what it works with.
+	Forge string
+	// CIKeys are the public keys of the CI system, a JWKS. Needed with Forge.
+	CIKeys string
 	// Ledger is the command that runs the ledger: program and arguments.
 	Ledger []string
 }
@@ -81,12 +88,18 @@ func Files(a Addresses) ([]File, error) {
 	if len(a.Ledger) == 0 {
 		return nil, fmt.Errorf("%w: Ledger has no command", ErrAddress)
 	}
+	if a.Forge != "" && a.CIKeys == "" {
+		return nil, fmt.Errorf("%w: CIKeys is empty, so nobody could say that a job is the release bot", ErrAddress)
+	}
 	names, err := fs.Glob(business, "business/*.*")
 	if err != nil {
 		return nil, err
 	}
 	var files []File
 	for _, name := range names {
+		if a.Forge == "" && strings.HasPrefix(name, "business/forge.") {
+			continue
+		}
 		text, err := render(name, a)
 		if err != nil {
 			return nil, err
@@ -146,7 +159,7 @@ var functions = template.FuncMap{
 
 func render(name string, a Addresses) ([]byte, error) {
 	text, err := business.ReadFile(name)
-	if err != nil || !strings.HasSuffix(name, "connections.yaml") {
+	if err != nil || !strings.Contains(string(text), "{{") {
 		return text, err
 	}
 	t, err := template.New(name).Funcs(functions).Parse(string(text))

@@ -21,7 +21,7 @@ import (
 )
 
 var addresses = example.Addresses{OpenAI: "http://127.0.0.1:4000", Anthropic: "https://api.anthropic.com",
-	Helpdesk: "http://127.0.0.1:4001/mcp", Courier: "http://127.0.0.1:4002/mcp", Ledger: []string{"/opt/a dir/countersign", "example", "ledger", "--data", `C:\books "new"`}}
+	Helpdesk: "http://127.0.0.1:4001/mcp", Courier: "http://127.0.0.1:4002/mcp", Forge: "http://127.0.0.1:4003", CIKeys: `{"keys":[]}`, Ledger: []string{"/opt/a dir/countersign", "example", "ledger", "--data", `C:\books "new"`}}
 
 type resource struct {
 	Kind string         `yaml:"kind"`
@@ -99,7 +99,8 @@ func TestTheFilesAgreeWithTheSystems(t *testing.T) {
 	each(t, func(name string, _ *mcp.Tool) { tools = append(tools, name) })
 	slices.Sort(tools)
 	builtin := []string{"openai/chat.completions", "openai/responses", "openai/models", "anthropic/messages", "anthropic/messages.count_tokens", "anthropic/models",
-		"handbook/search", "handbook/get", "handbook/document", "effect:irreversible"}
+		"handbook/search", "handbook/get", "handbook/document", "effect:irreversible",
+		"forge/fetch", "forge/push", "forge/push.rewrite", "forge-api/pulls.list", "forge-api/pulls.open", "forge-api/deployments.list", "forge-api/deploy"}
 	known := append(slices.Clone(tools), builtin...)
 	byKind := map[string][]string{}
 	var described []string
@@ -107,7 +108,9 @@ func TestTheFilesAgreeWithTheSystems(t *testing.T) {
 		byKind[r.Kind] = append(byKind[r.Kind], r.Name)
 		switch r.Kind {
 		case "Tool":
-			described = append(described, r.Name)
+			if !slices.Contains(builtin, r.Name) {
+				described = append(described, r.Name)
+			}
 		case "Grant":
 			for _, name := range r.Spec["tools"].([]any) {
 				if full := r.Spec["connection"].(string) + "/" + name.(string); !slices.Contains(known, full) {
@@ -128,8 +131,8 @@ func TestTheFilesAgreeWithTheSystems(t *testing.T) {
 	for _, want := range []struct {
 		kind  string
 		names string
-	}{{"User", "ben fiona pat sam"}, {"Agent", "invoice-checker knowledge-assistant support-assistant"}, {"Connection", "anthropic courier handbook helpdesk ledger openai"},
-		{"Secret", "anthropic-key courier-token helpdesk-token ledger-secret openai-key"}, {"Team", "customer-support finance-controllers platform"}} {
+	}{{"User", "ben fiona pat sam"}, {"Agent", "invoice-checker knowledge-assistant release-bot support-assistant"}, {"Connection", "anthropic courier forge forge-api handbook helpdesk ledger openai"},
+		{"Secret", "anthropic-key courier-token forge-api-token forge-git-token helpdesk-token ledger-secret openai-key"}, {"Team", "customer-support finance-controllers platform"}} {
 		got := byKind[want.kind]
 		slices.Sort(got)
 		if strings.Join(got, " ") != want.names {
@@ -185,7 +188,7 @@ func TestPolicyTestsAreWellFormed(t *testing.T) {
 	count := map[string]int{}
 	for _, c := range cases {
 		count[c.Expect]++
-		if c.Name == "" || !strings.Contains(c.Tool, "/") || !slices.Contains([]string{example.SupportAssistant, example.InvoiceChecker, example.KnowledgeAssistant}, c.Agent) {
+		if c.Name == "" || !strings.Contains(c.Tool, "/") || !slices.Contains([]string{example.SupportAssistant, example.InvoiceChecker, example.KnowledgeAssistant, example.ReleaseBot}, c.Agent) {
 			t.Errorf("incomplete case %+v", c)
 		}
 	}
@@ -200,11 +203,27 @@ func TestAddressesAreChecked(t *testing.T) {
 		func(a *example.Addresses) { a.Helpdesk = "127.0.0.1:80" },
 		func(a *example.Addresses) { a.Anthropic = "file:///etc/passwd" },
 		func(a *example.Addresses) { a.Ledger = nil },
+		func(a *example.Addresses) { a.CIKeys = "" },
 	} {
 		a := addresses
 		broken(&a)
 		if _, err := example.Files(a); !errors.Is(err, example.ErrAddress) {
 			t.Errorf("%+v: %v", a, err)
+		}
+	}
+}
+
+// Where git is missing the business has no release bot, and nothing names it.
+func TestWithoutAForge(t *testing.T) {
+	a := addresses
+	a.Forge, a.CIKeys = "", ""
+	files, err := example.Files(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if bytes.Contains(f.Text, []byte(example.ReleaseBot)) || bytes.Contains(f.Text, []byte("forge")) {
+			t.Errorf("%s names what is not there", f.Name)
 		}
 	}
 }
@@ -217,7 +236,7 @@ func TestWriteDirTwice(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 13 {
+	if err != nil || len(entries) != 15 {
 		t.Errorf("%v %v", entries, err)
 	}
 	if docs, err := os.ReadDir(filepath.Join(dir, example.Handbook)); err != nil || len(docs) != 4 {

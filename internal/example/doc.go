@@ -5,6 +5,7 @@
 //	model     the model provider, OpenAI and Anthropic wire formats
 //	helpdesk  an MCP server over HTTP: tickets, orders, mail
 //	courier   a third party's MCP server over HTTP: parcels; it can turn
+//	forge     git over HTTP, pull requests and deployments
 //	ledger    an MCP server over stdio: invoices and payments
 //	agents    the agents, ordinary loops on the official clients
 //

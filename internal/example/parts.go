@@ -13,6 +13,7 @@ import (
 
 	"github.com/countersign/countersign/internal/example/agents"
 	"github.com/countersign/countersign/internal/example/courier"
+	"github.com/countersign/countersign/internal/example/forge"
 	"github.com/countersign/countersign/internal/example/helpdesk"
 	"github.com/countersign/countersign/internal/example/ledger"
 	"github.com/countersign/countersign/internal/example/model"
@@ -23,11 +24,12 @@ import (
 const (
 	ModelKeyEnv     = "MODEL_KEY"
 	DeskTokenEnv    = "HELPDESK_TOKEN"
+	ForgeTokenEnv   = "FORGE_TOKEN"
 	CourierTokenEnv = "COURIER_TOKEN"
 )
 
 // Parts are the names [Run] knows.
-var Parts = []string{"model", "helpdesk", "courier", "ledger", "support", "invoices", "knowledge"}
+var Parts = []string{"model", "helpdesk", "courier", "forge", "ledger", "support", "invoices", "knowledge", "release"}
 
 // IO is what a part has of the world.
 type IO struct {
@@ -38,12 +40,12 @@ type IO struct {
 }
 
 // ErrUsage says how a part is called.
-var ErrUsage = errors.New("usage: countersign example model|helpdesk|courier [--listen ADDR] [--data DIR] [--arrivals DURATION], " +
-	"countersign example ledger [--data DIR] [--arrivals DURATION], countersign example support [TICKET], countersign example invoices, countersign example knowledge [QUESTION]")
+var ErrUsage = errors.New("usage: countersign example model|helpdesk|courier|forge [--listen ADDR] [--data DIR] [--arrivals DURATION], " +
+	"countersign example ledger [--data DIR] [--arrivals DURATION], countersign example support [TICKET], countersign example invoices, countersign example knowledge [QUESTION], countersign example release [VERSION]")
 
 // Run runs one part of the business until it is finished or ctx is done.
 //
-// The servers model, helpdesk and courier print one line "ready URL" on standard output
+// The servers model, helpdesk, courier and forge print one line "ready URL" on standard output
 // once they answer; the ledger speaks MCP on standard input and output; the
 // agents print what they do.
 func Run(ctx context.Context, part string, args []string, world IO) error {
@@ -64,6 +66,8 @@ func Run(ctx context.Context, part string, args []string, world IO) error {
 		return runHelpdesk(ctx, *listen, helpdesk.Options{Dir: *data, Token: world.Getenv(DeskTokenEnv), Arrivals: *arrivals, Log: log}, world)
 	case part == "courier" && flags.NArg() == 0 && *data != "":
 		return runCourier(ctx, *listen, courier.Options{Dir: *data, Token: world.Getenv(CourierTokenEnv)}, world)
+	case part == "forge" && flags.NArg() == 0 && *data != "":
+		return runForge(ctx, *listen, forge.Options{Dir: *data, Token: world.Getenv(ForgeTokenEnv)}, world)
 	case part == "ledger" && flags.NArg() == 0 && *data != "":
 		return runLedger(ctx, ledger.Options{Dir: *data, Secret: world.Getenv(ledger.SecretEnv), Arrivals: *arrivals, Log: log}, world)
 	case part == "support" && flags.NArg() <= 1:
@@ -72,6 +76,9 @@ func Run(ctx context.Context, part string, args []string, world IO) error {
 	case part == "knowledge" && flags.NArg() <= 1:
 		env.Task = flags.Arg(0)
 		return agents.Knowledge(ctx, env, world.Stdout)
+	case part == "release" && flags.NArg() <= 1:
+		env.Task = flags.Arg(0)
+		return agents.Release(ctx, env, world.Stdout)
 	case part == "invoices" && flags.NArg() == 0:
 		return agents.Invoices(ctx, env, world.Stdout)
 	}
@@ -109,6 +116,17 @@ func runCourier(ctx context.Context, listen string, opts courier.Options, world 
 		return err
 	}
 	return serve(ctx, listen, courier.Path, world, s.Serve)
+}
+
+func runForge(ctx context.Context, listen string, opts forge.Options, world IO) error {
+	s, err := forge.New(ctx, opts)
+	if errors.Is(err, forge.ErrNoToken) {
+		return fmt.Errorf("%w (environment variable %s)", err, ForgeTokenEnv)
+	}
+	if err != nil {
+		return err
+	}
+	return serve(ctx, listen, "", world, s.Serve)
 }
 
 func serve(ctx context.Context, listen, path string, world IO, answer func(context.Context, net.Listener) error) error {

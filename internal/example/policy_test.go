@@ -22,6 +22,13 @@ const generate = `{"type":"object","properties":{"model":{"type":"string"},"max_
 // document is what policy sees of each document in an answer.
 const document = `{"type":"object","properties":{"id":{"type":"string"},"classification":{"type":"string"}},"required":["id","classification"]}`
 
+// What policy sees of a push, and of a deployment.
+const (
+	push = `{"type":"object","properties":{"repository":{"type":"string"},"step":{"type":"string"},"ref":{"type":"string"},"kind":{"type":"string"},
+	"refs":{"type":"array","items":{"type":"string"}},"kinds":{"type":"array","items":{"type":"string"}}},"required":["repository","step"]}`
+	deploy = `{"type":"object","properties":{"body":{"type":"object","properties":{"ref":{"type":"string"},"environment":{"type":"string"}},"required":["ref","environment"]}},"required":["body"]}`
+)
+
 // TestTheExpectedDecisions runs the business's own expectations against its
 // policies and grants on the real engine, with the schemas the servers publish.
 func TestTheExpectedDecisions(t *testing.T) {
@@ -55,6 +62,11 @@ func TestTheExpectedDecisions(t *testing.T) {
 	}
 	for _, name := range []string{"search", "get", "document"} {
 		tools = append(tools, policy.ToolType{Connection: "handbook", Kind: "retrieval", Tool: name, Effect: "read", InputSchema: jsontext.Value(document)})
+	}
+	for name, schema := range map[string]string{"forge/fetch": push, "forge/push": push, "forge/push.rewrite": push, "forge-api/pulls.list": generate,
+		"forge-api/pulls.open": generate, "forge-api/deployments.list": generate, "forge-api/deploy": deploy} {
+		connection, tool, _ := strings.Cut(name, "/")
+		tools = append(tools, policy.ToolType{Connection: connection, Kind: "http", Tool: tool, Effect: "write", InputSchema: jsontext.Value(schema)})
 	}
 	texts := map[string]string{}
 	files, err := example.Files(addresses)

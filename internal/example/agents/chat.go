@@ -20,16 +20,22 @@ func needChat(env Env) error {
 		"OPENAI_BASE_URL", "OPENAI_API_KEY", "COUNTERSIGN_MCP_URL", "COUNTERSIGN_TOKEN")
 }
 
+// tools are what an agent can do: what it offers to the model, and carries out.
+type tools interface {
+	definitions() []definition
+	call(ctx context.Context, name, args string) (text string, failed bool)
+}
+
 // chat is a loop around chat completions: ask, do what the model wants, tell it
 // what came of it, until it wants nothing more.
 type chat struct {
 	client openai.Client
-	tools  *toolbox
+	tools  tools
 	diary  diary
 	params openai.ChatCompletionNewParams
 }
 
-func newChat(env Env, d diary, tools *toolbox, prompt, task string) *chat {
+func newChat(env Env, d diary, tools tools, prompt, task string) *chat {
 	a := &chat{
 		client: openai.NewClient(option.WithBaseURL(env.OpenAIBaseURL), option.WithAPIKey(env.OpenAIAPIKey)),
 		tools:  tools, diary: d,

@@ -7,6 +7,7 @@
 //	OPENAI_BASE_URL, OPENAI_API_KEY         the model of Support and Knowledge
 //	ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY   the model of Invoices
 //	COUNTERSIGN_MCP_URL, COUNTERSIGN_TOKEN  the tools: one MCP server per path beneath
+//	COUNTERSIGN_HTTP_URL                    git and the forge of Release
 //	MODEL                                   which model to ask (optional)
 //
 // A refusal, of a tool or of the model, is an answer like another: it is printed

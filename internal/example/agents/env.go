@@ -18,7 +18,9 @@ type Env struct {
 	// MCPURL is the address beneath which each MCP server has its path, such as
 	// http://127.0.0.1:7470/mcp for http://127.0.0.1:7470/mcp/helpdesk.
 	MCPURL string
-	// Token is the bearer token for MCP.
+	// HTTPURL is the address beneath which each HTTP API has its path.
+	HTTPURL string
+	// Token is the bearer token for MCP and HTTP.
 	Token string
 	// Model is optional.
 	Model string
@@ -32,7 +34,7 @@ func ReadEnv(getenv func(string) string) Env {
 	return Env{
 		OpenAIBaseURL: getenv("OPENAI_BASE_URL"), OpenAIAPIKey: getenv("OPENAI_API_KEY"),
 		AnthropicBaseURL: getenv("ANTHROPIC_BASE_URL"), AnthropicAPIKey: getenv("ANTHROPIC_API_KEY"),
-		MCPURL: strings.TrimRight(getenv("COUNTERSIGN_MCP_URL"), "/"), Token: getenv("COUNTERSIGN_TOKEN"),
+		MCPURL: strings.TrimRight(getenv("COUNTERSIGN_MCP_URL"), "/"), HTTPURL: strings.TrimRight(getenv("COUNTERSIGN_HTTP_URL"), "/"), Token: getenv("COUNTERSIGN_TOKEN"),
 		Model: getenv("MODEL"),
 	}
 }

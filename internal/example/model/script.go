@@ -39,7 +39,7 @@ type wish struct {
 }
 
 // scripts are tried in this order.
-var scripts = []script{supportScript, invoiceScript, knowledgeScript, plainScript}
+var scripts = []script{supportScript, invoiceScript, knowledgeScript, releaseScript, plainScript}
 
 // next is what the model says to c.
 func next(c *conversation) reply {
