@@ -133,7 +133,10 @@ func hostile() map[string][2]string {
 func TestHostileSchemasEnd(t *testing.T) {
 	for name, c := range hostile() {
 		began := time.Now()
-		_ = argschema.New([]byte(c[0])).Check([]byte(c[1]))
+		got := argschema.New([]byte(c[0])).Check([]byte(c[1]))
+		if name == "forms within forms" && !strings.Contains(got, "within bounds") {
+			t.Errorf("%s: %q", name, got)
+		}
 		t.Logf("%s: %s", name, time.Since(began))
 	}
 }
