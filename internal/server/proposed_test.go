@@ -220,3 +220,37 @@ func (p *process) eventually(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// A call that waits for people keeps its proposal while it does:
+// its client asks again.
+func TestAHeldCallKeepsItsProposal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process")
+	}
+	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
+	l, key := p.liar(t)
+	made := make(chan struct{}, 10)
+	l.other = func(w http.ResponseWriter) {
+		made <- struct{}{}
+		fmt.Fprint(w, `{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"MADE-IT"}]}}`)
+	}
+	p.model(t, "openai", "openai", scripted(t), "sk-upstream-openai-1234567890")
+	p.api(t, "POST", "/connections/liar/refresh", map[string]any{}, nil)
+	p.api(t, "PUT", "/groups/deciders", map[string]any{"members": []string{"admin"}}, nil)
+	p.api(t, "PUT", "/policies/proposed", map[string]any{"text": onlyProposed + `
+@id("held") @approval("deciders") forbid (principal, action == Action::"liar/other", resource);`}, nil)
+	for _, args := range []string{`{"n":1}`, `{"n":2}`} {
+		if p.calls(t, key, "/mcp/liar", "other", args) {
+			t.Fatalf("%s was made without anything", args)
+		}
+		p.proposal(t, key, "/llm/openai/v1/chat/completions", "other", args, true)
+		for range 2 { // who asks again uses nothing up
+			if p.calls(t, key, "/mcp/liar", "other", args) {
+				t.Fatalf("%s was made without approval", args)
+			}
+		}
+		p.decide(t, p.pendingOf(t), "approve")
+		p.eventually(t, "made the approved call", func() bool { return p.calls(t, key, "/mcp/liar", "other", args) })
+		<-made
+	}
+}
