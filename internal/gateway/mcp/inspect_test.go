@@ -53,3 +53,16 @@ func TestToolCallsAreInspected(t *testing.T) {
 		}
 	}
 }
+
+// What Countersign itself asks for, the definitions that are pinned, it reads as
+// they are, whatever may not pass to agents.
+func TestDefinitionsAreReadAsTheyAre(t *testing.T) {
+	h := build(t)
+	const tools = `[{"name":"ask","description":"asks jane@example.org","inputSchema":{"type":"object"}}]`
+	for name, action := range map[string]string{"redacting": connections.InspectRedact, "blocking": connections.InspectBlock} {
+		h.connect(connections.Connection{Name: name, URL: newUpstream(t, tools).URL, Inspect: map[string]string{"pii": action}})
+		if d, ok := h.conns.Tool(name, "ask"); !ok || !strings.Contains(string(d.Definition), "jane@example.org") {
+			t.Errorf("%s: %t %s", name, ok, d.Definition)
+		}
+	}
+}
