@@ -2,6 +2,7 @@ package statement_test
 
 import (
 	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -50,6 +51,38 @@ func TestAPasskeysSignatureIsVerifiedOffline(t *testing.T) {
 		s := signedBy(a)
 		forge(&s)
 		if err := verify(s); !errors.Is(err, statement.ErrPasskey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A signature is of this kind of statement, in this form, by a key that is one.
+func TestWhatIsNoSignedStatement(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, signature, err := statement.Statement{Approval: "apr_1", Verdict: "deny"}.Sign(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(prefix, text string) string {
+		return base64.StdEncoding.EncodeToString(ed25519.Sign(private, []byte(prefix+text)))
+	}
+	const kind = "countersign approval decision v1\n"
+	if sign(kind, text) != signature {
+		t.Error("what is signed is not what is documented")
+	}
+	other := strings.Replace(text, `"v":1`, `"v":2`, 1)
+	for name, c := range map[string]struct {
+		text, signature string
+		key             ed25519.PublicKey
+		want            error
+	}{
+		"another kind": {text, sign("", text), public, statement.ErrSignature}, "another form": {other, sign(kind, other), public, statement.ErrForm}, "no form": {"{", sign(kind, "{"), public, statement.ErrForm},
+		"no key": {text, signature, nil, statement.ErrSignature}, "half a key": {text, signature, public[:16], statement.ErrSignature}, "no base64": {text, "*", public, statement.ErrSignature},
+	} {
+		if _, err := statement.Verify(c.text, c.signature, c.key); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
