@@ -14,6 +14,7 @@ run "authentication: no store on the way" ./internal/identity Authenticate 1s
 run "access tokens: checked in memory, seen before and for the first time; and issued" ./internal/tokens Verify 1s
 run "inspection: bytes per second" ./internal/inspection . 1s
 run "append: beside a bare group-committed insert" ./internal/audit Append 20000x
+run "budgets: an intent with a budget beside one without" ./internal/budget Reserve 1x
 run "sealing, exporting and verifying 1,000,000 events" ./internal/audit/seal 'Seal$' 1x
 run "sealing: what it costs whoever records" ./internal/audit/seal Append 1x
 run "search: first pages over 1,000,000 events" ./internal/audit/search FirstPage 1x
