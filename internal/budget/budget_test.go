@@ -464,13 +464,21 @@ func TestFailsClosed(t *testing.T) {
 	db := storagetest.Open(t, storagetest.SQLite(t))
 	r := join(t, db, budget.Options{})
 	r.set(t, budget.Budget{Name: "b", Meter: budget.Calls, Period: budget.Total, Soft: 5})
-	if err := db.Tx(ctx, func(tx *storage.Tx) error {
-		_, err := tx.Exec(ctx, `ALTER TABLE budget_windows RENAME TO elsewhere`)
-		return err
-	}); err != nil {
-		t.Fatal(err)
+	rename := func(from, to string) {
+		t.Helper()
+		if err := db.Tx(ctx, func(tx *storage.Tx) error {
+			_, err := tx.Exec(ctx, `ALTER TABLE `+from+` RENAME TO `+to)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	rename("budget_windows", "elsewhere")
 	if _, err := r.Reserve(ctx, call()); !errors.Is(err, budget.ErrUnavailable) {
+		t.Error(err)
+	}
+	rename("elsewhere", "budget_windows")
+	if _, err := r.Reserve(ctx, call()); err != nil {
 		t.Error(err)
 	}
 	r.watch.Stop()
