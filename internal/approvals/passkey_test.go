@@ -70,6 +70,9 @@ func TestApprovingTakesAPasskeyWhereAPolicySaysSo(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+		if _, err := s.Challenge(ctx, w.by("fiona"), id, "maybe"); !errors.Is(err, approvals.ErrVerdict) {
+			t.Errorf("%v", err)
+		}
 		refuse("none", nil, approvals.ErrPasskey)
 		refuse("not JSON", []byte("{"), approvals.ErrBadPasskey)
 		refuse("nothing in it", []byte(`{"id":"`+passkey.B64(fiona.ID)+`"}`), approvals.ErrBadPasskey)

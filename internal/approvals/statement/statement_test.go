@@ -56,6 +56,28 @@ func TestAPasskeysSignatureIsVerifiedOffline(t *testing.T) {
 	}
 }
 
+// Whoever holds the passkey's device must be there, and be verified by it.
+func TestSomebodyVerifiedSigned(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := passkey.New()
+	for name, flags := range map[string]byte{"nobody verified": 0x01, "nobody there": 0x04} {
+		how := honest
+		how.Flags = flags
+		s := signedBy(a)
+		s.Passkey.Response = a.Sign(s.Challenge(s.Passkey.Nonce), how)
+		text, signature, err := s.Sign(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := statement.Verify(text, signature, public); !errors.Is(err, statement.ErrPasskey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A signature is of this kind of statement, in this form, by a key that is one.
 func TestWhatIsNoSignedStatement(t *testing.T) {
 	public, private, err := ed25519.GenerateKey(nil)
