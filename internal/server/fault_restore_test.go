@@ -135,6 +135,7 @@ func (p *plant) rolledBack() {
 // newEra checks that a new event is proven from the log's first key on.
 func (p *plant) newEra() {
 	p.t.Helper()
+	p.eventually(20*time.Second, "nothing is found", func() bool { return len(p.search("limit=1").Events) > 0 }) // the index fills itself again
 	id := p.search("limit=1").Events[0].ID
 	var proof []byte
 	p.eventually(20*time.Second, "nothing is sealed", func() bool {
