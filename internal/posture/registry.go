@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
@@ -60,7 +61,8 @@ func (p *pass) registered() []Check {
 	}
 	var unknown []met
 	for _, x := range strangers {
-		if p.s.o.Ours(x.Remote, x.Client) || x.Last.Before(p.now.Add(-strangerDays*24*time.Hour)) {
+		// A person who mistypes a password is no agent.
+		if p.s.o.Ours(x.Remote, x.Client) || strings.HasPrefix(x.Why, "login_") || x.Last.Before(p.now.Add(-strangerDays*24*time.Hour)) {
 			continue
 		}
 		unknown = append(unknown, met{object: "caller/" + x.Remote, last: sight{at: x.Last},

@@ -274,8 +274,8 @@ func shares(all []between, from, now time.Time) map[Result]int {
 	spent[NoData] += now.Sub(from) - known
 	out := map[Result]int{}
 	for r, d := range spent {
-		if d > 0 {
-			out[r] = int(d * 100 / now.Sub(from)) // rounded down: a share is not made larger than it is
+		if percent := int(d * 100 / now.Sub(from)); percent > 0 { // rounded down: a share is not made larger than it is
+			out[r] = percent
 		}
 	}
 	return out
