@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +55,10 @@ type world struct {
 	ahead time.Duration // of the clock of posture
 	doors string        // "": as they should be; "open" lets everybody in, "shut" nobody, "gone" does not answer
 	seal  string        // what is wrong with the tree
+
+	db      *storage.DB
+	slow    chan struct{} // if set, a door answers when it is closed
+	waiting atomic.Bool   // somebody waits for one
 }
 
 func (w *world) must(err error) {
@@ -97,7 +102,7 @@ func build(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	w := &world{t: t, scanner: inspection.New(), watch: storage.NewWatcher(db, quiet)}
+	w := &world{t: t, db: db, scanner: inspection.New(), watch: storage.NewWatcher(db, quiet)}
 	w.log, err = audit.Open(ctx, db, audit.Options{Redactor: w.scanner, Keeper: audittest.Keeper("k")})
 	w.must(err)
 	t.Cleanup(func() { w.log.Close(ctx) })
@@ -162,6 +167,10 @@ func build(t *testing.T) *world {
 
 // Try implements posture.Doors by what decides at the real ones.
 func (w *world) Try(ctx context.Context, path, credential string) (int, bool, error) {
+	if w.slow != nil {
+		w.waiting.Store(true)
+		<-w.slow
+	}
 	switch w.doors {
 	case "open":
 		return 200, false, nil
@@ -292,7 +301,7 @@ func (w *world) business() (tool string) {
 }
 
 // approved has a call held, approved and executed.
-func (w *world) approved(tool, executes string) {
+func (w *world) approved(tool, executes string) approvals.Request {
 	w.t.Helper()
 	a, _ := w.ids.Agent("payer")
 	held := approvals.Held{
@@ -317,4 +326,5 @@ func (w *world) approved(tool, executes string) {
 	w.must(err)
 	again.Permit.Settle(ctx, audit.Succeeded, nil)
 	again.Permit.Done()
+	return first.Request
 }
