@@ -108,10 +108,10 @@
     const u = new uPlot({
       width: at.clientWidth, height: 160, cursor: { y: false },
       scales: { y: { range: (_, lo, hi) => [0, Math.max(4, hi * 1.1)] }, ms: { range: (_, lo, hi) => [0, Math.max(0.1, hi * 1.3)] } },
-      axes: [{ ...axis, values: (_, v) => v.map(clock) }, { ...axis, size: 44 }, { ...axis, scale: "ms", side: 1, grid: { show: false }, size: 56, values: (_, v) => v.map((x) => `${x} ms`) }],
+      axes: [{ ...axis, values: (_, v) => v.map(clock) }, { ...axis, size: 44 }, { ...axis, scale: "ms", side: 1, grid: { show: false }, size: 68, values: (_, v) => v.map((x) => `${x} ms`) }],
       series: [{ label: "at", value: (_, v) => v == null ? "–" : clock(v) }, { label: "calls", stroke: accent, fill: accent, paths: bars, points: { show: false }, value: whole("calls") }, { label: "held", stroke: wait, fill: wait, paths: bars, points: { show: false }, value: whole("held") },
         { label: "refused", stroke: bad, fill: bad, paths: bars, points: { show: false }, value: whole("refused") },
-        { label: "deciding (median)", scale: "ms", stroke: ink, width: 2, spanGaps: true, points: { size: 5, fill: ink }, value: (_, v) => v == null ? "–" : `${v.toFixed(2)} ms` }],
+        { label: "deciding (median)", scale: "ms", stroke: ink, width: 2, spanGaps: true, points: { show: true, size: 7, fill: ink }, value: (_, v) => v == null ? "–" : `${v.toFixed(2)} ms` }],
     }, data(), at);
     new MutationObserver(() => u.setData(data())).observe($("#hour"), { subtree: true, childList: true, attributeFilter: ["data-minutes"] });
     new ResizeObserver(() => u.setSize({ width: at.clientWidth, height: 160 })).observe(at);
