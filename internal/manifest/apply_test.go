@@ -299,10 +299,10 @@ func TestStoreFailureIsAnError(t *testing.T) {
 func TestExampleBusiness(t *testing.T) {
 	w := build(t, storagetest.Open(t, storagetest.SQLite(t)))
 	args := map[string]string{"pay_invoice": `"number":{"type":"string"},"amount_cents":{"type":"integer"},"currency":{"type":"string"},"payee":{"type":"string"},"iban":{"type":"string"}`,
-		"send_email": `"to":{"type":"string"},"subject":{"type":"string"}`}
-	need := map[string][]string{"pay_invoice": {"amount_cents", "currency"}, "send_email": {"to"}}
+		"send_email": `"to":{"type":"string"},"subject":{"type":"string"},"body":{"type":"string"}`, "send_reply": `"number":{"type":"string"},"body":{"type":"string"}`, "track_parcel": `"number":{"type":"string"}`}
+	need := map[string][]string{"pay_invoice": {"amount_cents", "currency"}, "send_email": {"to", "body"}, "send_reply": {"body"}, "track_parcel": {"number"}}
 	clear(w.upstreams)
-	files, err := example.Files(example.Addresses{OpenAI: "http://127.0.0.1:9001", Anthropic: "http://127.0.0.1:9001", Helpdesk: "http://127.0.0.1:9002/mcp", Ledger: []string{"/usr/bin/true", "example", "ledger"}})
+	files, err := example.Files(example.Addresses{OpenAI: "http://127.0.0.1:9001", Anthropic: "http://127.0.0.1:9001", Helpdesk: "http://127.0.0.1:9002/mcp", Courier: "http://127.0.0.1:9003/mcp", Ledger: []string{"/usr/bin/true", "example", "ledger"}})
 	if err != nil {
 		t.Fatal(err)
 	}
