@@ -159,12 +159,12 @@ func (s *showcase) noOthers(ctx context.Context, ours map[string]bool) error {
 }
 
 // throwaway runs fn with an example business of its own, of which nothing stays.
-func (a *app) throwaway(ctx context.Context, fn func(context.Context, *showcase) error) error {
+func (a *app) throwaway(ctx context.Context, fn func(context.Context, *showcase) error) (err error) {
 	dir, err := os.MkdirTemp("", "countersign-attack-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cfg, err := config.Load("", append(plainEnvironment(), "COUNTERSIGN_DATA="+dir, "COUNTERSIGN_LISTEN=127.0.0.1:0", "COUNTERSIGN_LOG_LEVEL=error"))
 	if err != nil {
 		return err
