@@ -47,8 +47,8 @@ func at(v jsontext.Value, pointer string) (jsontext.Value, bool) {
 // contents are what a call's compensation may be made of; nil where it is not
 // there, and why.
 type contents struct {
-	call, result           jsontext.Value
-	noCall, noResult, none string
+	call, result     jsontext.Value
+	noCall, noResult string
 }
 
 // value finds what a source names.
