@@ -119,13 +119,21 @@ func (c *checker) required(schema, v *value) bool {
 	if r := schema.get("required"); r != nil && !(c.spend(len(r.list)) && demand(r)) {
 		return false
 	}
-	deps := schema.get("dependentRequired")
-	if deps == nil {
-		return true
-	}
-	for _, d := range deps.members {
-		if v.get(d.name) != nil && !(c.spend(len(d.list)) && demand(d.value)) {
-			return false
+	for _, keyword := range []string{"dependentRequired", "dependentSchemas", "dependencies"} { // the last one until draft 7
+		deps := schema.get(keyword)
+		if deps == nil {
+			continue
+		}
+		for _, d := range deps.members {
+			switch {
+			case v.get(d.name) == nil:
+			case d.value.kind == '[':
+				if !c.spend(len(d.value.list)) || !demand(d.value) {
+					return false
+				}
+			case !c.check(d.value, v):
+				return false
+			}
 		}
 	}
 	return true
