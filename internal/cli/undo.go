@@ -66,6 +66,19 @@ func (a *app) printSteps(v any, steps []client.UndoStep) error {
 	if a.output == "json" {
 		return a.printJSON(v)
 	}
+	if err := a.stepTable(steps); err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if conn, tool, ok := strings.Cut(s.ByTool, "/"); ok && s.State == "planned" && s.Why != "" {
+			fmt.Fprintf(a.stderr, "%s %d: %s; for an hour: countersign grant add NAME --agent %s --connection %s --tool %s --expires 1h --reason TEXT\n",
+				a.paint(a.stderr, yellow, "note:"), s.N, inert(s.Why, 200), inert(s.Agent, 100), inert(conn, 100), inert(tool, 200))
+		}
+	}
+	return nil
+}
+
+func (a *app) stepTable(steps []client.UndoStep) error {
 	return list(a, steps, "nothing to undo",
 		column[client.UndoStep]{"N", func(s client.UndoStep) string { return fmt.Sprint(s.N) }, nil},
 		column[client.UndoStep]{"CALL", func(s client.UndoStep) string { return s.Call }, nil},

@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/undo"
 )
 
@@ -19,12 +20,22 @@ func (h *house) buildUndo(_ context.Context, log *slog.Logger) error {
 	h.undo, err = undo.New(undo.Options{
 		DB: h.db, Log: h.log, Tool: h.connections.Tool, Derive: h.secrets.Derive, Make: h.makeUndo, Logger: log,
 		Kind: func(name string) string { c, _ := h.connections.Connection(name); return c.Kind },
+		May:  h.mayUndo,
 		Approval: func(ctx context.Context, id string) (string, string, error) {
 			r, err := h.approvals.Get(ctx, id)
 			return string(r.State), r.Why, err
 		},
 	})
 	return err
+}
+
+// mayUndo reports whether any grant or policy could let an agent call a tool.
+func (h *house) mayUndo(agent, connection, tool string) bool {
+	a, known := h.identity.Agent(agent)
+	c, found := h.connections.Connection(connection)
+	t, there := h.connections.Tool(connection, tool)
+	return known && found && there && h.policy.Reach(policy.Agent{Name: a.Name, Team: a.Team, Stage: a.Stage, Owner: a.Owner, Labels: a.Labels},
+		policy.Action{Connection: connection, Tool: tool, Effect: t.Effect, Kind: c.Kind}).Possible
 }
 
 // errNoAgent is for an undo in the name of an agent that is not there.

@@ -120,9 +120,19 @@ func (s *Service) step(ctx context.Context, m made, as string) (st Step, effect 
 		st.Why, err = s.compensate(ctx, &st, t.References.Undo, m)
 	}
 	if st.Why == "" {
-		st.State = Planned
+		st.State, st.Why = Planned, s.lacking(st)
 	}
 	return st, true, err
+}
+
+// lacking says what has to be given before a planned step can be made. It is told
+// with the plan and is no obstacle: policy decides when the step is made.
+func (s *Service) lacking(st Step) string {
+	conn, tool, _ := strings.Cut(st.ByTool, "/")
+	if s.o.May == nil || s.o.May(st.Agent, conn, tool) {
+		return ""
+	}
+	return "nothing allows " + st.Agent + " to do this yet"
 }
 
 // compensate fills in how the call is undone, or says why it cannot be.

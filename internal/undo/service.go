@@ -38,6 +38,9 @@ type Options struct {
 	// Tool and Kind look up a tool, and what kind a connection is.
 	Tool func(connection, tool string) (connections.Tool, bool)
 	Kind func(connection string) string
+	// May reports whether anything could allow an agent to call a tool. nil says
+	// nothing about it.
+	May func(agent, connection, tool string) bool
 	// Make makes a call through the line and returns what was answered. How it
 	// ended is in the log.
 	Make func(ctx context.Context, a Act) ([]byte, error)
