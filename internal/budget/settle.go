@@ -131,7 +131,7 @@ func (s *Service) settleAll(batch []*settlement) error {
 			if err != nil {
 				return err
 			}
-			if b := s.view.Load().byID[k.budget]; b != nil && b.Soft > 0 && spent >= b.Soft && told < toldSoft {
+			if b := s.view.Load().byID[k.budget]; b != nil && b.Soft > 0 && spent >= b.Soft && told&toldSoft == 0 {
 				reached = append(reached, notice{key: k, budget: b, level: toldSoft, spent: spent})
 			}
 		}
@@ -143,7 +143,7 @@ func (s *Service) settleAll(batch []*settlement) error {
 	return err
 }
 
-// How much of a window people were told.
+// What people were told of a window, each by itself: which is first is chance.
 const (
 	toldSoft = 1 // that its soft limit is reached
 	toldHard = 2 // that calls are refused
@@ -180,7 +180,7 @@ func (s *Service) tell(all []notice) {
 }
 
 func (s *Service) tellTx(ctx context.Context, tx *audit.Tx, n notice) error {
-	res, err := tx.Exec(ctx, `UPDATE budget_windows SET told = $4 WHERE budget = $1 AND part = $2 AND start = $3 AND told < $4`, n.key.budget, n.part, n.start, n.level)
+	res, err := tx.Exec(ctx, `UPDATE budget_windows SET told = told | $4 WHERE budget = $1 AND part = $2 AND start = $3 AND told & $4 = 0`, n.key.budget, n.part, n.start, n.level)
 	if err != nil {
 		return err
 	}
