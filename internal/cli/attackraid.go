@@ -178,12 +178,22 @@ func (r *raid) refusedBy(ctx context.Context, err error, since time.Time) (attem
 		return attempt{}, err
 	}
 	at := attempt{refused: &layer{byIdentity, e.Code, "refused"}}
-	page, err := r.c.SearchLog(ctx, "type:auth.refused since:"+since.UTC().Format(time.RFC3339), "", 1, false)
-	if err != nil {
-		return at, err
+	for end := time.Now().Add(toldWithin); ; { // refusals are recorded behind the answer
+		page, err := r.c.SearchLog(ctx, "type:auth.refused since:"+since.UTC().Format(time.RFC3339), "", 1, false)
+		if err != nil || time.Now().After(end) {
+			return at, err
+		}
+		if len(page.Events) > 0 {
+			at.event = page.Events[0].ID
+			return at, nil
+		}
+		select {
+		case <-ctx.Done():
+			return at, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	if len(page.Events) > 0 {
-		at.event = page.Events[0].ID
-	}
-	return at, nil
 }
+
+// toldWithin is how long the log may take to tell of a refusal.
+const toldWithin = 20 * time.Second
