@@ -36,8 +36,8 @@ test-browser: ## try the console in a real Chromium (installs it when missing)
 	COUNTERSIGN_TEST_BROWSER=1 go test -v -count=1 -timeout 20m -run InABrowser ./internal/server
 
 test-race: ## run the tests that start no processes under the race detector (SQLite), and what replicas share on PostgreSQL too
-	env -u COUNTERSIGN_TEST_POSTGRES go test -race -short -timeout 45m ./...
-	$(PG) go test -race -timeout 45m -run '/postgres' ./internal/storage ./internal/job ./internal/audit ./internal/locks ./internal/approvals
+	env -u COUNTERSIGN_TEST_POSTGRES go test -race -short -timeout 45m -skip 'TestScripts/sqlite/(attack|example)$$' ./...
+	$(PG) go test -race -timeout 45m -run '/postgres' ./internal/storage ./internal/job ./internal/audit ./internal/locks
 
 test-race-long: ## run every test on both engines under the race detector; takes an hour
 	$(PG) go test -race -timeout 90m ./...

@@ -4,8 +4,9 @@ import { api, browser, password, person, url } from "./world.mjs";
 
 const out = process.argv[2];
 const find = async (q) => (await api("GET", "/log/events?limit=1&q=" + encodeURIComponent(q))).events[0];
-const denied = await find("type:call.denied");
-const request = (await api("GET", "/approvals?state=pending&limit=1"))[0] ?? (await api("GET", "/approvals?limit=1"))[0];
+const denied = (await find("type:call.denied agent:support-assistant")) ?? (await find("type:call.denied"));
+const waiting = await api("GET", "/approvals?state=pending&limit=100");
+const request = waiting.find((r) => r.tool === "pay_invoice") ?? waiting[0] ?? (await api("GET", "/approvals?limit=1"))[0];
 for (const name of ["fiona", "admin"]) await api("PUT", `/users/${name}/password`, { password });
 // What seldom happens in the example: a key of nobody that somebody tries, and a lock.
 const canary = await api("POST", "/canaries/wiki-page", { kind: "key", where: "an old page of the wiki" });
