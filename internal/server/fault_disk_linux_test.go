@@ -119,14 +119,28 @@ func (p *plant) breaks(name string, fault func() (mend func())) {
 		stop := p.load(3)
 		mend := fault()
 		p.refused(60 * time.Second)
-		if status, body := p.ready(); status != http.StatusServiceUnavailable {
-			t.Errorf("it says that it is ready: %d %s", status, body)
-		}
+		p.notReady(30 * time.Second)
 		stop()
 		mend()
 		p.recovers(60 * time.Second)
 	})
 	p.t = t
+}
+
+// notReady waits until the server says that it is not ready: on a full disk a
+// write may still work now and then, and then it is.
+func (p *plant) notReady(within time.Duration) {
+	p.t.Helper()
+	for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+		status, body := p.ready()
+		if status == http.StatusServiceUnavailable {
+			return
+		}
+		if time.Now().After(end) {
+			p.t.Errorf("it says that it is ready: %d %s", status, body)
+			return
+		}
+	}
 }
 
 // startsReadOnly checks that a start on a disk that is mounted read-only is
