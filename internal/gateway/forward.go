@@ -48,16 +48,9 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 			a.fail(err)
 		}
 	}()
-	// From here on a lock finds the call here and cuts it; one that came into
-	// force since it was decided is seen now.
-	if err := g.locked(call); err != nil {
+	// From here on a lock finds the call here and cuts it.
+	if err := g.overtaken(call); err != nil {
 		return nil, g.refuse(call, receipt, err, false)
-	}
-	if r := call.resume; r != nil && !r.Before.IsZero() && time.Now().After(r.Before) {
-		return nil, g.refuse(call, receipt, ErrOvertime, false)
-	}
-	if call.reserved.Late() {
-		return nil, g.refuse(call, receipt, budget.ErrLate, false)
 	}
 	if err := g.remember(call); err != nil {
 		return nil, g.refuse(call, receipt, err, false)
@@ -89,6 +82,21 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 		answer.Told = func() { p.Told(client) }
 	}
 	return answer, nil
+}
+
+// overtaken says why a call that was decided and recorded may not go out any more:
+// a lock came into force meanwhile, or recording it took too long.
+func (g *Gateway) overtaken(call *Call) error {
+	if err := g.locked(call); err != nil {
+		return err
+	}
+	if r := call.resume; r != nil && !r.Before.IsZero() && time.Now().After(r.Before) {
+		return ErrOvertime
+	}
+	if call.reserved.Late() {
+		return budget.ErrLate
+	}
+	return nil
 }
 
 // prepare has the answer inspected, and then read by its front.
