@@ -126,7 +126,7 @@ func (s *Service) Told(ctx context.Context, id string) (Request, *View, error) {
 func (s *Service) closed(r *Request) *View {
 	parts := words.Plain(r.Binding.Agent, r.Binding.Connection, r.Binding.Tool, nil)
 	v := &View{Summary: words.Join(parts), Parts: parts, Arguments: []words.Argument{}, Missing: "your role does not show contents of calls",
-		Agent: AgentView{Name: r.Binding.Agent}, Undo: undo(r.Effect)}
+		Agent: AgentView{Name: r.Binding.Agent}, Undo: s.undo(r)}
 	if a, ok := s.identity.Agent(r.Binding.Agent); ok {
 		v.Agent = AgentView{a.Name, a.Owner, a.Backup, a.Team, a.Stage, a.Purpose, a.BusinessProcess}
 	}
@@ -146,16 +146,21 @@ func (s *Service) summary(r *Request, args []words.Argument) (parts []words.Part
 	return words.Plain(r.Binding.Agent, r.Binding.Connection, r.Binding.Tool, args), ""
 }
 
-// undo says what is known about taking a call back: its tool's effect, as a
-// person declared it.
-func undo(effect string) Undo {
-	switch effect {
-	case "read":
-		return Undo{effect, "it changes nothing, so there is nothing to undo"}
-	case "write":
-		return Undo{effect, "what it changes can be changed back, by another call"}
+// undo says what is known about taking a call back: its tool's effect and what
+// undoes it, as a person declared them.
+func (s *Service) undo(r *Request) Undo {
+	if s.o.Undone != nil && r.Effect != "read" {
+		if by := s.o.Undone(r.Binding.Connection, r.Binding.Tool); by != "" {
+			return Undo{r.Effect, "it can be taken back by " + by}
+		}
 	}
-	return Undo{effect, "it cannot be taken back, or nobody has said that it can"}
+	switch r.Effect {
+	case "read":
+		return Undo{r.Effect, "it changes nothing, so there is nothing to undo"}
+	case "write":
+		return Undo{r.Effect, "what it changes can be changed back, by another call"}
+	}
+	return Undo{r.Effect, "it cannot be taken back, or nobody has said that it can"}
 }
 
 // policyText returns the policies of a need as they are in force.

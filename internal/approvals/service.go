@@ -36,6 +36,9 @@ type Options struct {
 	// Template returns the sentence that says a tool's call in plain words,
 	// if there is none. Nil: there is none for any.
 	Template func(connection, tool string) string
+	// Undone returns what undoes a tool's call, in plain words; empty, as without
+	// it, if nobody declared that anything does.
+	Undone func(connection, tool string) string
 	// Policy returns the text of a policy by its id, "" if it is not in force any
 	// more. Nil: none is shown.
 	Policy func(id string) string

@@ -25,7 +25,7 @@ func (h *house) buildApprovals(_ context.Context, log *slog.Logger) error {
 	}
 	h.approvals, err = approvals.New(h.db, h.log, h.watch, approvals.Options{
 		Identity: h.identity, Findings: h.findings, Derive: h.secrets.Derive, Redactor: h.scanner, Stale: h.staleBinding, URL: h.cfg.URL, Logger: log,
-		Template: h.template, Policy: h.policy.Text, Tell: h.tell, Passkeys: h.passkeys,
+		Template: h.template, Undone: h.undone, Policy: h.policy.Text, Tell: h.tell, Passkeys: h.passkeys,
 	})
 	if err != nil {
 		return err
@@ -48,6 +48,16 @@ func (h *house) tell(ctx context.Context, tx *audit.Tx, n approvals.News) error 
 func (h *house) template(connection, tool string) string {
 	t, _ := h.connections.Tool(connection, tool)
 	return t.References.Template
+}
+
+// undone returns what undoes a tool's calls, in plain words.
+func (h *house) undone(connection, tool string) string {
+	t, _ := h.connections.Tool(connection, tool)
+	u := t.References.Undo
+	if u.IsZero() || u.Within == "" {
+		return u.Tool
+	}
+	return u.Tool + ", within " + u.Within
 }
 
 // startApprovals starts the clocks of requests, and making approved calls.
