@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json/v2"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -367,10 +366,7 @@ func (l *Log) scrub(ctx context.Context) {
 	if l.db.Dialect() == storage.Postgres {
 		_, err = l.db.Writer().ExecContext(ctx, `VACUUM payload_keys`)
 	} else {
-		var busy, frames, moved int
-		if err = l.db.Writer().QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved); err == nil && busy != 0 {
-			err = fmt.Errorf("%d of %d frames moved", moved, frames)
-		}
+		err = l.db.Flush(ctx)
 	}
 	if err != nil {
 		l.o.Logger.Warn("what was erased is gone from the database but still in the engine's own log; it goes with the next checkpoint or vacuum", "error", err)

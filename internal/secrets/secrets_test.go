@@ -338,7 +338,7 @@ func TestNothingPlainIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaktest.Files(t, values, dir)
-	if _, err := db.Writer().Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+	if err := db.Flush(ctx); err != nil {
 		t.Fatal(err)
 	}
 	leaktest.Files(t, values, dir)

@@ -3,7 +3,9 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -14,13 +16,15 @@ import (
 // copies only what came in the meantime.
 const (
 	checkpointEvery = 250 * time.Millisecond
-	finishAt        = 4000  // pages of 4 KiB in the log from which the writer finishes the copy, so that the log begins anew
+	finishAt        = 4000 // pages of 4 KiB in the log from which the writer finishes the copy, so that the log begins anew
+	flushAgain      = 10 * time.Millisecond
 	fallbackAt      = 64000 // pages from which a commit does it all, should the checkpointer not keep up
 )
 
 // checkpointer copies in the background. A failure costs only time: the log
 // grows until fallbackAt, where the commit itself reports what is wrong.
 type checkpointer struct {
+	turn        sync.Mutex // one copy at a time: SQLite refuses a second one at once, whatever its busy timeout
 	own, writer *sql.DB
 	wal         string
 	cancel      context.CancelFunc
@@ -54,12 +58,45 @@ func (c *checkpointer) run(ctx context.Context) {
 		if err != nil || info.ModTime().Equal(seen) {
 			continue
 		}
-		pages, whole := checkpoint(ctx, c.own)
-		if pages >= finishAt {
-			_, whole = checkpoint(ctx, c.writer)
-		}
-		if whole {
+		if c.copy(ctx) {
 			seen = info.ModTime()
+		}
+	}
+}
+
+// copy copies what it can and returns whether that was everything.
+func (c *checkpointer) copy(ctx context.Context) (whole bool) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	pages, whole := checkpoint(ctx, c.own)
+	if pages >= finishAt {
+		_, whole = checkpoint(ctx, c.writer)
+	}
+	return whole
+}
+
+// Flush copies SQLite's write-ahead log whole into the database file and
+// empties it, so that what was overwritten stands in no file any more. It
+// waits for readers of older versions, and fails when ctx ends before they do.
+// On PostgreSQL it does nothing.
+func (db *DB) Flush(ctx context.Context) error {
+	if db.copier == nil {
+		return nil
+	}
+	db.copier.turn.Lock()
+	defer db.copier.turn.Unlock()
+	for {
+		var busy, frames, moved int
+		if err := db.write.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved); err != nil {
+			return ErrUnavailable.With(err)
+		}
+		if busy == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ErrUnavailable.With(fmt.Errorf("%d of %d pages of the write-ahead log were copied: %w", moved, frames, ctx.Err()))
+		case <-time.After(flushAgain):
 		}
 	}
 }
