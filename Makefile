@@ -10,6 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN     := bin/countersign
 PG      := scripts/with-postgres.sh
+GOTEST  := scripts/test-twice.sh go test
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: help up build test test-short test-browser test-race test-race-long test-faults bench fuzz conformance containment screenshots lint verify clean
@@ -25,7 +26,7 @@ build: ## build bin/countersign
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/countersign
 
 test: ## run every test on both engines and in a browser (installs PostgreSQL and Chromium when missing; npm clients too)
-	$(PG) go test -timeout 30m ./...
+	$(PG) $(GOTEST) -timeout 30m ./...
 	@$(MAKE) --no-print-directory test-browser
 
 test-short: ## run the tests that need Go alone (SQLite)
@@ -33,14 +34,14 @@ test-short: ## run the tests that need Go alone (SQLite)
 
 test-browser: ## try the console in a real Chromium (installs it when missing)
 	scripts/browser.sh
-	COUNTERSIGN_TEST_BROWSER=1 go test -v -count=1 -timeout 20m -run InABrowser ./internal/server
+	COUNTERSIGN_TEST_BROWSER=1 $(GOTEST) -v -count=1 -timeout 20m -run InABrowser ./internal/server
 
 # Rooms that are little but rows and requests; test-race-long runs them too.
 PLAIN := /internal/(signin|lifecycle|posture|manifest|connections|passkeys)$$
 
 test-race: ## run the tests of what works concurrently, without processes, under the race detector (SQLite), and what replicas share on PostgreSQL too
-	env -u COUNTERSIGN_TEST_POSTGRES go test -race -short -timeout 45m -skip 'TestScripts/sqlite/(attack|example)$$' $$(go list ./... | grep -vE '$(PLAIN)')
-	$(PG) go test -race -timeout 45m -run '/postgres' ./internal/storage ./internal/job ./internal/audit ./internal/locks
+	env -u COUNTERSIGN_TEST_POSTGRES $(GOTEST) -race -short -timeout 45m -skip 'TestScripts/sqlite/(attack|example)$$' $$(go list ./... | grep -vE '$(PLAIN)')
+	$(PG) $(GOTEST) -race -timeout 45m -run '/postgres' ./internal/storage ./internal/job ./internal/audit ./internal/locks
 
 test-race-long: ## run every test on both engines under the race detector; takes an hour
 	$(PG) go test -race -timeout 90m ./...
