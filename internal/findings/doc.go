@@ -3,9 +3,12 @@
 // left.
 //
 // Many rooms open findings; a finding is about one object under one rule, and
-// while it is open, seeing the same again updates it instead of making another.
-// People close them, with a reason; what is still wrong opens a new one. Opening,
-// updating and closing are events of the log, committed with the change.
+// while it is open, seeing the same again counts and updates it instead of making
+// another, so that a flood is one finding. People close findings, with a reason;
+// what is seen again reopens them. What they do not want to hear of until a date
+// they mute: it is made and counted as ever. What people do is an event of the
+// log, committed with the change; so is that a finding opened, came back or
+// became worse, and of what is merely seen again each doubling.
 //
 // Detail is shown to people and stored as it is: whoever opens a finding MUST
 // NOT put secrets or unredacted foreign content into it.

@@ -77,6 +77,7 @@ var kinds = map[audit.Type]kind{
 
 	"leak.reported": {detectionFinding, 1}, "canary.used": {detectionFinding, 1},
 	"finding.opened": {detectionFinding, 1}, "finding.updated": {detectionFinding, 2}, "finding.closed": {detectionFinding, 3},
+	"finding.reopened": {detectionFinding, 2}, "finding.tuned": {detectionFinding, 2}, "finding.muted": {detectionFinding, 2}, "finding.unmuted": {detectionFinding, 2},
 	"budget.warned": {detectionFinding, 1}, "budget.exhausted": {detectionFinding, 1},
 }
 
