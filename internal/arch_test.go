@@ -72,6 +72,10 @@ secrets/provider/wire < secrets/provider/openai, secrets/provider/webhook, secre
 secrets/provider/postgres, secrets/provider/command, secrets/provider/openai, secrets/provider/webhook < server
 secrets/provider/exchange, secrets/provider/vault, secrets/provider/local < server
 
+# what is used of what agents may
+policy < use
+use < server
+
 # what there is: reads rooms, owns nothing
 connections, policy, secrets < inventory
 inventory < server
@@ -156,6 +160,7 @@ var only = map[string][]string{
 		"backup",
 		"inventory",
 		"posture",
+		"use",
 		"channels/...",
 		"tokens/...",
 	},
@@ -184,6 +189,7 @@ var only = map[string][]string{
 		"channels",
 		"tokens",
 		"posture",
+		"use",
 	},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/go-webauthn":          {"approvals/statement", "passkeys"},

@@ -347,3 +347,30 @@ func (l *Log) span(ctx context.Context, lane, from, to int64, payloads bool) ([]
 	}
 	return recs, l.LoadPayloads(ctx, recs)
 }
+
+// At returns the records at places, in no order and without payloads.
+func (l *Log) At(ctx context.Context, places []Place) ([]Record, error) {
+	lanes := map[int64][]any{}
+	for _, p := range places {
+		lanes[p.Lane] = append(lanes[p.Lane], p.SN)
+	}
+	var out []Record
+	for lane, all := range lanes {
+		for sns := range slices.Chunk(all, maxPage) {
+			marks := make([]string, len(sns))
+			for i := range sns {
+				marks[i] = fmt.Sprintf("$%d", i+2)
+			}
+			rows, err := l.db.Query(ctx, `SELECT `+recordColumns+` FROM events WHERE lane = $1 AND sn IN (`+strings.Join(marks, ", ")+`)`, append([]any{lane}, sns...)...)
+			if err != nil {
+				return nil, storage.ErrUnavailable.With(err)
+			}
+			recs, err := scanRecords(rows)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, recs...)
+		}
+	}
+	return out, nil
+}

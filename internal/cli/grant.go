@@ -27,6 +27,14 @@ func (a *app) grantList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		uses, err := c.GrantUses(ctx, agent)
+		if err != nil {
+			return err
+		}
+		last := map[string]string{}
+		for _, u := range uses.Grants {
+			last[u.Grant] = lastUse(u)
+		}
 		return list(a, all, "no grants yet: countersign grant add NAME --agent AGENT --connection CONNECTION --tool TOOL",
 			column[client.Grant]{"NAME", func(g client.Grant) string { return g.Name }, func(client.Grant) string { return bold }},
 			column[client.Grant]{"AGENT", func(g client.Grant) string { return g.Agent }, nil},
@@ -34,9 +42,19 @@ func (a *app) grantList() *cobra.Command {
 			column[client.Grant]{"TOOLS", func(g client.Grant) string { return strings.Join(g.Tools, ", ") }, nil},
 			column[client.Grant]{"WHEN", func(g client.Grant) string { return g.When }, nil},
 			column[client.Grant]{"EXPIRES", func(g client.Grant) string { return until(g.Expires) }, grantColour},
+			column[client.Grant]{"LAST USED", func(g client.Grant) string { return last[g.Name] }, nil},
 			column[client.Grant]{"GIVEN BY", func(g client.Grant) string { return g.GivenBy }, nil})
 	})
 	return cmd
+}
+
+// lastUse says when a grant was last used, and of one that was not since when
+// that is known.
+func lastUse(u client.GrantUse) string {
+	if u.LastAllowed.IsZero() {
+		return "not since " + u.Watched.Local().Format(time.DateOnly)
+	}
+	return ago(u.LastAllowed)
 }
 
 func grantColour(g client.Grant) string {

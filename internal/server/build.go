@@ -53,6 +53,7 @@ import (
 	"github.com/countersign/countersign/internal/tokens"
 	"github.com/countersign/countersign/internal/tokens/oauth"
 	"github.com/countersign/countersign/internal/undo"
+	"github.com/countersign/countersign/internal/use"
 )
 
 // house is every room of a running server.
@@ -69,6 +70,7 @@ type house struct {
 	locks       *locks.Service
 	budgets     *budget.Service
 	undo        *undo.Service
+	use         *use.Service
 	leaks       *leaks.Service
 	digests     *leaks.Digests
 	borrowed    *borrowed
@@ -373,6 +375,9 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	}
 	h.search = s
 	h.onClose("search", s.Stop)
+	if err := h.startUse(ctx, log); err != nil {
+		return err
+	}
 	if err := h.startSealing(ctx, log); err != nil {
 		return err
 	}
@@ -433,6 +438,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.locks,
 		h.budgets,
 		h.undo,
+		h.use,
 		h.leaks,
 		h.connections,
 		h.knowledge,
