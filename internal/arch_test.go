@@ -46,6 +46,8 @@ audit, storage, rest, job, fault, id < locks
 findings < budget
 connections < undo
 undo < server
+connections, policy, identity, locks < releases
+releases < gateway, server
 budget < manifest, gateway
 findings, locks < identity
 identity < connections, secrets, policy, tokens, approvals
@@ -147,6 +149,7 @@ var only = map[string][]string{
 		"locks",
 		"budget",
 		"undo",
+		"releases",
 		"identity",
 		"policy",
 		"connections",
@@ -181,6 +184,7 @@ var only = map[string][]string{
 		"locks",
 		"budget",
 		"undo",
+		"releases",
 		"job",
 		"signin",
 		"manifest",

@@ -127,7 +127,7 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 		"see":    {a.logCommand(), a.findingCommand(), a.postureCommand(), a.evidenceCommand()},
 		"decide": {a.approvalsCommand(), a.channelCommand(), a.approveCommand(), a.denyCommand()},
 		"govern": {a.importCommand(), a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.knowledgeCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand(), a.masterKeyCommand(),
-			a.passkeyCommand(), a.tokenServiceCommand(), a.lockCommand(), a.budgetCommand(), a.stopCommand(), a.resumeCommand(), a.undoCommand(), a.useCommand()},
+			a.passkeyCommand(), a.tokenServiceCommand(), a.lockCommand(), a.budgetCommand(), a.releaseCommand(), a.stopCommand(), a.resumeCommand(), a.undoCommand(), a.useCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json/v2"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -72,10 +73,12 @@ func (c *Call) use() budget.Use {
 	if asked.N > 1 && u.Output > 0 {
 		u.Output *= min(asked.N, 1<<20)
 	}
-	for _, s := range silent {
-		u.Silent = u.Silent || strings.HasSuffix(c.Tool.Name, s)
-	}
+	u.Silent = silentTool(c.Tool.Name)
 	return u
+}
+
+func silentTool(name string) bool {
+	return slices.ContainsFunc(silent, func(s string) bool { return strings.HasSuffix(name, s) })
 }
 
 // overBudget refuses a call for which nothing could be reserved.

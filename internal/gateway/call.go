@@ -67,6 +67,9 @@ type Call struct {
 	// Fetches says that a model's provider may read for the answer what anybody
 	// wrote: it has tools of its own.
 	Fetches bool
+	// Instructed says that the provider adds instructions of its own keeping, which
+	// nobody here has seen.
+	Instructed bool
 	// Rewrite, if set, may change the upstream's answer (header and body)
 	// before it is observed, measured and passed on: lists are filtered here. It
 	// runs for every status. If it replaces the body it answers for closing the
@@ -93,6 +96,7 @@ type Call struct {
 	judged    *flow.Judgement // where its values come from; nil if no policy asks
 	subject   string          // whom it is about: its payloads are kept under their key
 	objects   []string        // what it touches
+	release   int64           // of the agent that binds it; 0: none
 
 	credential string // as presented, to look again whether it is good
 	resume     *Resumed

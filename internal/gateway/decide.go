@@ -60,7 +60,7 @@ func (u *Upstream) digest() string {
 }
 
 // decide asks whether a lock stops the call, whether the tool is the one a
-// person accepted and the arguments are what it takes, then policy, also about every agent on whose behalf the
+// person accepted, the agent's release includes it and the arguments are what it takes, then policy, also about every agent on whose behalf the
 // caller acts, and then whether the caller's token covers what policy would let
 // pass: nobody is sent for a wider token that would not help.
 func (g *Gateway) decide(call *Call) verdict {
@@ -69,6 +69,9 @@ func (g *Gateway) decide(call *Call) verdict {
 		return verdict{effect: policy.Deny, code: r.Code, reason: r.Reason, record: audit.Decision{Effect: policy.Deny.String(), Reason: r.Reason}}
 	}
 	if v, refused := pinned(call); refused {
+		return v
+	}
+	if v, refused := g.released(call); refused {
 		return v
 	}
 	if v, wrong := g.misfit(call); wrong {

@@ -102,8 +102,9 @@ type Options struct {
 	Flow          Flow                // where values come from; nil leaves context.provenance empty
 	Runs          Runs                // to which run a call belongs; nil goes by credential and time
 	// Named returns every tool that a model may know under a name; nil knows none.
-	Named func(name string) []connections.Named
-	Rates Rates // how often tools may be called; nil does not limit
+	Named    func(name string) []connections.Named
+	Rates    Rates    // how often tools may be called; nil does not limit
+	Releases Releases // what an agent's release includes; nil pins nothing
 	// Posed, if set, is told of a tool whose answer to a call poses as something
 	// else. It must not block.
 	Posed func(connection, tool, call string)
@@ -187,6 +188,13 @@ func (g *Gateway) Visible(who identity.Caller, c connections.Connection, t conne
 	return g.o.Decider.Visible(policyAgent(who), policyAction(c, t))
 }
 
+// Listed reports whether a list of tools shows the tool to who: it is visible and
+// one of the agent's releases in force includes it. A call of one that is not is
+// refused with that reason.
+func (g *Gateway) Listed(who identity.Caller, c connections.Connection, t connections.Tool) bool {
+	return g.Visible(who, c, t) && (g.o.Releases == nil || g.o.Releases.Shows(who.Agent.Name, c.Name, t.Name))
+}
+
 // MayHold reports whether a call of the tool by who may have to wait for people.
 func (g *Gateway) MayHold(who identity.Caller, c connections.Connection, t connections.Tool) bool {
 	return g.o.Approvals != nil && g.o.Decider.MayHold(policyAgent(who), policyAction(c, t))
@@ -197,6 +205,9 @@ func (g *Gateway) MayHold(who identity.Caller, c connections.Connection, t conne
 func (g *Gateway) Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision {
 	call := &Call{Connection: c, Tool: t, Args: args, Who: who}
 	call.placed.matched = true // whether a model proposes it is seen when it does
+	if v, refused := g.released(call); refused {
+		return policy.Decision{Effect: policy.Deny, Reason: v.reason}
+	}
 	return g.o.Decider.Decide(g.question(call, g.o.Now()))
 }
 

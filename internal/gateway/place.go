@@ -212,6 +212,7 @@ type intentDetail struct {
 	Made       string   `json:"made_as,omitzero"`
 	Proposed   *bool    `json:"proposed,omitzero"`    // by a model, of a tool call; absent where nobody looked
 	ProposedBy string   `json:"proposed_by,omitzero"` // the call to the model
+	Release    int64    `json:"release,omitzero"`     // of the agent that bound it
 	RunBy      string   `json:"run_by,omitzero"`      // why it belongs to its run, if not by its credential
 }
 
@@ -229,7 +230,8 @@ func (p placed) told(d *intentDetail, tooled bool) {
 func placedDetail(call *Call, v verdict) jsontext.Value {
 	d := approvalDetail(call, v)
 	call.placed.told(&d, call.tooled())
-	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" {
+	d.Release = call.release
+	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" && d.Release == 0 {
 		return nil
 	}
 	return detail(d)

@@ -173,6 +173,17 @@ func (s *Service) SetOwnerTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	return s.PutAgentTx(ctx, tx, by, reason, a)
 }
 
+// SetStageTx moves an agent to another stage, inside a change; it reports whether
+// that changed anything.
+func (s *Service) SetStageTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, agent, stage string) (bool, error) {
+	a, err := readAgent(ctx, tx, agent)
+	if err != nil {
+		return false, err
+	}
+	a.Stage = stage
+	return s.PutAgentTx(ctx, tx, by, reason, a)
+}
+
 // Suspend stops an agent from making calls until it is resumed; it reports
 // whether it was not suspended already. Needs a reason.
 func (s *Service) Suspend(ctx context.Context, by audit.Actor, reason, agent string) (changed bool, err error) {

@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/countersign/countersign/internal/audit"
-	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -95,26 +94,7 @@ func (s *Service) PutPoliciesTx(ctx context.Context, tx *audit.Tx, by audit.Acto
 	if len(problems) > 0 {
 		return false, refuse(problems)
 	}
-	last, err := lastVersion(ctx, tx, name)
-	if err != nil {
-		return false, err
-	}
-	v := Version{Version: last + 1, Text: text, SavedBy: by.Name, Reason: reason, Saved: micros(s.o.Now())}
-	f := File{ID: id.New(id.Policy), Name: name, Version: v.Version, Text: text}
-	if err := writeVersion(ctx, tx, name, v); err != nil {
-		return false, err
-	}
-	if err := writeFile(ctx, tx, f); err != nil {
-		return false, err
-	}
-	kind := audit.Type("policy.created")
-	if len(old) == 1 {
-		kind = "policy.updated"
-	}
-	tx.Record(audit.Event{Type: kind, Actor: by, Object: "policy/" + name, Reason: reason, Detail: detail(map[string]any{
-		"version": v.Version, "sha256": digest(text),
-	})}, audit.Payload{Name: "text", Body: []byte(text)})
-	return true, storage.Bump(ctx, tx.Tx, version)
+	return true, s.saveFile(ctx, tx, by, reason, name, text, len(old) == 1)
 }
 
 // checkInTx checks text, and its ids against those of files that the
@@ -233,24 +213,7 @@ func (s *Service) PutGrantTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	if !g.Expires.IsZero() && !g.Expires.After(s.o.Now()) {
 		return false, ErrExpired
 	}
-	tools, err := json.Marshal(g.Tools)
-	if err != nil {
-		return false, err
-	}
-	g.GivenBy, g.Reason = by.Name, reason
-	kind := audit.Type("grant.given")
-	if len(old) == 1 {
-		kind, g.ID, g.Created = "grant.changed", old[0].ID, old[0].Created
-		err = updateGrant(ctx, tx, g, string(tools), old[0].revision)
-	} else {
-		g.ID, g.Created = id.New(id.Grant), micros(s.o.Now())
-		err = insertGrant(ctx, tx, g, string(tools))
-	}
-	if err != nil {
-		return false, err
-	}
-	tx.Record(g.event(kind, by, reason))
-	return true, storage.Bump(ctx, tx.Tx, version)
+	return true, s.saveGrant(ctx, tx, by, reason, g, old)
 }
 
 // checkGrant validates the grant as the policy it compiles to.

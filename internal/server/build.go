@@ -43,6 +43,7 @@ import (
 	"github.com/countersign/countersign/internal/passkeys"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/posture"
+	"github.com/countersign/countersign/internal/releases"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/runs"
 	"github.com/countersign/countersign/internal/secrets"
@@ -71,6 +72,7 @@ type house struct {
 	budgets     *budget.Service
 	undo        *undo.Service
 	use         *use.Service
+	releases    *releases.Service
 	leaks       *leaks.Service
 	digests     *leaks.Digests
 	borrowed    *borrowed
@@ -245,6 +247,7 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.buildLeaks(log)
+	h.buildReleases(log)
 	h.identity.OnDelete(h.connections.KeepOwners)
 	h.identity.OnDelete(h.secrets.KeepOwners)
 	h.connections.OnDelete(h.secrets.KeepConnections)
@@ -278,7 +281,7 @@ func (h *house) policyUser(a audit.Actor) (policy.User, bool) {
 // buildLine builds the gateway and its fronts.
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
-		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Budgets: h.budgets, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Rates: h.connections, Posed: h.connections.Posed, Logger: log,
+		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Budgets: h.budgets, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Rates: h.connections, Releases: h.releases, Posed: h.connections.Posed, Logger: log,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)
@@ -439,6 +442,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.budgets,
 		h.undo,
 		h.use,
+		h.releases,
 		h.leaks,
 		h.connections,
 		h.knowledge,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -302,6 +303,7 @@ func (x *exchange) take(call *gateway.Call, body []byte) error {
 	call.Prompt = prompt(body, q.prompt, gateway.CaptureLimit(call.Connection))
 	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection), lastSaid(body, q.prompt))
 	call.Fetches = len(q.provided) > 0
+	call.Instructed = slices.Contains(q.provided, "prompt")
 	call.Continues = func() []runs.Link { return links(body, q) }
 	call.Rewrite = x.checkAnswer
 	return nil

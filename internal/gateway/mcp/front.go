@@ -57,6 +57,7 @@ type Line interface {
 	Identify(ctx context.Context, in gateway.Incoming) (identity.Caller, error)
 	Unauthenticated(in gateway.Incoming, err error) *gateway.Refusal
 	Visible(who identity.Caller, c connections.Connection, t connections.Tool) bool
+	Listed(who identity.Caller, c connections.Connection, t connections.Tool) bool
 	Await(ctx context.Context, w *gateway.Waiting, most time.Duration) bool
 	Ask(ctx context.Context, who identity.Caller, request string, most time.Duration) (*gateway.Waiting, error)
 	Collect(ctx context.Context, in gateway.Incoming, who identity.Caller, w *gateway.Waiting, call *gateway.Call) (*approvals.Kept, error)

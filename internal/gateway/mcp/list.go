@@ -90,7 +90,7 @@ func (f *Front) keepTools(ctx context.Context, who identity.Caller, c connection
 	if c.Kind == connections.Retrieval { // ours, and nothing that could drift
 		return func(i int) bool {
 			t, ok := f.o.Registry.Tool(c.Name, defs[i].Name)
-			return ok && t.Offered() && f.o.Line.Visible(who, c, t)
+			return ok && t.Offered() && f.o.Line.Listed(who, c, t)
 		}, nil
 	}
 	verdicts, err := f.o.Registry.Observe(ctx, c.Name, defs)
@@ -104,7 +104,7 @@ func (f *Front) keepTools(ctx context.Context, who identity.Caller, c connection
 			return false
 		}
 		t, ok := f.o.Registry.Tool(c.Name, defs[i].Name)
-		return ok && t.Callable() && f.o.Line.Visible(who, c, t)
+		return ok && t.Callable() && f.o.Line.Listed(who, c, t)
 	}, nil
 }
 

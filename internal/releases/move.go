@@ -1,0 +1,211 @@
+package releases
+
+import (
+	"context"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/id"
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/storage"
+)
+
+// Restored is what putting a release in force changed beside the pins.
+type Restored struct {
+	Given    []string `json:"given" doc:"grants given back or changed back"`
+	Revoked  []string `json:"revoked" doc:"grants that the release does not have"`
+	Policies []string `json:"policies" doc:"policy files restored"`
+	// Shared are policy files that differ from the release's and are about other
+	// agents too: they stay as they are.
+	Shared []string `json:"shared" doc:"policy files that differ and stay, because they are about other agents too; countersign policy rollback restores one"`
+	// Kept are policy files about the agent alone that came later and forbid: a
+	// rollback takes no protection away.
+	Kept    []string `json:"kept" doc:"later policy files about the agent alone that stay, because they forbid something"`
+	Removed []string `json:"removed" doc:"later policy files about the agent alone that only allow"`
+}
+
+// Moved is a move and what it changed.
+type Moved struct {
+	Move
+	Restored Restored `json:"restored"`
+}
+
+// Rollback puts the release in force that was before, or number, and ends a
+// canary: pins, grants and the agent's own policies return in one transaction.
+// Without a number, while a canary is tried, the release in force stays. Only what
+// was in force in this stage can be returned to: anything else is a promotion.
+// Needs a reason.
+func (s *Service) Rollback(ctx context.Context, by audit.Actor, reason, agent string, number int64) (Moved, error) {
+	if err := checkReason(reason); err != nil {
+		return Moved{}, err
+	}
+	var m Moved
+	err := s.change(ctx, func(tx *audit.Tx) error {
+		st, err := readState(ctx, tx, agent)
+		if err != nil {
+			return err
+		}
+		m, err = s.rollbackTx(ctx, tx, by, reason, st, number)
+		return err
+	})
+	return m, err
+}
+
+// rollbackTx is Rollback of what was read as st, inside a change.
+func (s *Service) rollbackTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, number int64) (Moved, error) {
+	if st.Active == 0 && st.Canary == 0 {
+		return Moved{}, ErrNothing.Say("no release of %q is in force", st.Agent)
+	}
+	moves, err := readMoves(ctx, tx, st.Agent)
+	if err != nil {
+		return Moved{}, err
+	}
+	to, err := target(st, moves, number)
+	if err != nil {
+		return Moved{}, err
+	}
+	m := Move{Kind: MoveRolledBack, Number: to, Previous: st.Active}
+	if st.Canary > 0 {
+		m.Previous = st.Canary
+	}
+	st.Active = to
+	return s.moveTx(ctx, tx, by, reason, st, m, "release.rolled_back")
+}
+
+// target is the release that a rollback goes to: number, or that before the one in
+// force, or with a canary the one in force.
+func target(st State, moves []Move, number int64) (int64, error) {
+	switch {
+	case number == 0 && st.Canary > 0:
+		return st.Active, nil
+	case number == 0:
+		for _, m := range moves {
+			if m.Kind == MovePromoted && m.Stage == st.Stage && m.Number == st.Active {
+				number = m.Previous
+				break
+			}
+		}
+		if number == 0 {
+			return 0, ErrNothing.Say("release %d of %s is the first in %s: there is none before; countersign stop %s stops the agent", st.Active, st.Agent, st.Stage, st.Agent)
+		}
+	}
+	for _, m := range moves {
+		if m.Kind == MovePromoted && m.Stage == st.Stage && m.Number == number {
+			return number, nil
+		}
+	}
+	return 0, ErrNothing.Say("release %d of %s was never in force in %s, so it cannot be returned to; countersign release promote %s %d does that", number, st.Agent, st.Stage, st.Agent, number)
+}
+
+// moveTx writes a state that ends what was tried, restores what the release in
+// force keeps, and records the move.
+func (s *Service) moveTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, m Move, kind audit.Type) (Moved, error) {
+	st.Canary, st.Percent, st.Signals, st.position = 0, 0, nil, ""
+	out := Moved{Restored: nothing()}
+	digest := ""
+	if st.Active > 0 {
+		r, err := readRelease(ctx, tx, st.Agent, st.Active)
+		if err != nil {
+			return out, err
+		}
+		if out.Restored, err = s.restoreTx(ctx, tx, by, reason, r, st.Stage); err != nil {
+			return out, err
+		}
+		digest = r.Digest
+	}
+	var err error
+	out.Move, err = s.writeMove(ctx, tx, by, reason, st, m)
+	if err != nil {
+		return out, err
+	}
+	tx.Record(audit.Event{Type: kind, Actor: by, Object: "agent/" + st.Agent, Agent: st.Agent, Stage: st.Stage, Reason: reason, Digest: digest,
+		Detail: detail(map[string]any{"release": m.Number, "previous": m.Previous, "stage": st.Stage, "restored": out.Restored})})
+	return out, nil
+}
+
+// writeMove writes a state and the move that led to it.
+func (s *Service) writeMove(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, m Move) (Move, error) {
+	now := storage.Time(storage.Micros(s.o.Now()))
+	st.Since = now
+	if err := putState(ctx, tx, st); err != nil {
+		return m, err
+	}
+	m.ID, m.Agent, m.Stage, m.Reason, m.By, m.At = id.New(MoveID), st.Agent, st.Stage, reason, by.Name, now
+	if err := insertMove(ctx, tx, m); err != nil {
+		return m, err
+	}
+	return m, storage.Bump(ctx, tx.Tx, Version)
+}
+
+func nothing() Restored {
+	return Restored{Given: []string{}, Revoked: []string{}, Policies: []string{}, Shared: []string{}, Kept: []string{}, Removed: []string{}}
+}
+
+// restoreTx gives the agent, which is or comes to be in stage, the grants and its
+// own policies of a release.
+func (s *Service) restoreTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, r Release, stage string) (Restored, error) {
+	out := nothing()
+	want := make([]policy.Grant, len(r.Grants))
+	for i, g := range r.Grants {
+		want[i] = g.wire(r.Agent)
+	}
+	given, revoked, err := s.o.Policy.RestoreGrantsTx(ctx, tx, by, reason, r.Agent, want)
+	if err != nil {
+		return out, err
+	}
+	out.Given, out.Revoked = append(out.Given, given...), append(out.Revoked, revoked...)
+	a, ok := s.o.Identity.Agent(r.Agent)
+	if !ok {
+		return out, ErrNoAgent.Say("there is no agent %q", r.Agent)
+	}
+	a.Stage = stage
+	list, err := s.o.Policy.ConcernsTx(ctx, tx, policyAgent(a))
+	if err != nil {
+		return out, err
+	}
+	now := map[string]policy.Concern{}
+	for _, f := range list {
+		now[f.Name] = f
+	}
+	kept := map[string]bool{}
+	for _, p := range r.Policies {
+		kept[p.Name] = true
+		// What is about others too, then or now, is not this agent's to return.
+		if f, there := now[p.Name]; !p.Own || there && !f.Own {
+			if !there || f.Text != p.Text {
+				out.Shared = append(out.Shared, p.Name)
+			}
+			continue
+		}
+		changed, err := s.o.Policy.RestoreTx(ctx, tx, by, reason, p.Name, p.Text)
+		if err != nil {
+			return out, err
+		}
+		if changed {
+			out.Policies = append(out.Policies, p.Name)
+		}
+	}
+	return out, s.dropLater(ctx, tx, by, reason, list, kept, &out)
+}
+
+// dropLater deletes the policy files about the agent alone that the release does
+// not know and that only allow.
+func (s *Service) dropLater(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, now []policy.Concern, kept map[string]bool, out *Restored) error {
+	for _, f := range now {
+		switch {
+		case kept[f.Name] || !f.Own:
+		case f.Forbids:
+			out.Kept = append(out.Kept, f.Name)
+		default:
+			if err := s.o.Policy.DeletePolicyTx(ctx, tx, by, reason, f.Name); err != nil {
+				return err
+			}
+			out.Removed = append(out.Removed, f.Name)
+		}
+	}
+	return nil
+}
+
+func policyAgent(a identity.Agent) policy.Agent {
+	return policy.Agent{Name: a.Name, Team: a.Team, Stage: a.Stage, Owner: a.Owner, Labels: a.Labels}
+}

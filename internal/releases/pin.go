@@ -1,0 +1,167 @@
+package releases
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+)
+
+// Question is a call as releases see it.
+type Question struct {
+	Agent, Stage, Run string
+	Connection, Tool  string
+	Digest, Effect    string // of the tool's accepted definition, and what it does
+	Plumbing          bool   // it is only part of a protocol: allowed with anything on the connection
+	Model             string // the model that the request names; empty if it names none
+	// Prompt returns the system prompt that a model is given. Nil for what gives
+	// a model none. ok is false if it cannot be known.
+	Prompt func() (text string, ok bool)
+}
+
+// pin is a release's content as the line asks it.
+type pin struct {
+	number  int64
+	models  map[string]bool
+	prompts map[string]bool
+	tools   map[string]Tool
+	conns   map[string]bool
+}
+
+func newPin(r Release) *pin {
+	p := &pin{number: r.Number, models: map[string]bool{}, prompts: map[string]bool{}, tools: map[string]Tool{}, conns: map[string]bool{}}
+	for _, m := range r.Models {
+		p.models[m] = true
+	}
+	for _, d := range r.Prompts {
+		p.prompts[d] = true
+	}
+	for _, t := range r.Tools {
+		p.tools[t.path()] = t
+		p.conns[t.Connection] = true
+	}
+	return p
+}
+
+// standing is an agent's releases in force.
+type standing struct {
+	State
+	active, canary *pin
+}
+
+// chosen returns the pin that a run is bound by.
+func (s *standing) chosen(run string) *pin {
+	if s.canary != nil && Chosen(s.Agent, s.Canary, s.Percent, run) {
+		return s.canary
+	}
+	return s.active
+}
+
+// Chosen reports whether a run is among the percent that try a release: the same
+// on every replica and for as long as the canary lasts.
+func Chosen(agent string, number, percent int64, run string) bool {
+	h := sha256.New()
+	h.Write(binary.BigEndian.AppendUint64([]byte(agent+"\x00"+run+"\x00"), uint64(number))) //nolint:gosec // a number's bits
+	return binary.BigEndian.Uint64(h.Sum(nil))%100 < uint64(max(percent, 0))                //nolint:gosec // not negative
+}
+
+// Check returns by which release a call is bound, 0 if by none, and ErrOutside or
+// ErrStage if that does not include it. It works in memory.
+func (s *Service) Check(q *Question) (number int64, err error) {
+	st := (*s.view.Load())[q.Agent]
+	if st == nil || st.Active == 0 && st.Canary == 0 {
+		return 0, nil
+	}
+	if st.Stage != q.Stage {
+		return st.Active, ErrStage.Say("release %d of %s was promoted to %s and the agent is in %s; countersign release promote %s --to %s", st.Active, q.Agent, st.Stage, q.Stage, q.Agent, q.Stage)
+	}
+	p := st.chosen(q.Run)
+	if p == nil {
+		return 0, nil
+	}
+	return p.number, p.check(q)
+}
+
+// Shows reports whether a tool may be in a list that an agent sees: one of the
+// releases in force includes it.
+func (s *Service) Shows(agent, connection, tool string) bool {
+	st := (*s.view.Load())[agent]
+	if st == nil || st.active == nil {
+		return true
+	}
+	for _, p := range []*pin{st.active, st.canary} {
+		if p == nil {
+			continue
+		}
+		if _, ok := p.tools[connection+"/"+tool]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pin) check(q *Question) error {
+	if q.Plumbing && p.conns[q.Connection] {
+		return nil
+	}
+	t, ok := p.tools[q.Connection+"/"+q.Tool]
+	switch {
+	case !ok:
+		return ErrOutside.Say("release %d of this agent does not include the tool %s/%s", p.number, q.Connection, q.Tool)
+	case t.Digest != q.Digest || t.Effect != q.Effect:
+		return ErrOutside.Say("the tool %s/%s is not as release %d of this agent pins it: its definition or effect changed since", q.Connection, q.Tool, p.number)
+	case q.Model != "" && len(p.models) > 0 && !p.models[q.Connection+"/"+q.Model]:
+		return ErrOutside.Say("release %d of this agent does not include the model %.80q on %s", p.number, q.Model, q.Connection)
+	case q.Prompt != nil && len(p.prompts) > 0:
+		return p.checkPrompt(q)
+	}
+	return nil
+}
+
+func (p *pin) checkPrompt(q *Question) error {
+	text, ok := q.Prompt()
+	if !ok {
+		return ErrOutside.Say("release %d of this agent pins its system prompt, and the request brings instructions that the provider keeps", p.number)
+	}
+	if d := PromptDigest(text); !p.prompts[d] {
+		return ErrOutside.Say("release %d of this agent does not include the system prompt of this request (sha256:%s)", p.number, d)
+	}
+	return nil
+}
+
+// Standing returns the releases in force of an agent, as this replica sees them.
+func (s *Service) Standing(agent string) (State, bool) {
+	st := (*s.view.Load())[agent]
+	if st == nil {
+		return State{Agent: agent}, false
+	}
+	return st.State, true
+}
+
+// Of returns the release that binds a run of an agent; 0 if none does.
+func (s *Service) Of(agent, run string) int64 {
+	st := (*s.view.Load())[agent]
+	if st == nil {
+		return 0
+	}
+	if p := st.chosen(run); p != nil {
+		return p.number
+	}
+	return 0
+}
+
+// canaries lists the agents that try a release, by name.
+func (s *Service) canaries() []State {
+	var out []State
+	for _, st := range *s.view.Load() {
+		if st.Canary > 0 {
+			out = append(out, st.State)
+		}
+	}
+	slices.SortFunc(out, func(a, b State) int {
+		if a.Agent < b.Agent {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
