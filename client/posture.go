@@ -2,9 +2,12 @@ package client
 
 import (
 	"context"
+	"encoding/json/jsontext"
+	"encoding/json/v2"
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -137,7 +140,7 @@ type Requirement struct {
 	Note      string                `json:"note,omitempty"`  // how that was read
 	See       []string              `json:"see,omitempty"`
 	Evidence  []RequirementEvidence `json:"evidence"`
-	Shares    map[string]int        `json:"shares,omitempty"` // of the last 90 days, percent by result
+	Shares    map[string]int        `json:"shares,omitempty"` // of the period, percent by result
 }
 
 // Framework is a framework with its requirements.
@@ -149,6 +152,7 @@ type Framework struct {
 	Source       string        `json:"source"`
 	Licence      string        `json:"licence"`
 	Note         string        `json:"note,omitempty"`
+	Days         int           `json:"days"` // of the period of shares
 	Requirements []Requirement `json:"requirements"`
 }
 
@@ -191,14 +195,97 @@ func (c *Client) EvidenceByID(ctx context.Context, id string) (Evidence, error) 
 	return get[Evidence](ctx, c, v1+"/posture/evidence"+segment(id), nil)
 }
 
-// FrameworkPosture shows how the requirements of a framework stand.
-func (c *Client) FrameworkPosture(ctx context.Context, id string) (Framework, error) {
-	return get[Framework](ctx, c, v1+"/posture/frameworks"+segment(id), nil)
+// EvidenceBytes returns one result in the form whose SHA-256 the event of its
+// run holds: canonical JSON (RFC 8785), without where it is stored.
+func (c *Client) EvidenceBytes(ctx context.Context, id string) ([]byte, error) {
+	doc, err := get[map[string]jsontext.Value](ctx, c, v1+"/posture/evidence"+segment(id), nil)
+	if err != nil {
+		return nil, err
+	}
+	delete(doc, "event")
+	delete(doc, "digest")
+	b, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	v := jsontext.Value(b)
+	err = v.Canonicalize()
+	return v, err
 }
 
-// Requirement shows how a requirement stands, by any of its spellings.
-func (c *Client) Requirement(ctx context.Context, id string) (Requirement, error) {
-	return get[Requirement](ctx, c, v1+"/posture/requirement", url.Values{"id": {id}})
+// PostureSegment is a time during which a predicate had one result.
+type PostureSegment struct {
+	From       time.Time `json:"from"`
+	To         time.Time `json:"to"`
+	Result     string    `json:"result"`
+	Evidence   string    `json:"evidence,omitempty"` // the newest in it; empty: there was none
+	Population int64     `json:"population"`
+	Evaluated  int64     `json:"evaluated"`
+	Violated   int64     `json:"violated"`
+}
+
+// PostureTrend is how a predicate went over a period.
+type PostureTrend struct {
+	Predicate string           `json:"predicate"`
+	Name      string           `json:"name"`
+	Shares    map[string]int   `json:"shares"`   // percent by result
+	Segments  []PostureSegment `json:"segments"` // the whole period, the oldest first
+}
+
+// PostureProgress is how far a run is.
+type PostureProgress struct {
+	Running bool      `json:"running"`
+	Run     string    `json:"run,omitempty"`
+	By      string    `json:"by,omitempty"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Asked   []string  `json:"asked"`
+	Done    []string  `json:"done"`
+	Problem string    `json:"problem,omitempty"` // why it ended without a result
+}
+
+// PostureTrends shows how predicates went over the last days (0: 90), all of
+// them if none is named.
+func (c *Client) PostureTrends(ctx context.Context, predicate string, days int) ([]PostureTrend, error) {
+	q := over(days)
+	if predicate != "" {
+		q.Set("predicate", predicate)
+	}
+	return get[[]PostureTrend](ctx, c, v1+"/posture/trend", q)
+}
+
+func over(days int) url.Values {
+	q := url.Values{}
+	if days > 0 {
+		q.Set("days", strconv.Itoa(days))
+	}
+	return q
+}
+
+// BeginPosture begins to compute evidence and does not wait for it.
+func (c *Client) BeginPosture(ctx context.Context, predicates ...string) (PostureProgress, error) {
+	return send[PostureProgress](ctx, c, http.MethodPost, v1+"/posture/begin", struct {
+		Predicates []string `json:"predicates,omitempty"`
+	}{predicates})
+}
+
+// PostureProgress shows how far the run under way is, or how the last one ended.
+func (c *Client) PostureProgress(ctx context.Context) (PostureProgress, error) {
+	return get[PostureProgress](ctx, c, v1+"/posture/progress", nil)
+}
+
+// FrameworkPosture shows how the requirements of a framework stand, and stood
+// over the last days (0: 90).
+func (c *Client) FrameworkPosture(ctx context.Context, id string, days int) (Framework, error) {
+	return get[Framework](ctx, c, v1+"/posture/frameworks"+segment(id), over(days))
+}
+
+// Requirement shows how a requirement stands, and stood over the last days (0:
+// 90), by any of its spellings.
+func (c *Client) Requirement(ctx context.Context, id string, days int) (Requirement, error) {
+	q := over(days)
+	q.Set("id", id)
+	return get[Requirement](ctx, c, v1+"/posture/requirement", q)
 }
 
 // ExportEvidence returns the newest evidence as one signed bundle. Close it.

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) postureCommand() *cobra.Command {
-	return group("posture", "Compute evidence from live state, and see how frameworks stand", a.postureRun(), a.postureList(), a.postureShow())
+	return group("posture", "Compute evidence from live state, and see how frameworks stand", a.postureRun(), a.postureList(), a.postureShow(), a.postureTrend())
 }
 
 func resultColour(result string) string {
@@ -87,20 +87,21 @@ func (a *app) postureList() *cobra.Command {
 	cmd := &cobra.Command{Use: "list [FRAMEWORK|REQUIREMENT]", Short: "List predicates, or the requirements of a framework, with how they stand", Args: operands("[FRAMEWORK|REQUIREMENT]"), ValidArgsFunction: a.completeFirst(requirementIDs),
 		Long: `Frameworks: owasp-nhi-2025, owasp-asi-2026, nist-csf-2.0, eu-ai-act, iso-42001, soc2. Requirements are taken in the spellings that people use (NHI-02,
 PR.AC-4, AGENT-03, CC6.1, Art. 12), and what was made of one is said.`,
-		Example: "  countersign posture list\n  countersign posture list nist-csf-2.0\n  countersign posture list PR.AC-4"}
+		Example: "  countersign posture list\n  countersign posture list nist-csf-2.0\n  countersign posture list PR.AC-4\n  countersign posture list soc2 --days 365"}
+	days := cmd.Flags().Int("days", 0, "the period of which shares are told, until now (1 to 400; default 90)")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
 		if len(args) == 0 {
 			return a.listPosture(ctx, c)
 		}
 		r, ok := framework.Resolve(args[0])
 		if ok && r.ID == "" {
-			f, err := c.FrameworkPosture(ctx, r.Framework)
+			f, err := c.FrameworkPosture(ctx, r.Framework, *days)
 			if err != nil {
 				return err
 			}
 			return a.listFramework(f)
 		}
-		q, err := c.Requirement(ctx, args[0])
+		q, err := c.Requirement(ctx, args[0], *days)
 		if err != nil {
 			return err
 		}
@@ -168,7 +169,8 @@ func (a *app) listFramework(f client.Framework) error {
 				ids = append(ids, e.ID)
 			}
 			return strings.Join(ids, " ")
-		}, nil})
+		}, nil},
+		column[client.Requirement]{fmt.Sprintf("%d DAYS, PERCENT", f.Days), func(q client.Requirement) string { return counts(q.Shares) }, nil})
 }
 
 // said says what was made of an identifier.
@@ -190,7 +192,43 @@ func (a *app) listFor(q client.Requirement) error {
 	if a.output == "json" {
 		return a.printJSON(q)
 	}
+	if len(q.Shares) > 0 {
+		fmt.Fprintf(a.stdout, "over the period, percent: %s\n", counts(q.Shares))
+	}
 	return list(a, q.Evidence, "no predicate is evidence for it", rowColumns(func(e client.RequirementEvidence) client.PostureRow { return e.PostureRow })...)
+}
+
+func (a *app) postureTrend() *cobra.Command {
+	cmd := &cobra.Command{Use: "trend [PREDICATE]", Short: "Show how predicates went over a period", Args: operands("[PREDICATE]"), ValidArgsFunction: a.completeFirst(predicateIDs),
+		Long: `Without a predicate, the share of the period that each was in each result, in percent. With one, each time that it had one result: time without a result, or after
+it expired, is NO_DATA. The evidence named can be shown (countersign posture show evd_…).`,
+		Example: "  countersign posture trend\n  countersign posture trend E5 --days 30"}
+	days := cmd.Flags().Int("days", 0, "the period, until now (1 to 400; default 90)")
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		predicate := ""
+		if len(args) > 0 {
+			predicate = strings.ToUpper(args[0])
+		}
+		trends, err := c.PostureTrends(ctx, predicate, *days)
+		switch {
+		case err != nil:
+			return err
+		case a.output == "json":
+			return a.printJSON(trends)
+		case predicate == "":
+			return list(a, trends, "",
+				column[client.PostureTrend]{"PREDICATE", func(t client.PostureTrend) string { return t.Predicate + " " + t.Name }, func(client.PostureTrend) string { return bold }},
+				column[client.PostureTrend]{"PERCENT", func(t client.PostureTrend) string { return counts(t.Shares) }, nil})
+		}
+		return list(a, trends[0].Segments, "",
+			column[client.PostureSegment]{"FROM", func(x client.PostureSegment) string { return ago(x.From) }, nil},
+			column[client.PostureSegment]{"TO", func(x client.PostureSegment) string { return ago(x.To) }, nil},
+			column[client.PostureSegment]{"RESULT", func(x client.PostureSegment) string { return x.Result }, func(x client.PostureSegment) string { return resultColour(x.Result) }},
+			column[client.PostureSegment]{"LOOKED AT", func(x client.PostureSegment) string { return fmt.Sprintf("%d of %d", x.Evaluated, x.Population) }, nil},
+			column[client.PostureSegment]{"BAD", func(x client.PostureSegment) string { return fmt.Sprint(x.Violated) }, nil},
+			column[client.PostureSegment]{"EVIDENCE", func(x client.PostureSegment) string { return x.Evidence }, nil})
+	})
+	return cmd
 }
 
 func (a *app) postureShow() *cobra.Command {
@@ -219,7 +257,7 @@ and proven (countersign log prove).`,
 }
 
 func (a *app) showRequirement(ctx context.Context, c *client.Client, id string) error {
-	q, err := c.Requirement(ctx, id)
+	q, err := c.Requirement(ctx, id, 0)
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,7 @@ type Config struct {
 	Secrets   Secrets   `yaml:"secrets"`
 	OIDC      OIDC      `yaml:"oidc"`
 	Lifecycle Lifecycle `yaml:"lifecycle"`
+	Posture   Posture   `yaml:"posture"`
 }
 
 // Leaks says whose reports of leaked credentials are taken without a user.
@@ -237,6 +238,7 @@ func (c *Config) Fill() {
 	or(&c.Tools.Recheck, 15*time.Minute)
 	c.OIDC.fill()
 	c.Lifecycle.fill()
+	or(&c.Posture.Keep, 400*24*time.Hour)
 	or(&c.Limits.ModelBody, 32<<20)
 	or(&c.Limits.ToolBody, 4<<20)
 	or(&c.Limits.APIBody, 8<<20)
@@ -276,6 +278,6 @@ func (c *Config) Validate() error {
 	if c.Limits.ModelBody < 0 || c.Limits.ToolBody < 0 || c.Limits.APIBody < 0 || c.Limits.HeaderBytes < 0 || c.Limits.ReadTimeout < 0 || c.Limits.IdleStream < 0 || c.Limits.ShutdownWait < 0 {
 		errs = append(errs, errors.New("limits: a limit cannot be negative"))
 	}
-	errs = append(append(errs, c.OIDC.validate()...), c.Lifecycle.validate()...)
+	errs = append(append(append(errs, c.OIDC.validate()...), c.Lifecycle.validate()...), c.Posture.validate()...)
 	return errors.Join(append(errs, c.Export.validate()...)...)
 }

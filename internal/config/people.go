@@ -53,6 +53,20 @@ type Lifecycle struct {
 	IdleWarning time.Duration `yaml:"idle_warning"`
 }
 
+// Posture says how long evidence is kept (docs/posture.md).
+type Posture struct {
+	// Keep is how long results are kept. Default 9600h (400 days), at least 4392h
+	// (183 days).
+	Keep time.Duration `yaml:"keep"`
+}
+
+func (p *Posture) validate() []error {
+	if p.Keep < 183*24*time.Hour {
+		return []error{errors.New("posture: keep is at least 4392h (183 days)")}
+	}
+	return nil
+}
+
 // Pairs are names and values. In the environment they are written as
 // name=value,name=value.
 type Pairs map[string]string

@@ -88,16 +88,55 @@ func (c *Console) forgetSearch(v *visit) (done, error) {
 	return done{to: "/events", said: "The search is forgotten."}, err
 }
 
+// proven is a record of the log with what a browser needs to verify it.
+type proven struct {
+	Leaf   string         // base64: the exact bytes
+	Index  string         // in the tree, empty if it is not sealed yet
+	Unsaid string         // why there is no proof
+	Keys   client.LogKeys // the log's
+}
+
+// prove asks for the proof of an event.
+func (v *visit) prove(id, record string) (p proven, err error) {
+	p.Leaf = record
+	if p.Keys, err = v.API.LogKeys(v.ctx()); err != nil {
+		return p, err
+	}
+	proof, err := v.API.Proof(v.ctx(), id)
+	if refused, ok := errors.AsType[*client.Error](err); ok && refused.Status < 500 {
+		p.Unsaid, err = refused.Detail, nil
+	}
+	if err == nil && proof != nil {
+		p.Index = indexOf(proof)
+	}
+	return p, err
+}
+
+// proven is prove for an event that is known by its identifier.
+func (v *visit) proven(id string) (proven, error) {
+	e, err := v.API.BareEntry(v.ctx(), id)
+	if err != nil {
+		return proven{}, err
+	}
+	return v.prove(id, e.Record)
+}
+
+// Rotations are the statements that lead from the log's first key to the present one.
+func (p proven) Rotations() string {
+	b, err := json.Marshal(p.Keys.Rotations)
+	if err != nil {
+		return "[]"
+	}
+	return string(b)
+}
+
 // eventPage is one event with its proof.
 type eventPage struct {
 	client.Entry
-	Call    call
-	Pretty  string
-	Index   string // in the tree, empty if it is not sealed yet
-	Unsaid  string // why there is no proof
-	Keys    client.LogKeys
-	Reveal  bool
-	Explain *client.Explanation
+	proven
+	Call   call
+	Pretty string
+	Reveal bool
 }
 
 func (c *Console) showEvent(v *visit) (any, error) {
@@ -112,17 +151,8 @@ func (c *Console) showEvent(v *visit) (any, error) {
 		return nil, err
 	}
 	d.Pretty = string(b)
-	if d.Keys, err = v.API.LogKeys(v.ctx()); err != nil {
-		return nil, err
-	}
-	proof, err := v.API.Proof(v.ctx(), id)
-	if refused, ok := errors.AsType[*client.Error](err); ok && refused.Status < 500 {
-		d.Unsaid, err = refused.Detail, nil
-	}
-	if err == nil && proof != nil {
-		d.Index = indexOf(proof)
-	}
 	v.Title = e.Event.Type
+	d.proven, err = v.prove(id, e.Record)
 	return d, err
 }
 
@@ -142,15 +172,6 @@ func indexOf(proof []byte) string {
 		}
 	}
 	return ""
-}
-
-// Rotations are the statements that lead from the log's first key to the present one.
-func (d eventPage) Rotations() string {
-	b, err := json.Marshal(d.Keys.Rotations)
-	if err != nil {
-		return "[]"
-	}
-	return string(b)
 }
 
 // showContents reveals what stands beside an event. The API records that it did.

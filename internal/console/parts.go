@@ -21,6 +21,7 @@ var sections = []entry{
 	{Section: "runs", Title: "Runs", Path: "/runs", Icon: "run"},
 	{Section: "log", Title: "Log", Path: "/events", Icon: "log"},
 	{Section: "findings", Title: "Findings", Path: "/findings", Icon: "warn"},
+	{Section: "posture", Title: "Posture", Path: "/posture", Icon: "seal"},
 	{Section: "connections", Title: "Connections", Path: "/connections", Icon: "plug"},
 	{Section: "policies", Title: "Policies", Path: "/policies", Icon: "policy"},
 	{Section: "budgets", Title: "Budgets", Path: "/budgets", Icon: "gauge"},
@@ -90,10 +91,12 @@ var badges = map[string][2]string{
 	"untrusted": {"wait", "warn"}, "secret": {"wait", "warn"}, "pii": {"wait", "warn"}, "confidential": {"wait", "warn"}, "irreversible": {"bad", "warn"}, "write": {"wait", "flag"}, "approval": {"wait", "wait"},
 	"read": {"quiet", "eye"}, "unknown": {"wait", "warn"}, "cancelled": {"quiet", "no"}, "expired": {"quiet", "wait"}, "void": {"quiet", "no"}, "ended": {"quiet", "ok"},
 	"production": {"accent", "flag"}, "staging": {"quiet", "flag"}, "development": {"quiet", "flag"}, "disabled": {"bad", "no"}, "low": {"quiet", "warn"}, "info": {"quiet", "eye"},
+	"pass": {"good", "ok"}, "fail": {"bad", "no"}, "no_data": {"wait", "eye"}, "not_applicable": {"quiet", "ok"}, "manual": {"quiet", "person"}, "running": {"wait", "wait"},
 }
 
 // words are what is said instead of a state's name.
-var words = map[string]string{"no_owner": "no owner", "allow": "allowed", "deny": "denied", "hold": "held", "irreversible": "cannot be undone"}
+var words = map[string]string{"no_owner": "no owner", "allow": "allowed", "deny": "denied", "hold": "held", "irreversible": "cannot be undone",
+	"pass": "passes", "fail": "fails", "no_data": "no data", "not_applicable": "does not apply", "manual": "attested by hand"}
 
 // badge shows a state: never by its colour alone.
 func badge(state any) template.HTML {

@@ -113,6 +113,12 @@ func (c *Console) functions() template.FuncMap {
 		"rules":   rulesOf,
 		"json":    indented,
 
+		"result":   resultWord,
+		"strip":    strip,
+		"sharebar": shareBar,
+		"object":   objectPath,
+		"about":    eventsAbout,
+
 		"budgetfor": budgetFor,
 		"amount":    amountOf,
 		"used":      usedOf,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -94,6 +95,31 @@ func (s *Service) Decommission(ctx context.Context, by audit.Actor, reason, agen
 // Decommissions lists them, the latest first.
 func (s *Service) Decommissions(ctx context.Context) ([]Decommission, error) {
 	return readDecommissions(ctx, s.o.DB, ` ORDER BY id DESC LIMIT 500`)
+}
+
+// ForgetDrills deletes the decommissions of throwaway agents, whose names begin
+// with prefix, that are registered no more and were refused. The log keeps them.
+func (s *Service) ForgetDrills(ctx context.Context, by audit.Actor, reason, prefix string) error {
+	there, err := s.Decommissions(ctx)
+	if err != nil {
+		return err
+	}
+	over := func(d Decommission) bool {
+		_, registered := s.o.Identity.Agent(d.Agent)
+		return prefix != "" && strings.HasPrefix(d.Agent, prefix) && !registered && d.State == Refused
+	}
+	if there = slices.DeleteFunc(there, func(d Decommission) bool { return !over(d) }); len(there) == 0 {
+		return nil
+	}
+	return s.o.Log.Change(ctx, func(tx *audit.Tx) error {
+		for _, d := range there {
+			if _, err := tx.Exec(ctx, `DELETE FROM decommissions WHERE id = $1 AND revision = $2`, d.ID, d.revision); err != nil {
+				return err
+			}
+		}
+		tx.Record(audit.Event{Type: "agent.drills_forgotten", Actor: by, Reason: reason, Object: "agent/" + there[0].Agent, Detail: fmt.Appendf(nil, `{"decommissions":%d}`, len(there))})
+		return nil
+	})
 }
 
 func (s *Service) find(ctx context.Context, q querier, dcm string) (Decommission, error) {

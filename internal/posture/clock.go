@@ -11,11 +11,11 @@ import (
 // Start begins to compute what is due: queries about four times a day, probes
 // and drills once a day. The first look comes some minutes after the start.
 func (s *Service) Start(context.Context) error {
-	if s.o.Every < 0 || s.cancel != nil {
+	if s.o.Every < 0 || s.started {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+	s.started = true
+	ctx := s.life
 	s.done.Go(func() {
 		tick := time.NewTicker(s.o.Every)
 		defer tick.Stop()
@@ -33,20 +33,21 @@ func (s *Service) Start(context.Context) error {
 	return nil
 }
 
-// Stop ends the background work; a run under way is given up. It may be called
-// without Start and more than once.
+// Stop ends the background work for good; a run that waits for nobody is given up.
+// It may be called without Start and more than once.
 func (s *Service) Stop(context.Context) error {
-	if s.cancel != nil {
-		s.cancel()
-		s.done.Wait()
-		s.cancel = nil
-	}
+	s.end()
+	s.done.Wait()
 	return nil
 }
 
 // Due computes the predicates whose newest result is older than they are asked
-// for. Nothing happens while nothing is registered.
+// for, and deletes what is older than it is kept. Nothing is computed while
+// nothing is registered.
 func (s *Service) Due(ctx context.Context) error {
+	if err := s.expire(ctx); err != nil {
+		return err
+	}
 	if (&pass{s: s}).empty() {
 		return nil
 	}

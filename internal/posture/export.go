@@ -106,7 +106,7 @@ func (s *Service) document(ctx context.Context, by audit.Actor) (*document, erro
 		}
 	}
 	for _, f := range framework.All() {
-		c, err := s.Catalog(ctx, f.ID)
+		c, err := s.Catalog(ctx, f.ID, defaultDays)
 		if err != nil {
 			return nil, err
 		}

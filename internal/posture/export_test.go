@@ -32,13 +32,26 @@ type Stretch struct {
 	From, Until time.Time
 }
 
-// SharesOf is shares.
+// SharesOf is shares of a timeline.
 func SharesOf(all []Stretch, from, now time.Time) map[Result]int {
 	var b []between
 	for _, x := range all {
-		b = append(b, between{x.Result, x.From, x.Until})
+		b = append(b, between{result: x.Result, at: x.From, expiry: x.Until})
 	}
-	return shares(b, from, now)
+	return shares(timeline(b, from, now))
+}
+
+// SharesTogether is shares of several that must all hold.
+func SharesTogether(from, now time.Time, all ...[]Stretch) map[Result]int {
+	var lines [][]Segment
+	for _, one := range all {
+		var b []between
+		for _, x := range one {
+			b = append(b, between{result: x.Result, at: x.From, expiry: x.Until})
+		}
+		lines = append(lines, timeline(b, from, now))
+	}
+	return shares(together(lines...))
 }
 
 // Forms returns what an export would hold, without its proofs.

@@ -86,6 +86,9 @@ func (p *pass) leave() {
 		p.s.o.Logger.Error("the throwaway agent of posture could not be removed; the next run does it", "agent", p.guest.agent.Name, "error", err)
 	}
 	p.guest = nil
+	if err := p.s.o.Lifecycle.ForgetDrills(ctx, audit.System, guestWhy, guestPrefix); err != nil {
+		p.s.o.Logger.Warn("what the drills left in the lifecycle could not be removed; the next run does it", "error", err)
+	}
 }
 
 // sweepGuests removes what a run left that was killed.

@@ -221,21 +221,21 @@ func TestAPassExpires(t *testing.T) {
 	if e := w.evaluate("E4"); e.Result != posture.Pass {
 		t.Fatalf("%+v", e)
 	}
-	q, err := w.Requirement(ctx, "NHI-07")
+	q, err := w.Requirement(ctx, "NHI-07", 90)
 	if err != nil || q.Result != posture.Pass || q.ID != "NHI7:2025" || q.Asked != "NHI-07" {
 		t.Errorf("%+v, %v", q, err)
 	}
 	w.ahead = 25 * time.Hour
-	if q, err := w.Requirement(ctx, "NHI-07"); err != nil || q.Result != posture.NoData || !strings.Contains(q.Reason, "expired") {
+	if q, err := w.Requirement(ctx, "NHI-07", 90); err != nil || q.Result != posture.NoData || !strings.Contains(q.Reason, "expired") {
 		t.Errorf("after a day: %+v, %v", q, err)
 	}
-	if q, err := w.Requirement(ctx, "PR.AC-4"); err != nil || q.ID != "PR.AA-05" || !strings.Contains(q.Note, "moved to PR.AA-05") {
+	if q, err := w.Requirement(ctx, "PR.AC-4", 90); err != nil || q.ID != "PR.AA-05" || !strings.Contains(q.Note, "moved to PR.AA-05") {
 		t.Errorf("%+v, %v", q, err)
 	}
-	if q, err := w.Requirement(ctx, "PR.AT-01"); err != nil || q.Result != posture.ByHand {
+	if q, err := w.Requirement(ctx, "PR.AT-01", 90); err != nil || q.Result != posture.ByHand {
 		t.Errorf("%+v, %v", q, err)
 	}
-	if _, err := w.Requirement(ctx, "PR.AA-99"); !errors.Is(err, posture.ErrUnknown) {
+	if _, err := w.Requirement(ctx, "PR.AA-99", 90); !errors.Is(err, posture.ErrUnknown) {
 		t.Error(err)
 	}
 }

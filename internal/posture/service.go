@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
@@ -32,6 +31,7 @@ import (
 // The events of this room.
 const (
 	Evaluated audit.Type = "posture.evaluated" // a run; its detail has the digest of every result
+	Expired   audit.Type = "posture.expired"   // results were deleted that were older than they are kept
 	Tried     audit.Type = "posture.tried"     // a secret that was made up was recorded, to see what is kept of it
 )
 
@@ -95,6 +95,7 @@ type Options struct {
 
 	Version   string           // of the product
 	SecretAge time.Duration    // after which a secret's value must be replaced; 0 means 90 days
+	Keep      time.Duration    // how long results are kept; 0 means 400 days
 	Every     time.Duration    // how often the clock looks what is due; 0 means 10 minutes, negative never
 	Now       func() time.Time // time.Now if nil
 	Logger    *slog.Logger     // discards if nil
@@ -106,9 +107,11 @@ type Service struct {
 	lease *job.Lease
 	busy  sync.Mutex
 
-	blind  map[string]bool // a test's: checks that see nothing wrong any more
-	cancel context.CancelFunc
-	done   sync.WaitGroup
+	blind   map[string]bool // a test's: checks that see nothing wrong any more
+	life    context.Context // ends with Stop
+	end     context.CancelFunc
+	started bool
+	done    sync.WaitGroup
 }
 
 // leaseTTL is longer than a predicate takes.
@@ -123,6 +126,9 @@ func New(o Options) (*Service, error) {
 	if o.SecretAge == 0 {
 		o.SecretAge = 90 * day
 	}
+	if o.Keep == 0 {
+		o.Keep = mostDays * day
+	}
 	if o.Every == 0 {
 		o.Every = 10 * time.Minute
 	}
@@ -132,7 +138,9 @@ func New(o Options) (*Service, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{o: o, lease: job.NewLease(o.DB, "posture", leaseTTL)}, nil
+	s := &Service{o: o, lease: job.NewLease(o.DB, "posture", leaseTTL)}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
 }
 
 // Run is one computation of evidence.
@@ -155,49 +163,6 @@ type pass struct {
 	seen  *traffic
 	guest *guest
 	late  string // an expired key
-}
-
-// Evaluate computes predicates now, all of them if none is named, and records
-// the run. ErrBusy if one is under way, here or on another replica.
-func (s *Service) Evaluate(ctx context.Context, by audit.Actor, reason string, only ...string) (Run, error) {
-	if utf8.RuneCountInString(reason) > 1000 {
-		return Run{}, ErrReason
-	}
-	if len(only) == 0 {
-		only = IDs()
-	}
-	for _, name := range only {
-		if _, ok := find(name); !ok {
-			return Run{}, ErrUnknown.Say("there is no predicate %.20q; they are E1 to E12", name)
-		}
-	}
-	if !s.busy.TryLock() {
-		return Run{}, ErrBusy
-	}
-	defer s.busy.Unlock()
-	if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
-		return Run{}, errors.Join(err, ErrBusy)
-	}
-	defer func() { _ = s.lease.Release(context.WithoutCancel(ctx)) }() // it expires by itself
-	r := Run{ID: id.New(runID), By: by.Name, Reason: reason, Started: s.o.Now()}
-	p := &pass{s: s, ctx: ctx, now: r.Started, blind: s.blind}
-	defer p.leave()
-	for _, pred := range predicates {
-		if !slices.Contains(only, pred.ID) {
-			continue
-		}
-		if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
-			return Run{}, errors.Join(err, job.ErrFenced)
-		}
-		e, err := p.evaluate(r.ID, pred)
-		if err != nil {
-			return Run{}, err
-		}
-		r.Evidence = append(r.Evidence, e)
-	}
-	p.leave()
-	r.Ended = s.o.Now()
-	return s.keep(ctx, by, r)
 }
 
 func (p *pass) evaluate(run string, pred Predicate) (Evidence, error) {

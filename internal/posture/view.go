@@ -53,7 +53,7 @@ type Requirement struct {
 	Note     string         `json:"note,omitempty" doc:"how that was read"`
 	See      []string       `json:"see,omitempty"`
 	Evidence []For          `json:"evidence"`
-	Shares   map[Result]int `json:"shares,omitempty" doc:"of the last 90 days, in percent, each result's share"`
+	Shares   map[Result]int `json:"shares,omitempty" doc:"of the period, in percent, each result's share"`
 }
 
 // Catalog is a framework with its requirements.
@@ -65,6 +65,7 @@ type Catalog struct {
 	Source       string        `json:"source"`
 	Licence      string        `json:"licence"`
 	Note         string        `json:"note,omitempty"`
+	Days         int           `json:"days" doc:"of the period of shares, until now"`
 	Requirements []Requirement `json:"requirements"`
 }
 
@@ -145,8 +146,9 @@ func (s *Service) requirement(in string, r framework.Requirement, newest map[str
 	return out
 }
 
-// Catalog returns a framework with how each requirement stands.
-func (s *Service) Catalog(ctx context.Context, id string) (Catalog, error) {
+// Catalog returns a framework with how each requirement stands, and what it was
+// over the last days: a report of type II is about a period.
+func (s *Service) Catalog(ctx context.Context, id string, days int) (Catalog, error) {
 	f, ok := framework.Get(id)
 	if !ok {
 		return Catalog{}, ErrUnknown
@@ -155,39 +157,22 @@ func (s *Service) Catalog(ctx context.Context, id string) (Catalog, error) {
 	if err != nil {
 		return Catalog{}, err
 	}
-	out := Catalog{ID: f.ID, Title: f.Title, Version: f.Version, Publisher: f.Publisher, Source: f.Source, Licence: f.Licence, Note: f.Note, Requirements: []Requirement{}}
-	shares := map[string]map[Result]int{}
+	over, err := s.period(ctx, days)
+	if err != nil {
+		return Catalog{}, err
+	}
+	out := Catalog{ID: f.ID, Title: f.Title, Version: f.Version, Publisher: f.Publisher, Source: f.Source, Licence: f.Licence, Note: f.Note, Days: days, Requirements: []Requirement{}}
 	for _, r := range f.Requirements {
 		q := s.requirement(f.ID, r, newest)
-		if f.ID == "soc2" && len(q.Evidence) > 0 { // a report of type II is about a period
-			if q.Shares, err = s.worstShares(ctx, q.Evidence, shares); err != nil {
-				return Catalog{}, err
-			}
-		}
+		q.Shares = over.shares(q.Evidence)
 		out.Requirements = append(out.Requirements, q)
 	}
 	return out, nil
 }
 
-// worstShares returns the shares of the predicate that passed least.
-func (s *Service) worstShares(ctx context.Context, of []For, known map[string]map[Result]int) (out map[Result]int, err error) {
-	for _, e := range of {
-		got := known[e.ID]
-		if got == nil {
-			if got, err = s.Shares(ctx, e.ID); err != nil {
-				return nil, err
-			}
-			known[e.ID] = got
-		}
-		if out == nil || got[Pass] < out[Pass] {
-			out = got
-		}
-	}
-	return out, nil
-}
-
-// Requirement returns how a requirement stands, by any of its spellings.
-func (s *Service) Requirement(ctx context.Context, text string) (Requirement, error) {
+// Requirement returns how a requirement stands, and stood over the last days, by
+// any of its spellings.
+func (s *Service) Requirement(ctx context.Context, text string, days int) (Requirement, error) {
 	r, ok := framework.Resolve(text)
 	if !ok || r.ID == "" {
 		return Requirement{}, ErrUnknown
@@ -198,7 +183,12 @@ func (s *Service) Requirement(ctx context.Context, text string) (Requirement, er
 	if err != nil {
 		return Requirement{}, err
 	}
+	over, err := s.period(ctx, days)
+	if err != nil {
+		return Requirement{}, err
+	}
 	out := s.requirement(f.ID, q, newest)
+	out.Shares = over.shares(out.Evidence)
 	out.Note, out.See = r.Note, r.See
 	if text != r.ID && text != r.Framework+"/"+r.ID {
 		out.Asked = text
@@ -220,7 +210,10 @@ func (s *Service) Detail(ctx context.Context, id string) (Detail, error) {
 	if x, ok := newest[id]; ok {
 		d.Newest = &x
 	}
-	d.Shares, err = s.Shares(ctx, id)
+	trend, err := s.Trends(ctx, id, defaultDays)
+	if err == nil {
+		d.Shares = trend[0].Shares
+	}
 	return d, err
 }
 
@@ -234,49 +227,4 @@ func (s *Service) Evidence(ctx context.Context, id string) (Stored, error) {
 		return Stored{}, err
 	}
 	return found[0], nil
-}
-
-// period is how far back shares are told.
-const period = 90 * day
-
-// Shares returns how many percent of the last 90 days a predicate had each
-// result. A result counts until the next, or until it expired; the rest, the time
-// before the first included, has no data.
-func (s *Service) Shares(ctx context.Context, id string) (map[Result]int, error) {
-	now := s.o.Now()
-	from := now.Add(-period)
-	all, err := s.history(ctx, id, from)
-	if err != nil {
-		return nil, err
-	}
-	return shares(all, from, now), nil
-}
-
-func shares(all []between, from, now time.Time) map[Result]int {
-	spent := map[Result]time.Duration{}
-	var known time.Duration
-	for i, b := range all {
-		begin, end := b.at, b.expiry
-		if i+1 < len(all) && all[i+1].at.Before(end) {
-			end = all[i+1].at
-		}
-		if begin.Before(from) {
-			begin = from
-		}
-		if end.After(now) {
-			end = now
-		}
-		if end.After(begin) {
-			spent[b.result] += end.Sub(begin)
-			known += end.Sub(begin)
-		}
-	}
-	spent[NoData] += now.Sub(from) - known
-	out := map[Result]int{}
-	for r, d := range spent {
-		if percent := int(d * 100 / now.Sub(from)); percent > 0 { // rounded down: a share is not made larger than it is
-			out[r] = percent
-		}
-	}
-	return out
 }

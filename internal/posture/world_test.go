@@ -68,6 +68,16 @@ func (w *world) must(err error) {
 	}
 }
 
+// soon waits until a condition holds.
+func (w *world) soon(holds func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatal("it does not come to be")
+		}
+	}
+}
+
 func (w *world) clock() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -97,7 +107,12 @@ func derive(label string) []byte {
 
 func build(t *testing.T) *world {
 	t.Helper()
-	db, err := storage.Open(ctx, storagetest.SQLite(t))
+	return buildOn(t, storagetest.SQLite(t))
+}
+
+func buildOn(t *testing.T, dsn string) *world {
+	t.Helper()
+	db, err := storage.Open(ctx, dsn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,9 +19,11 @@ for (let i = 0; i < 100 && !finding; i++) {
   [finding] = await api("GET", "/findings?limit=1");
   if (!finding) await new Promise((r) => setTimeout(r, 100));
 }
+await api("POST", "/posture/run", { reason: "before the audit" });
 const lock = await api("POST", "/locks", { kind: "agent", name: "support-assistant", expires_in: "1h", reason: "it answered a customer with somebody else's order" });
 const pages = [["now", "/"], ["approvals", "/approvals"], ["approval", `/approvals/${request.id}`], ["agents", "/agents"], ["agent", "/agents/invoice-checker"], ["runs", "/runs"], ["run", `/runs/${denied.run}`], ["why", `/why/${denied.id}`],
-  ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["finding", `/findings/${finding.id}`], ["connections", "/connections"], ["connection", "/connections/ledger"], ["tool", "/connections/ledger/tools/pay_invoice"], ["grants", "/grants"],
+  ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["finding", `/findings/${finding.id}`], ["posture", "/posture"], ["framework", "/posture/frameworks/nist-csf-2.0?result=FAIL"], ["nhi2", "/posture/requirement?id=NHI-02"], ["pr-aa-05", "/posture/requirement?id=PR.AC-4"], ["asi03", "/posture/requirement?id=AGENT-03"], ["predicate", "/posture/predicates/E7"],
+  ["connections", "/connections"], ["connection", "/connections/ledger"], ["tool", "/connections/ledger/tools/pay_invoice"], ["grants", "/grants"],
   ["policies", "/policies"], ["policy", "/policies/payments"], ["history", "/policies/payments/history"], ["budgets", "/budgets"], ["budget", "/budgets/models"], ["locks", "/locks"], ["lock", `/locks/${lock.id}`], ["people", "/people"], ["user", "/people/fiona"], ["settings", "/settings"], ["profile", "/profile"], ["setup", "/setup"]];
 for (const colorScheme of ["light", "dark"]) {
   const options = { colorScheme, viewport: { width: 1280, height: 800 } };
@@ -32,7 +34,7 @@ for (const colorScheme of ["light", "dark"]) {
   for (const [name, path] of pages) {
     if (name === "agents") page = await person("admin", options);
     await page.goto(url + path, { waitUntil: "load" });
-    if (name === "event") { await page.click("#verify-now"); await page.locator("#verify[data-result]").waitFor(); }
+    if (name === "event" || name === "predicate") { await page.click("#verify-now"); await page.locator("#verify[data-result]").waitFor(); }
     await page.waitForTimeout(400);
     await page.screenshot({ path: `${out}/${name}-${colorScheme}.png` });
   }

@@ -69,6 +69,7 @@ var kinds = map[audit.Type]kind{
 	"agent.owner_left": {accountChange, other}, "agent.grace_ended": {accountChange, other}, "agent.owner_settled": {accountChange, other}, "agent.owner_moved": {accountChange, other},
 	"agent.offered": {accountChange, other}, "agent.offer_expired": {accountChange, other}, "agent.accepted": {accountChange, other},
 	"agent.decommission_begun": {accountChange, other}, "agent.decommissioned": {accountChange, 6},
+	"agent.drills_forgotten":    {accountChange, other},
 	"agent.decommission_proved": {accountChange, other}, "agent.decommission_failed": {accountChange, other},
 	"agent.deleted": {accountChange, 6}, "agent.updated": {accountChange, other}, "agent.owner_changed": {accountChange, other},
 	"agent.key_issued": {accountChange, other}, "agent.key_rotated": {accountChange, other}, "agent.key_revoked": {accountChange, other},

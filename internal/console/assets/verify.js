@@ -117,9 +117,20 @@
     return index < mid ? nodeHash(await rootFrom(leaf, index, lo, mid, size), await mth(mid, hi, size)) : nodeHash(await mth(lo, mid, size), await rootFrom(leaf, index, mid, hi, size));
   }
 
+  // A result of posture: the record of its run holds the digest of its bytes.
+  async function holds(record, result) {
+    const text = new TextDecoder();
+    const { id } = JSON.parse(text.decode(result));
+    const digest = [...await sha256(result)].map((x) => x.toString(16).padStart(2, "0")).join("");
+    const said = JSON.parse(text.decode(record)).detail?.results?.find((r) => r.evidence === id);
+    if (said?.digest !== digest) throw new Error(`the record holds another digest for this result: ${said?.digest}`);
+    say(true, "The record holds this result's digest", digest);
+  }
+
   async function verify() {
     if (!window.isSecureContext) throw new Error("browsers compute hashes only for pages over https or from this machine; use countersign log verify");
     const record = unbase64(at.dataset.record), index = BigInt(at.dataset.index);
+    if (at.dataset.evidence) await holds(record, unbase64(at.dataset.evidence));
     const remembered = "log-key";
     const trusted = localStorage.getItem(remembered);
     const chain = await keys(at.dataset.key, JSON.parse(at.dataset.rotations));
@@ -152,7 +163,7 @@
     tiles.clear();
     try {
       await verify();
-      say(true, "Proven: this event is in the log as it is shown, and cannot have been changed since.", "");
+      say(true, `Proven: this ${at.dataset.evidence ? "result" : "event"} is in the log as it is shown, and cannot have been changed since.`, "");
       at.dataset.result = "good";
     } catch (e) {
       say(false, "Not proven", e.name === "NotSupportedError" ? "this browser has no Ed25519; use countersign log verify" : e.message);
