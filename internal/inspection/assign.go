@@ -18,6 +18,9 @@ const (
 // assigned returns the match function for a name of n bytes.
 func assigned(n int, s strength) func(b []byte, i int) (int, int, bool) {
 	return func(b []byte, i int) (int, int, bool) {
+		if prose(b, i, i+n) {
+			return 0, 0, false
+		}
 		begin, ok := valueAfter(b, i, i+n)
 		if !ok || begin >= len(b) || s == faint && public(b[:i]) {
 			return 0, 0, false
@@ -41,6 +44,12 @@ func assigned(n int, s strength) func(b []byte, i int) (int, int, bool) {
 		}
 		return begin, end, looksSecret(b[begin:end], s, false)
 	}
+}
+
+// prose reports whether the name at start is a word of a sentence: what valueAfter
+// would find too, at a price.
+func prose(b []byte, start, end int) bool {
+	return start > 0 && b[start-1] == ' ' && end+1 < len(b) && b[end] == ' ' && isLetter(b[end+1]) && b[end+1]|0x20 != 's'
 }
 
 // public reports whether the name that b ends in is of a key that opens nothing.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"math/bits"
 	"slices"
 	"unicode/utf8"
 )
@@ -11,9 +12,16 @@ import (
 // nextWide returns where the next byte that is not ASCII stands from i on, or
 // len(b).
 func nextWide(b []byte, i int) int {
-	for ; i+8 <= len(b); i += 8 {
-		if binary.LittleEndian.Uint64(b[i:])&0x8080808080808080 != 0 {
+	const high = 0x8080808080808080
+	for ; i+32 <= len(b); i += 32 {
+		w := b[i : i+32 : i+32]
+		if (binary.LittleEndian.Uint64(w)|binary.LittleEndian.Uint64(w[8:])|binary.LittleEndian.Uint64(w[16:])|binary.LittleEndian.Uint64(w[24:]))&high != 0 {
 			break
+		}
+	}
+	for ; i+8 <= len(b); i += 8 {
+		if m := binary.LittleEndian.Uint64(b[i:]) & high; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
 		}
 	}
 	for i < len(b) && b[i] < 0x80 {
@@ -25,28 +33,20 @@ func nextWide(b []byte, i int) int {
 // unmask gives characters that look like ASCII, or that nobody sees, back
 // their meaning: full-width and mathematical letters, the tag block, Cyrillic and
 // Greek letters beside Latin ones. Zero-width characters go.
-func (v *view) unmask(b []byte) {
-	text, from := v.text, 0
-	for at := nextWide(b, 0); at < len(b); at = nextWide(b, at) {
+func (v *view) unmask(b []byte, p piece) {
+	v.lines = false
+	b = b[:p.end]
+	for at := nextWide(b, p.start); at < len(b); at = nextWide(b, at) {
 		r, n := utf8.DecodeRune(b[at:])
-		plain, masked := plainOf(r, b, at, n)
-		if !masked {
-			at += n
-			continue
+		switch plain, masked := plainOf(r, b, at, n); {
+		case masked && plain != 0:
+			v.replace(b, p, at, at+n, plain)
+		case masked:
+			v.replace(b, p, at, at+n)
 		}
-		text = append(text, b[from:at]...)
-		begin := len(text)
-		if plain != 0 {
-			text = append(text, plain)
-		}
-		v.anchors = append(v.anchors, anchor{begin, at}, anchor{len(text), at + n})
 		at += n
-		from = at
 	}
-	if len(v.anchors) > 0 {
-		text = append(text, b[from:]...)
-	}
-	v.text = text
+	v.finish(b, p)
 }
 
 // plainOf returns the ASCII character that r, n bytes at i of b, stands for; 0 for none at all.
@@ -89,31 +89,49 @@ var lookAlikes = map[rune]byte{
 // of its beginning must be text.
 const minEncoded, sampled = 24, 18
 
-// unpack decodes what is encoded as base64 or hexadecimal in b, if that is
-// text. Encoded bytes that are no text are not looked at: the known secrets are
-// found in them without.
-func (v *view) unpack(b []byte) {
-	for at := minEncoded - 1; at < len(b); at += minEncoded { // every run that is long enough holds one of these
-		if !base64Any[b[at]] || b[at] == '=' {
+// unpack decodes what is encoded as base64 or hexadecimal, if that is text.
+// Encoded bytes that are no text are not looked at: the known secrets are found
+// in them without. The view has the decoded texts alone.
+func (v *view) unpack(b []byte, p piece) {
+	v.lines = false
+	b = b[:p.end]
+	const word, step = 8, minEncoded - 8 // every run that is long enough holds one of these words whole
+	for at := p.start; at+word <= len(b); at += step {
+		if below(binary.LittleEndian.Uint64(b[at:]), '+') || !encoded(b[at:at+word]) {
 			continue
 		}
 		start := at
-		for start > 0 && at-start < minEncoded && base64Any[b[start-1]] && b[start-1] != '=' {
+		for start > p.start && at-start < step && base64Any[b[start-1]] && b[start-1] != '=' {
 			start--
 		}
-		end, lines := encodedEnd(b, at)
+		end, lines := encodedEnd(b, start, at)
 		if end-start >= minEncoded {
 			v.decode(b, start, end, lines)
 		}
-		at = max(at, end-minEncoded)
+		at = max(at, end)
 	}
+	v.pieces = append(v.pieces[:0], piece{0, len(v.text), true, true})
 }
 
-// encodedEnd returns where the run that goes on at i ends, with the lines that
-// it is broken into.
-func encodedEnd(b []byte, i int) (end int, lines bool) {
+// below reports whether a byte of x is less than c, which is ASCII.
+func below(x, c uint64) bool {
+	const each = 0x0101010101010101
+	return (x-c*each)&^x&(0x80*each) != 0
+}
+
+func encoded(word []byte) bool {
+	for _, c := range word {
+		if !base64Any[c] || c == '=' {
+			return false
+		}
+	}
+	return true
+}
+
+// encodedEnd returns where the run that begins at from and goes on at i ends,
+// with the lines that it is broken into.
+func encodedEnd(b []byte, from, i int) (end int, lines bool) {
 	const shortest = 60 // of the lines of an encoded block (RFC 2045, RFC 7468)
-	from := i
 	for {
 		for i < len(b) && base64Any[b[i]] && b[i] != '=' {
 			i++
@@ -122,10 +140,10 @@ func encodedEnd(b []byte, i int) (end int, lines bool) {
 		if next < len(b) && b[next] == '\r' {
 			next++
 		}
-		if i-from < shortest-minEncoded || next+1 >= len(b) || b[next] != '\n' || !base64Any[b[next+1]] {
+		if i-from < shortest || next+1 >= len(b) || b[next] != '\n' || !base64Any[b[next+1]] {
 			return i, lines
 		}
-		i, from, lines = next+1, next+1-minEncoded, true
+		i, from, lines = next+1, next+1, true
 	}
 }
 

@@ -20,9 +20,11 @@
 // encrypt it first, and an injection can be worded in a way that no list has.
 // Redaction keeps the log from becoming the leak; policy is what stops the agent.
 //
-// How it is fast: one pass looks at every four bytes (folded to lower case)
-// through a bit set of the rarest four of every rule's literal; hand-written
-// matchers run only around hits, and end at once in prose. Text with escapes,
+// How it is fast: one pass looks at four bytes (folded to lower case) at every
+// second place through a bit set of the rarest four of every rule's literal, once
+// for an even and once for an odd place; hand-written matchers run only around
+// hits, and end at once in prose. Known values are looked for at digits and
+// capitals, of which prose has few, as far as they have any. Text with escapes,
 // encodings or disguise is decoded into views, each scanned in the same way and
-// mapped back.
+// mapped back; what is far from anything decoded is not in them.
 package inspection

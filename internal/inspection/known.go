@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type entry struct {
 	name   string
 	length int
 	at     int    // offset of the window that is looked for
+	plain  bool   // that window begins with no telling byte
 	hash   uint32 // of that window
 	first  uint32 // of the first window, a cheap second look
 	mac    [32]byte
@@ -142,17 +144,36 @@ func (k *knownKey) digest(b []byte) (sum [32]byte) {
 }
 
 func (k *knownKey) entry(name string, f form) entry {
-	best, at := 0, 0
+	best, at := -1, 0
 	for i := 0; i+window <= len(f.text); i++ {
 		// The most varied window: a common beginning ("Bearer ", "postgres") hits too often.
-		if n := distinct(f.text[i : i+window]); n >= best {
+		n := distinct(f.text[i : i+window])
+		if isTelling(f.text[i]) {
+			n += window
+		}
+		if n >= best {
 			best, at = n, i
 		}
 	}
 	return entry{
-		name: name, length: len(f.text), at: at, spread: f.spread,
+		name: name, length: len(f.text), at: at, plain: !isTelling(f.text[at]), spread: f.spread,
 		hash: k.window(f.text[at:]), first: k.window(f.text), mac: k.digest(f.text),
 	}
+}
+
+// isTelling reports whether c is a digit or a capital: few bytes of prose are,
+// and nearly every credential has some.
+func isTelling(c byte) bool { return isDigit(c) || isUpper(c) }
+
+// telling returns the highest bit of each telling byte of x.
+func telling(x uint64) uint64 { return between(x, '0', '9') | between(x, 'A', 'Z') }
+
+// between returns the highest bit of each byte of x that is first, last or
+// between them, which are ASCII.
+func between(x, first, last uint64) uint64 {
+	const each = 0x0101010101010101
+	low := x & (0x7f * each)
+	return (low + (0x80-first)*each) &^ (low + (0x7f-last)*each) &^ x & (0x80 * each)
 }
 
 // current returns the table of the entries, nil if there are none. It is made
@@ -174,46 +195,86 @@ func (k *Known) build() *knownTable {
 	if len(k.entries) == 0 {
 		return nil
 	}
-	t := &knownTable{key: k.key, shift: 32 - knownBits(k.entries), groups: map[uint32][]entry{}, firsts: map[uint32]int{}}
-	t.bits = make([]uint64, 1<<(32-t.shift)/64)
+	var telling, plain []entry
+	t := &knownTable{key: k.key, firsts: map[uint32]int{}}
 	for _, entries := range k.entries {
 		for _, e := range entries {
-			slot := e.hash >> t.shift
-			t.bits[slot>>6] |= 1 << (slot & 63)
-			t.groups[e.hash] = append(t.groups[e.hash], e)
+			if e.plain {
+				plain = append(plain, e)
+			} else {
+				telling = append(telling, e)
+			}
 			t.firsts[e.first] = max(t.firsts[e.first], e.length)
+			t.longest = max(t.longest, e.length)
 		}
 	}
+	t.telling, t.plain = tableOf(telling), tableOf(plain)
 	return t
-}
-
-// knownBits returns the size of the bit set, as a power of two, at which about
-// one in sixty positions of ordinary text passes: 8 KiB at least, 512 KiB at most.
-func knownBits(entries map[string][]entry) uint32 {
-	n := 0
-	for _, e := range entries {
-		n += len(e)
-	}
-	bits := uint32(16)
-	for bits < 22 && 1<<bits < n*64 {
-		bits++
-	}
-	return bits
 }
 
 // knownTable is a Known set frozen for scanning.
 type knownTable struct {
-	key    knownKey
+	key     knownKey
+	telling windows        // that begin with a telling byte
+	plain   windows        // all others
+	firsts  map[uint32]int // by hash of the first window: the longest value that begins with it
+	longest int            // of all
+}
+
+// windows are the windows to look for.
+type windows struct {
 	shift  uint32
 	bits   []uint64
 	groups map[uint32][]entry // by hash of the window
-	firsts map[uint32]int     // by hash of the first window: the longest value that begins with it
 }
 
-// scan appends where known values stand in b. It looks at four positions
-// between branches: this loop is most of the time that a scan takes.
+// tableOf makes the bit set so large that about one in sixty places of ordinary
+// text passes: 8 KiB at least, 512 KiB at most.
+func tableOf(entries []entry) windows {
+	bits := uint32(16)
+	for bits < 22 && 1<<bits < len(entries)*64 {
+		bits++
+	}
+	w := windows{shift: 32 - bits, groups: map[uint32][]entry{}, bits: make([]uint64, 1<<bits/64)}
+	for _, e := range entries {
+		slot := e.hash >> w.shift
+		w.bits[slot>>6] |= 1 << (slot & 63)
+		w.groups[e.hash] = append(w.groups[e.hash], e)
+	}
+	return w
+}
+
+// scan appends where known values stand in b.
 func (t *knownTable) scan(b []byte, found []Finding) []Finding {
-	add, mul, bits, shift := t.key.add, t.key.mul, t.bits, 32+t.shift
+	if len(t.telling.groups) > 0 {
+		found = t.scanTelling(b, found)
+	}
+	if len(t.plain.groups) > 0 {
+		found = t.scanPlain(b, found)
+	}
+	return found
+}
+
+func (t *knownTable) scanTelling(b []byte, found []Finding) []Finding {
+	add, mul, set, shift := t.key.add, t.key.mul, t.telling.bits, 32+t.telling.shift
+	i := 0
+	for ; i+2*window <= len(b); i += window {
+		for m := telling(binary.LittleEndian.Uint64(b[i:])); m != 0; m &= m - 1 {
+			at := i + bits.TrailingZeros64(m)/8
+			if h := ((binary.LittleEndian.Uint64(b[at:]) ^ add) * mul) >> shift; set[h>>6]>>(h&63)&1 != 0 {
+				found = t.at(&t.telling, b, at, found)
+			}
+		}
+	}
+	for ; i+window <= len(b); i++ {
+		found = t.at(&t.telling, b, i, found)
+	}
+	return found
+}
+
+// scanPlain looks at four places between branches.
+func (t *knownTable) scanPlain(b []byte, found []Finding) []Finding {
+	add, mul, bits, shift := t.key.add, t.key.mul, t.plain.bits, 32+t.plain.shift
 	i := 0
 	for ; i+window+3 <= len(b); i += 4 {
 		w := b[i : i+window+3 : i+window+3]
@@ -223,24 +284,24 @@ func (t *knownTable) scan(b []byte, found []Finding) []Finding {
 		h3 := ((binary.LittleEndian.Uint64(w[3:]) ^ add) * mul) >> shift
 		if (bits[h0>>6]>>(h0&63)|bits[h1>>6]>>(h1&63)|bits[h2>>6]>>(h2&63)|bits[h3>>6]>>(h3&63))&1 != 0 {
 			for n := range 4 {
-				found = t.at(b, i+n, found)
+				found = t.at(&t.plain, b, i+n, found)
 			}
 		}
 	}
 	for ; i+window <= len(b); i++ {
-		found = t.at(b, i, found)
+		found = t.at(&t.plain, b, i, found)
 	}
 	return found
 }
 
 // at appends the known values whose looked-for window stands at i.
-func (t *knownTable) at(b []byte, i int, found []Finding) []Finding {
+func (t *knownTable) at(w *windows, b []byte, i int, found []Finding) []Finding {
 	h := t.key.window(b[i:])
-	slot := h >> t.shift
-	if t.bits[slot>>6]&(1<<(slot&63)) == 0 {
+	slot := h >> w.shift
+	if w.bits[slot>>6]&(1<<(slot&63)) == 0 {
 		return found
 	}
-	for _, e := range t.groups[h] {
+	for _, e := range w.groups[h] {
 		if f, ok := t.confirm(b, i, &e); ok {
 			found = append(found, f)
 		}

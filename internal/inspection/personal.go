@@ -1,5 +1,7 @@
 package inspection
 
+import "encoding/binary"
+
 // cardRule is the Rule of findings of payment card numbers.
 const cardRule = "card"
 
@@ -24,22 +26,12 @@ type number struct {
 const maxDigits = 24
 
 // scanNumbers appends what numbers in b are: cards, accounts, national numbers,
-// telephones. Every second byte is looked at first: what is here has two
-// digits side by side.
+// telephones. What is here has two digits side by side.
 func scanNumbers(b []byte, kinds Kinds, found []Finding) []Finding {
-	for i := 1; i < len(b); i += 2 {
-		if !isDigit(b[i]) {
-			continue
-		}
-		if !isDigit(b[i-1]) && (i+1 >= len(b) || !isDigit(b[i+1])) {
-			continue
-		}
-		start := i
-		if isDigit(b[i-1]) {
-			start--
-		}
-		n := readNumber(b, start)
-		if n.n >= 7 || n.n >= 2 && start >= 2 && isUpper(b[start-1]) && isUpper(b[start-2]) {
+	var n number
+	for i := nextPair(b, 0); i < len(b); i = nextPair(b, n.end) {
+		n = readNumber(b, i)
+		if n.n >= 7 || n.n >= 2 && i >= 2 && isUpper(b[i-1]) && isUpper(b[i-2]) {
 			if kinds&Personal != 0 {
 				found = n.personal(found)
 			}
@@ -52,9 +44,24 @@ func scanNumbers(b []byte, kinds Kinds, found []Finding) []Finding {
 				found = append(found, f)
 			}
 		}
-		i = max(i, n.end|1) // odd, so that the next pair is not missed
 	}
 	return found
+}
+
+// nextPair returns where the next two digits side by side begin from i on, or len(b).
+func nextPair(b []byte, i int) int {
+	for ; i+9 <= len(b); i += 8 {
+		d := between(binary.LittleEndian.Uint64(b[i:]), '0', '9')
+		if d&(d>>8) != 0 || d>>63 != 0 && isDigit(b[i+8]) {
+			break
+		}
+	}
+	for ; i+1 < len(b); i++ {
+		if isDigit(b[i]) && isDigit(b[i+1]) {
+			return i
+		}
+	}
+	return len(b)
 }
 
 // readNumber reads the number whose first digits stand at i: from a first group of

@@ -1,11 +1,5 @@
 package inspection
 
-import (
-	"encoding/binary"
-	"fmt"
-	"strings"
-)
-
 // rule is one thing to look for: where its literal begins, match decides.
 type rule struct {
 	name    string
@@ -17,8 +11,8 @@ type rule struct {
 	// asked again before that.
 	match func(b []byte, i int) (start, end int, ok bool)
 	fold  bool // the literal matches in any case
+	begun bool // match wants no letter or digit before the literal
 	kind  Kinds
-	skip  int // where in the literal the four bytes stand that the prefilter looks for
 	index int // in rules
 }
 
@@ -63,13 +57,13 @@ const long = 1024 // longest body of a token that carries no structure
 var shapes = []rule{
 	{name: "aws-secret-key", literal: "AKIA", match: awsSecret},
 	{name: "aws-secret-key", literal: "ASIA", match: awsSecret},
-	{name: "twilio-key", literal: "SK", next: hexLower, match: twilio},
-	{name: "jwt", literal: "eyJ", next: alnum, match: jwt},
+	{name: "twilio-key", literal: "SK", next: hexLower, match: twilio, begun: true},
+	{name: "jwt", literal: "eyJ", next: alnum, match: jwt, begun: true},
 	{name: "private-key", literal: "-----BEGIN", match: privateKey},
 	{name: "url-password", literal: "://", next: userinfo, match: urlPassword},
 	{name: "telegram-token", literal: ":AA", next: word, match: telegram},
 	{name: "telegram-token", literal: "telegram", match: telegramNear, fold: true},
-	{name: "1password-key", literal: "A3-", next: upper, match: onePassword},
+	{name: "1password-key", literal: "A3-", next: upper, match: onePassword, begun: true},
 	{name: "discord-webhook", literal: "/api/webhooks/", match: after(len("/api/webhooks/"), classOf("azAZ09__--//"), 60)},
 	{name: "teams-webhook", literal: ".webhook.office.com/webhookb2/", match: after(len(".webhook.office.com/webhookb2/"), classOf("azAZ09__--//@@"), 60)},
 	{name: "mailchimp-key", literal: "-us", next: classOf("09"), match: mailchimp},
@@ -121,7 +115,7 @@ var rules = func() []rule {
 	var out []rule
 	for _, t := range tokens {
 		for _, p := range t.prefixes {
-			out = append(out, rule{name: t.name, literal: p, next: t.chars, match: t.matcher(len(p))})
+			out = append(out, rule{name: t.name, literal: p, next: t.chars, match: t.matcher(len(p)), begun: true})
 		}
 	}
 	out = append(out, shapes...)
@@ -133,7 +127,11 @@ var rules = func() []rule {
 	for i := range out {
 		out[i].kind = Secrets
 	}
-	return append(out, injectionRules()...)
+	out = append(out, injectionRules()...)
+	for i := range out {
+		out[i].index = i
+	}
+	return out
 }()
 
 // matcher returns the match function of a token with a prefix of n bytes.
@@ -158,141 +156,6 @@ func run(b []byte, i int, chars *class, limit int) int {
 		i++
 	}
 	return i
-}
-
-// The prefilter: a bit per hash of four bytes folded to lower case that some
-// rule can begin with, and behind it the rules of that hash.
-const (
-	gramBits = 16
-	gramMul  = 0x9E3779B1 // 2^32 divided by the golden ratio
-	foldMask = 0x2020202020202020
-)
-
-type prefilter struct {
-	bits   [1 << gramBits / 64]uint64
-	index  [1 << gramBits]uint16 // into groups
-	groups [][]*rule
-}
-
-var filter = buildFilter(rules)
-
-// gramHash hashes the low four bytes of g, which must be folded.
-func gramHash(g uint64) uint32 { return uint32(g) * gramMul >> (32 - gramBits) }
-
-func buildFilter(rules []rule) *prefilter {
-	byHash := map[uint32][]*rule{}
-	for i := range rules {
-		r := &rules[i]
-		r.index = i
-		r.skip = rarest(r.literal)
-		var g [4]byte
-		n := copy(g[:], r.literal[r.skip:])
-		hashes := map[uint32]bool{}
-		gramHashes(g, n, r.next, hashes)
-		for h := range hashes {
-			byHash[h] = append(byHash[h], r)
-		}
-	}
-	f := &prefilter{groups: [][]*rule{nil}}
-	same := map[string]uint16{} // few groups differ
-	for h, group := range byHash {
-		var key strings.Builder
-		for _, r := range group {
-			fmt.Fprint(&key, r.index, " ")
-		}
-		if same[key.String()] == 0 {
-			same[key.String()] = uint16(len(f.groups))
-			f.groups = append(f.groups, group)
-		}
-		f.bits[h>>6] |= 1 << (h & 63)
-		f.index[h] = same[key.String()]
-	}
-	return f
-}
-
-// rarest returns where in a literal the four bytes stand that ordinary text has
-// least often: the more common a letter, the later it comes in order.
-func rarest(literal string) int {
-	const order = "jqxz0123456789<|[]:/~@#!_-.'kvbpwygmfculdhrsnioate "
-	best, at := -1, 0
-	for i := 0; i+4 <= len(literal); i++ {
-		score := 0
-		for _, c := range strings.ToLower(literal[i : i+4]) {
-			score += strings.IndexRune(order, c)
-		}
-		if best < 0 || score < best {
-			best, at = score, i
-		}
-	}
-	return at
-}
-
-// gramHashes adds the hashes of all grams that begin with the first n bytes of
-// g and go on with bytes of next.
-func gramHashes(g [4]byte, n int, next *class, into map[uint32]bool) {
-	if n >= 4 {
-		into[gramHash(uint64(binary.LittleEndian.Uint32(g[:]))|foldMask)] = true
-		return
-	}
-	for c := range 256 {
-		if next[c] {
-			g[n] = byte(c)
-			gramHashes(g, n+1, next, into)
-		}
-	}
-}
-
-// hunt is one pass of the rules over one text.
-type hunt struct {
-	b     []byte
-	kinds Kinds
-	found []Finding
-	seen  []int // per rule: where its last match ended, so that no run is walked twice
-}
-
-// scanRules appends what the rules find in b.
-func scanRules(b []byte, kinds Kinds, found []Finding) []Finding {
-	h := hunt{b: b, kinds: kinds, found: found}
-	f := filter
-	i := 0
-	for ; i+8 <= len(b); i += 5 { // eight bytes hold five grams
-		x := binary.LittleEndian.Uint64(b[i:]) | foldMask
-		g0, g1, g2, g3, g4 := gramHash(x), gramHash(x>>8), gramHash(x>>16), gramHash(x>>24), gramHash(x>>32)
-		if (f.bits[g0>>6]>>(g0&63)|f.bits[g1>>6]>>(g1&63)|f.bits[g2>>6]>>(g2&63)|f.bits[g3>>6]>>(g3&63)|f.bits[g4>>6]>>(g4&63))&1 == 0 {
-			continue
-		}
-		for n := range 5 {
-			if g := gramHash(x >> (8 * n)); f.bits[g>>6]&(1<<(g&63)) != 0 {
-				h.at(i+n, f.groups[f.index[g]])
-			}
-		}
-	}
-	for ; i+4 <= len(b); i++ {
-		g := gramHash(uint64(binary.LittleEndian.Uint32(b[i:])) | foldMask)
-		if f.bits[g>>6]&(1<<(g&63)) != 0 {
-			h.at(i, f.groups[f.index[g]])
-		}
-	}
-	return h.found
-}
-
-func (h *hunt) at(i int, group []*rule) {
-	for _, r := range group {
-		i := i - r.skip
-		if i < 0 || r.kind&h.kinds == 0 || !r.begins(h.b[i:]) || (h.seen != nil && i < h.seen[r.index]) {
-			continue
-		}
-		start, end, ok := r.match(h.b, i)
-		if end > 0 {
-			if h.seen == nil {
-				h.seen = make([]int, len(rules))
-			}
-			h.seen[r.index] = end
-		}
-		if ok {
-			h.found = append(h.found, Finding{Kind: r.kind, Rule: r.name, Start: start, End: end})
-		}
-	}
 }
 
 // begins reports whether b begins with the rule's literal.

@@ -118,7 +118,7 @@ func scanKnown(b []byte, table *knownTable, found []Finding) []Finding {
 
 // settle sorts and joins findings, and drops those inside markers.
 func settle(b []byte, found []Finding) []Finding {
-	slices.SortFunc(found, func(x, y Finding) int {
+	slices.SortStableFunc(found, func(x, y Finding) int {
 		if x.Start != y.Start {
 			return x.Start - y.Start
 		}

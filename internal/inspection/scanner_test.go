@@ -62,6 +62,7 @@ var found = map[string]string{
 	"bearer":             "Authorization: Bearer «" + fill(35, 32, letters) + "»",
 	"basic":              "Authorization: Basic «dXNlcjpwYXNzd29yZA==»",
 	"env password":       "DB_PASSWORD=«hunter2hunter2»\n",
+	"typed":              `var password string = "«hunter2hunter2»"`,
 	"json password":      `{"password": "«Tr0ub4dor»"}`,
 	"json quoted escape": `{"password":"«ab\"cdef1»","x":1}`,
 	"json nested":        `{"arguments":"{\"api_key\":\"«hunter22hunter»\"}"}`,

@@ -1,12 +1,8 @@
 package inspection
 
 import (
-	"bytes"
-	"slices"
 	"sort"
 	"sync"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // Limits of decoding. Each view costs one more pass over the input.
@@ -15,6 +11,12 @@ const (
 	maxDepth = 3 // decodings on top of each other: JSON in JSON in JSON
 )
 
+// How much of a text on either side of what is decoded is part of a view, so
+// that few escapes in a long text cost little. Matchers look no further, but for
+// known values, which make it more, and for words, which are cut only if they
+// are longer than longestWord.
+const around, longestWord = 4 << 10, 16 << 10
+
 // views are reused: decoding a long prompt would otherwise keep the collector busy.
 var views = sync.Pool{New: func() any { return new(view) }}
 
@@ -22,22 +24,36 @@ var views = sync.Pool{New: func() any { return new(view) }}
 func (v *view) release() {
 	if cap(v.text) <= 4<<20 {
 		clear(v.text) // it may hold what must not stay in memory
-		v.text, v.anchors, v.parent = v.text[:0], v.anchors[:0], nil
+		*v = view{text: v.text[:0], anchors: v.anchors[:0], pieces: v.pieces[:0]}
 		views.Put(v)
 	}
 }
 
-// view is a decoded form of the input. Between two anchors positions run in
-// step; an anchor stands before and after every decoded escape.
+// view is a decoded form of the input: of all of it, or of pieces around what
+// was decoded. Between two anchors positions run in step. Anchors come in pairs:
+// before and after a decoded escape, and where one piece ends and the next begins.
 type view struct {
 	text    []byte
 	anchors []anchor
+	pieces  []piece
 	parent  *view // nil: decoded from the input itself
 	depth   int
-	lines   bool // all that was decoded are breaks of lines, and tabs
+	around  int
+	lines   bool // all that was decoded are breaks of lines, and tabs, and nothing was left out
+
+	// While a piece of the source is decoded:
+	open   bool // the last of pieces goes on
+	copied int  // up to where the source is in text
 }
 
 type anchor struct{ decoded, source int }
+
+// piece is a part of a text that is looked at by itself. It begins and ends with
+// the input, or was cut there.
+type piece struct {
+	start, end  int
+	first, last bool
+}
 
 // source maps a position of the view to the input: for a position inside what
 // one escape gave, its start, or its end when end is set.
@@ -69,16 +85,20 @@ func (v *view) above(pos int, end bool) int {
 // What a text says whose line breaks are escaped is said by its decoded form:
 // in the text itself only known values are looked for.
 func scanAll(b []byte, table *knownTable, kinds Kinds) []Finding {
-	queue := decodings(b, nil)
-	found := scanLiteral(b, table, kinds, queue, nil)
+	input := view{text: b, pieces: []piece{{0, len(b), true, true}}, around: around}
+	if table != nil {
+		input.around = max(around, 2*table.longest)
+	}
+	queue := input.decodings(nil)
+	found := input.scan(table, kinds, queue, nil)
 	for n := 0; n < len(queue) && n < maxViews; n++ {
 		v := queue[n]
 		var inner []*view
 		if v.depth < maxDepth && len(queue) < maxViews {
-			inner = decodings(v.text, v)
+			inner = v.decodings(v)
 		}
 		from := len(found)
-		found = scanLiteral(v.text, table, kinds, inner[:min(len(inner), max(0, maxViews-len(queue)))], found)
+		found = v.scan(table, kinds, inner[:min(len(inner), max(0, maxViews-len(queue)))], found)
 		for i := from; i < len(found); i++ {
 			found[i].Start, found[i].End = v.source(found[i].Start, false), v.source(found[i].End, true)
 		}
@@ -90,147 +110,49 @@ func scanAll(b []byte, table *knownTable, kinds Kinds) []Finding {
 	return found
 }
 
-// scanLiteral appends what stands in b, the decoded forms of which are looked at besides.
-func scanLiteral(b []byte, table *knownTable, kinds Kinds, decoded []*view, found []Finding) []Finding {
-	if len(decoded) > 0 && decoded[0].lines {
-		if kinds&Secrets != 0 {
-			found = scanKnown(b, table, found)
+// scan appends what stands in v, the decoded forms of which are looked at besides.
+func (v *view) scan(table *knownTable, kinds Kinds, decoded []*view, found []Finding) []Finding {
+	known := len(decoded) > 0 && decoded[0].lines
+	for _, p := range v.pieces {
+		text, from := v.text[p.start:p.end:p.end], len(found)
+		switch {
+		case !known:
+			found = scanView(text, table, kinds, found)
+		case kinds&Secrets != 0:
+			found = scanKnown(text, table, found)
 		}
-		return found
+		kept := found[:from]
+		for _, f := range found[from:] {
+			if p.last || f.Start < len(text)-v.around/2 { // else what was cut off could change it, and it is no result of decoding
+				if p.first || f.End > v.around/2 {
+					f.Start, f.End = f.Start+p.start, f.End+p.start
+					kept = append(kept, f)
+				}
+			}
+		}
+		found = kept
 	}
-	return scanView(b, table, kinds, found)
+	return found
 }
 
 // decoders are the ways to decode, each of which leaves no anchor if there was
 // nothing for it.
-var decoders = []func(*view, []byte){(*view).unescape, (*view).unpercent, (*view).unmask, (*view).unpack}
+var decoders = []func(*view, []byte, piece){(*view).unescape, (*view).unpercent, (*view).unmask, (*view).unpack}
 
-func decodings(b []byte, parent *view) []*view {
-	depth := 1
-	if parent != nil {
-		depth = parent.depth + 1
-	}
+// decodings returns the decoded forms of v, whose parent is v, or nil for the input.
+func (v *view) decodings(parent *view) []*view {
 	var out []*view
 	for _, decode := range decoders {
-		v := views.Get().(*view)
-		v.parent, v.depth, v.lines = parent, depth, false
-		if decode(v, b); len(v.anchors) > 0 {
-			out = append(out, v)
+		d := views.Get().(*view)
+		d.parent, d.depth, d.around, d.lines = parent, v.depth+1, v.around, len(v.pieces) == 1
+		for _, p := range v.pieces {
+			decode(d, v.text, p)
+		}
+		if len(d.anchors) > 0 {
+			out = append(out, d)
 		} else {
-			v.release()
+			d.release()
 		}
 	}
 	return out
-}
-
-// unescape decodes the escapes of JSON strings (RFC 8259 section 7) wherever
-// they stand in b; what is no escape stays as it is.
-func (v *view) unescape(b []byte) {
-	text, at := v.text, 0
-	v.lines = true
-	for {
-		i := bytes.IndexByte(b[at:], '\\')
-		if i < 0 {
-			break
-		}
-		text = append(slices.Grow(text, len(b)-at), b[at:at+i]...)
-		at += i
-		begin := len(text)
-		var n int
-		if text, n = appendEscape(text, b[at:]); n > 1 {
-			v.lines = v.lines && n == 2 && (b[at+1] == 'n' || b[at+1] == 't' || b[at+1] == 'r')
-			v.anchors = append(v.anchors, anchor{begin, at}, anchor{len(text), at + n})
-		} else {
-			v.lines = false
-		}
-		at += n
-	}
-	if len(v.anchors) > 0 {
-		text = append(text, b[at:]...)
-	}
-	v.text = text
-}
-
-// appendEscape decodes the escape that b begins with and returns its length,
-// 1 if it is none and the backslash stands for itself.
-func appendEscape(text, b []byte) ([]byte, int) {
-	if len(b) < 2 {
-		return append(text, '\\'), 1
-	}
-	switch b[1] {
-	case '"', '\\', '/':
-		return append(text, b[1]), 2
-	case 'b':
-		return append(text, '\b'), 2
-	case 'f':
-		return append(text, '\f'), 2
-	case 'n':
-		return append(text, '\n'), 2
-	case 'r':
-		return append(text, '\r'), 2
-	case 't':
-		return append(text, '\t'), 2
-	case 'u':
-		if r := hex4(b[2:]); r >= 0 {
-			if utf16.IsSurrogate(r) && len(b) >= 12 && b[6] == '\\' && b[7] == 'u' {
-				if pair := utf16.DecodeRune(r, hex4(b[8:])); pair != utf8.RuneError {
-					return utf8.AppendRune(text, pair), 12
-				}
-			}
-			return utf8.AppendRune(text, r), 6
-		}
-	}
-	return append(text, '\\'), 1
-}
-
-func hex4(b []byte) rune {
-	if len(b) < 4 {
-		return -1
-	}
-	var r rune
-	for _, c := range b[:4] {
-		d := hexDigit(c)
-		if d < 0 {
-			return -1
-		}
-		r = r<<4 | rune(d)
-	}
-	return r
-}
-
-func hexDigit(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
-}
-
-// unpercent decodes percent-encoding (RFC 3986 section 2.1) wherever it stands in b.
-func (v *view) unpercent(b []byte) {
-	text, at, from := v.text, 0, 0
-	for {
-		i := bytes.IndexByte(b[at:], '%')
-		if i < 0 {
-			break
-		}
-		at += i
-		if len(b)-at < 3 || hexDigit(b[at+1]) < 0 || hexDigit(b[at+2]) < 0 {
-			at++
-			continue
-		}
-		text = append(slices.Grow(text, len(b)-from), b[from:at]...)
-		v.anchors = append(v.anchors, anchor{len(text), at}, anchor{len(text) + 1, at + 3})
-		text = append(text, byte(hexDigit(b[at+1])<<4|hexDigit(b[at+2])))
-		at += 3
-		from = at
-	}
-	if len(v.anchors) > 0 {
-		text = append(text, b[from:]...)
-	}
-	v.text = text
 }
