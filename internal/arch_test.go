@@ -90,6 +90,12 @@ posture/framework < posture, cli
 connections, policy, secrets, tokens, locks, approvals, findings, inventory, lifecycle, audit, job < posture
 posture < server
 
+# incidents: read rooms, keep notes
+audit/tlog, posture/bundle < incident/account
+incident/account < incident, cli
+findings, inventory, undo, audit/search, posture/bundle, rest < incident
+incident < server
+
 # the whole database, out and in
 secrets, audit/seal, backup/archive < backup
 backup < server
@@ -162,6 +168,7 @@ var only = map[string][]string{
 		"passkeys",
 		"backup",
 		"inventory",
+		"incident",
 		"posture",
 		"use",
 		"channels/...",
@@ -192,6 +199,7 @@ var only = map[string][]string{
 		"passkeys",
 		"channels",
 		"tokens",
+		"incident",
 		"posture",
 		"use",
 	},

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -28,21 +26,13 @@ not computed yet is not in it; run countersign posture run first.`,
 	_ = cmd.MarkFlagRequired("out")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 		var n int64
-		if err := a.waiting("collecting evidence and its proofs", func() error {
+		if err := a.waiting("collecting evidence and its proofs", func() (err error) {
 			body, err := c.ExportEvidence(ctx)
 			if err != nil {
 				return err
 			}
-			defer body.Close()
-			f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			if err != nil {
-				return err
-			}
-			n, err = io.Copy(f, body)
-			if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-				return errors.Join(err, os.Remove(out))
-			}
-			return nil
+			n, err = writeNew(out, body)
+			return err
 		}); err != nil {
 			return err
 		}

@@ -66,19 +66,15 @@ func (s *Service) Export(ctx context.Context, by audit.Actor, reason string) ([]
 	if err != nil {
 		return nil, err
 	}
-	signer, vkey, err := bundle.Key(s.o.Derive("posture/bundle/v1"))
-	if err != nil {
-		return nil, err
-	}
 	files, err := s.forms(doc)
 	if err != nil {
 		return nil, err
 	}
-	proofs, err := s.proofs(ctx, doc, vkey)
+	proofs, err := s.proofs(ctx, doc)
 	if err != nil {
 		return nil, err
 	}
-	b, err := bundle.Write(append(files, proofs...), doc.Exported, signer)
+	b, err := s.Bundle(ctx, append(files, proofs...), doc.Exported)
 	if err != nil {
 		return nil, err
 	}
@@ -149,24 +145,33 @@ Verify it on any machine, without network, by the log's public key:
 Take the key from where you noted it (countersign log key show), not from here.
 `
 
-// proofs returns the proof files of the events of the runs, and of the event that
-// names the key.
-func (s *Service) proofs(ctx context.Context, doc *document, vkey string) ([]bundle.File, error) {
+// Bundle returns files as one bundle, signed by the key that the log names as ours.
+func (s *Service) Bundle(ctx context.Context, files []bundle.File, at time.Time) ([]byte, error) {
+	signer, vkey, err := bundle.Key(s.o.Derive("posture/bundle/v1"))
+	if err != nil {
+		return nil, err
+	}
 	event, err := s.keyEvent(ctx, vkey)
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.proof(ctx, event)
+	b, err := s.Proof(ctx, event)
 	if err != nil {
 		return nil, err
 	}
-	out := []bundle.File{{Name: bundle.KeyProof, Body: b}}
+	return bundle.Write(append(files, bundle.File{Name: bundle.KeyProof, Body: b}), at, signer)
+}
+
+// proofs returns the proof files of the events of the runs.
+func (s *Service) proofs(ctx context.Context, doc *document) ([]bundle.File, error) {
+	out := []bundle.File{}
 	runs := map[string]bool{}
 	for _, e := range doc.Evidence {
 		runs[e.Event] = true
 	}
 	for _, event := range slices.Sorted(maps.Keys(runs)) {
-		if b, err = s.proof(ctx, event); err != nil {
+		b, err := s.Proof(ctx, event)
+		if err != nil {
 			return nil, err
 		}
 		out = append(out, bundle.File{Name: "proofs/" + event + ".proof", Body: b})
@@ -174,8 +179,9 @@ func (s *Service) proofs(ctx context.Context, doc *document, vkey string) ([]bun
 	return out, nil
 }
 
-// proof waits the moment it takes until a fresh event is sealed.
-func (s *Service) proof(ctx context.Context, event string) ([]byte, error) {
+// Proof returns the proof file of an event; it waits the moment it takes until a
+// fresh one is sealed.
+func (s *Service) Proof(ctx context.Context, event string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, sealWithin)
 	defer cancel()
 	for {

@@ -32,6 +32,7 @@ import (
 	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
 	"github.com/countersign/countersign/internal/gateway/retrieval"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/incident"
 	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/inventory"
 	"github.com/countersign/countersign/internal/job"
@@ -86,6 +87,7 @@ type house struct {
 	backup      *backup.Service
 	inventory   *inventory.Service
 	posture     *posture.Service
+	incident    *incident.Service
 	leases      *lease.Service
 	rotation    *rotation.Service
 	identity    *identity.Service
@@ -157,6 +159,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"undo", h.buildUndo},
 		{"background work", h.start},
 		{"posture", h.buildPosture},
+		{"incidents", h.buildIncident},
 		{"API", h.buildAPI},
 		{"console", h.buildConsole},
 	} {
@@ -460,6 +463,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.backup,
 		h.inventory,
 		h.posture,
+		h.incident,
 		h,
 	} {
 		room.Routes(api)

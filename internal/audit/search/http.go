@@ -166,7 +166,7 @@ func (s *Service) serveList(ctx context.Context, c rest.Caller, r *listRequest) 
 		return nil, err
 	}
 	if r.Cursor == "" {
-		if err := s.fresh(ctx); err != nil {
+		if err := s.Fresh(ctx); err != nil {
 			return nil, err
 		}
 	}

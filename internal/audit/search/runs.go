@@ -197,7 +197,7 @@ type runsRequest struct {
 
 func (s *Service) serveRuns(ctx context.Context, _ rest.Caller, r *runsRequest) (*RunPage, error) {
 	if r.Cursor == "" {
-		if err := s.fresh(ctx); err != nil {
+		if err := s.Fresh(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -159,10 +159,10 @@ const (
 	freshEvents = 2000
 )
 
-// fresh waits until what is in the log now can be found, so that whoever looks
+// Fresh waits until what is in the log now can be found, so that whoever looks
 // for what they just did finds it. An index that is far behind, as while it is
 // built again, is not waited for: Behind says so.
-func (s *Service) fresh(ctx context.Context) error {
+func (s *Service) Fresh(ctx context.Context) error {
 	head, err := s.log.Head(ctx)
 	if err != nil {
 		return err

@@ -11,5 +11,5 @@
 //   - Each result is in the log: the bundle has the proof of the event of its run,
 //     which holds the result's digest.
 //
-// It is pure: no store, no network. posture and cli may import it.
+// It is pure: no store, no network. posture, incident and cli may import it.
 package bundle

@@ -38,39 +38,68 @@ type record struct {
 	Detail jsontext.Value `json:"detail"`
 }
 
-// Verify verifies a bundle by the log's key, its first or a later one. Without a
-// key the bundle's own is taken, and only that it belongs together is shown. An
-// *Error says where it is not what was written.
-func Verify(b []byte, key string) (Shown, error) {
+// Opened is a bundle of which every byte is as it was signed.
+type Opened struct {
+	Shown
+	parts []part
+}
+
+// File returns a file of the bundle.
+func (o *Opened) File(name string) ([]byte, bool) {
+	b, _, ok := body(o.parts, name)
+	return b, ok
+}
+
+// Wrong returns an *Error about a file of the bundle.
+func (o *Opened) Wrong(name, why string) error {
+	_, p, _ := body(o.parts, name)
+	return &Error{name, p.from, p.to, why}
+}
+
+// Open verifies that no byte of a bundle was changed, by the log's key, its first
+// or a later one. Without a key the bundle's own is taken, and only that it belongs
+// together is shown. What its files say is for the caller to look at.
+func Open(b []byte, key string) (*Opened, error) {
 	if len(b) > maxSize {
-		return Shown{}, fmt.Errorf("it is larger than %d bytes", int64(maxSize))
+		return nil, fmt.Errorf("it is larger than %d bytes", int64(maxSize))
 	}
 	parts, err := split(b)
 	if err != nil {
-		return Shown{}, err
+		return nil, err
 	}
 	if len(parts) < 3 {
-		return Shown{}, &Error{From: 0, To: int64(len(b)), Message: "it is no bundle of evidence"}
+		return nil, &Error{From: 0, To: int64(len(b)), Message: "it is no bundle"}
 	}
 	s, err := keyOf(parts, key)
 	if err != nil {
-		return Shown{}, err
+		return nil, err
 	}
 	v, err := tlog.ParseKey(s.Key)
 	if err != nil {
-		return Shown{}, err
+		return nil, err
 	}
 	text, err := signed(parts, v)
 	if err != nil {
-		return Shown{}, err
+		return nil, err
 	}
 	if s.Exported, err = listed(b, parts, text); err != nil {
-		return Shown{}, err
+		return nil, err
 	}
 	for _, p := range parts {
 		s.Files = append(s.Files, p.Name)
 	}
-	return s, s.results(parts, key)
+	return &Opened{s, parts}, nil
+}
+
+// Verify verifies a bundle of evidence by the log's key, as Open does, and that
+// each result in it is the one that its run recorded. An *Error says where it is
+// not what was written.
+func Verify(b []byte, key string) (Shown, error) {
+	o, err := Open(b, key)
+	if err != nil {
+		return Shown{}, err
+	}
+	return o.Shown, o.results(o.parts, key)
 }
 
 // keyOf returns the key that the log says signs evidence.
