@@ -96,6 +96,10 @@ incident/account < incident, cli
 findings, inventory, undo, audit/search, posture/bundle, rest < incident
 incident < server
 
+# what was given is kept or taken back: by the verbs of rooms that do not know each other
+connections, policy, secrets, tokens, locks, findings, audit, job < reviews
+reviews < server
+
 # the whole database, out and in
 secrets, audit/seal, backup/archive < backup
 backup < server
@@ -171,6 +175,7 @@ var only = map[string][]string{
 		"incident",
 		"posture",
 		"use",
+		"reviews",
 		"channels/...",
 		"tokens/...",
 	},
@@ -202,6 +207,7 @@ var only = map[string][]string{
 		"incident",
 		"posture",
 		"use",
+		"reviews",
 	},
 	"github.com/cedar-policy":         {"policy"},
 	"github.com/go-webauthn":          {"approvals/statement", "passkeys"},

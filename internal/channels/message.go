@@ -15,7 +15,7 @@ import (
 // the other kinds make theirs of. All of it is redacted and inert.
 type Message struct {
 	ID       string           `json:"id"`   // dlv_…, the same in every attempt
-	Type     string           `json:"type"` // approval.requested, .escalated, .settled, .overridden, .asked, .answered; channel.test
+	Type     string           `json:"type"` // approval.requested, .escalated, .settled, .overridden, .asked, .answered; notice; channel.test
 	Time     time.Time        `json:"time"` // when it happened
 	Text     string           `json:"text"` // all of it in one line
 	By       string           `json:"by,omitzero"`
@@ -49,6 +49,10 @@ func (s *Service) message(ctx context.Context, c Channel, d delivery) (Message, 
 	m := Message{ID: d.ID, Type: "approval." + d.What, Time: d.Created, By: inert.Text(d.News.By), Said: inert.Text(d.News.Said), For: d.News.Names}
 	if d.What == whatTest {
 		m.Type, m.Text = "channel.test", "A test of the channel "+c.Name+" by "+m.By
+		return m, nil
+	}
+	if d.What == whatSaid {
+		m.Type, m.Text, m.Said = "notice", inert.Text(d.News.Said), ""
 		return m, nil
 	}
 	r, view, err := s.Approvals.Told(ctx, d.Approval)
@@ -96,7 +100,7 @@ func (m Message) line() string {
 }
 
 func (m Message) subject() string {
-	if m.Approval == nil {
+	if m.Type == "channel.test" {
 		return "Countersign: a test"
 	}
 	return "Countersign: " + words.Short(m.Text)

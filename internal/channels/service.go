@@ -257,6 +257,37 @@ func (s *Service) Tell(ctx context.Context, tx *audit.Tx, n approvals.News) erro
 	return nil
 }
 
+// Say stores a line that people are to read, as part of the change that it is
+// about. Channels that are for some news or some groups only tell it if one of the
+// people is in such a group; those that write to people write to these.
+func (s *Service) Say(ctx context.Context, tx *audit.Tx, line string, people []string) error {
+	now := s.Now()
+	for _, c := range *s.current.Load() {
+		told := news{Said: line, Names: people}
+		if c.People {
+			if told.To = s.mail(people); len(told.To) == 0 {
+				continue
+			}
+		} else if len(c.What) > 0 || len(c.Groups) > 0 && !slices.ContainsFunc(c.Groups, func(name string) bool {
+			g, _ := s.Identity.Group(name)
+			return slices.ContainsFunc(people, g.Has)
+		}) {
+			continue
+		}
+		var there int
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM channels WHERE id = $1`, c.ID).Scan(&there); err != nil {
+			return unavailable(err)
+		}
+		if there == 0 { // deleted a moment ago
+			continue
+		}
+		if err := putDelivery(ctx, tx.Exec, delivery{ID: id.At(deliveryID, now), Channel: c.ID, What: whatSaid, News: told, Created: now}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // addresses returns the e-mail addresses of those whom news is for: by name, or
 // who may decide.
 func (s *Service) addresses(n approvals.News) []string {
@@ -270,6 +301,11 @@ func (s *Service) addresses(n approvals.News) []string {
 			people = append(people, g.Members...)
 		}
 	}
+	return s.mail(people)
+}
+
+// mail returns the e-mail addresses of active people.
+func (s *Service) mail(people []string) []string {
 	var out []string
 	for _, name := range people {
 		if u, ok := s.Identity.User(name); ok && !u.Disabled && u.Email != "" && !slices.Contains(out, u.Email) {

@@ -74,6 +74,7 @@ type news struct {
 const (
 	whatReply = "reply"
 	whatTest  = "test"
+	whatSaid  = "said" // a line of another room
 )
 
 func putDelivery(ctx context.Context, exec func(context.Context, string, ...any) (sql.Result, error), d delivery) error {

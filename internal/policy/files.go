@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -179,6 +180,15 @@ func (s *Service) Grants(ctx context.Context, agent string) ([]Grant, error) {
 		all[i] = r.Grant
 	}
 	return all, err
+}
+
+// GrantTx returns a grant inside a change: ErrNoGrant if there is none.
+func (s *Service) GrantTx(ctx context.Context, tx *audit.Tx, name string) (Grant, error) {
+	found, err := readGrants(ctx, tx, ` WHERE name = $1`, name)
+	if err != nil || len(found) == 0 {
+		return Grant{}, errors.Join(err, ErrNoGrant.Say("there is no grant %q", name))
+	}
+	return found[0].Grant, nil
 }
 
 // PutGrant gives or changes a grant. ID, GivenBy, Reason and Created are set

@@ -46,6 +46,7 @@ import (
 	"github.com/countersign/countersign/internal/posture"
 	"github.com/countersign/countersign/internal/releases"
 	"github.com/countersign/countersign/internal/rest"
+	"github.com/countersign/countersign/internal/reviews"
 	"github.com/countersign/countersign/internal/runs"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/secrets/lease"
@@ -96,6 +97,7 @@ type house struct {
 	signin      *signin.Service
 	passkeys    *passkeys.Service
 	lifecycle   *lifecycle.Service
+	reviews     *reviews.Service
 	front       atomic.Pointer[string] // where this process reaches its own first door
 	connections *connections.Service
 	policy      *policy.Service
@@ -156,6 +158,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"run memory", h.buildFlow},
 		{"line", h.buildLine},
 		{"lifecycle", h.buildLifecycle},
+		{"reviews", h.buildReviews},
 		{"undo", h.buildUndo},
 		{"background work", h.start},
 		{"posture", h.buildPosture},
@@ -366,7 +369,7 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	for _, b := range []struct {
 		name string
 		job.Service
-	}{{"undo", h.undo}, {"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
+	}{{"undo", h.undo}, {"reviews", h.reviews}, {"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
 		if err := b.Start(ctx); err != nil {
 			return err
 		}
@@ -441,6 +444,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.signin,
 		h.passkeys,
 		h.lifecycle,
+		h.reviews,
 		h.locks,
 		h.budgets,
 		h.undo,

@@ -128,33 +128,39 @@ func (d postureDoors) Exchange(ctx context.Context, credential, scope string, pa
 // Ask implements posture.Doors. What it asks for is not allowed to the caller;
 // what came of it is in the log.
 func (d postureDoors) Ask(ctx context.Context, door posture.Door, tool connections.Tool, credential string) error {
+	_, err := d.ask(ctx, door, tool, credential, postureClient)
+	return err
+}
+
+// ask is Ask for a client of this name, and returns the status of the answer.
+func (d postureDoors) ask(ctx context.Context, door posture.Door, tool connections.Tool, credential, client string) (int, error) {
 	at := d.h.front.Load()
 	if at == nil {
-		return errNotOpen
+		return 0, errNotOpen
 	}
 	method, path, body := d.wire(door, tool)
 	ctx, cancel := context.WithTimeout(ctx, probeWithin)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, *at+path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	req.Header.Set("Authorization", "Bearer "+credential)
-	req.Header.Set("User-Agent", postureClient)
+	req.Header.Set("User-Agent", client)
 	req.Header.Set("Accept", "application/json, text/event-stream")
 	if len(body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := (&http.Transport{Proxy: nil, DisableKeepAlives: true}).RoundTrip(req)
 	if err != nil {
-		return fmt.Errorf("no answer at %s", path)
+		return 0, fmt.Errorf("no answer at %s", path)
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 	if resp.StatusCode >= 500 {
-		return fmt.Errorf("%s answers %d", path, resp.StatusCode)
+		return resp.StatusCode, fmt.Errorf("%s answers %d", path, resp.StatusCode)
 	}
-	return nil
+	return resp.StatusCode, nil
 }
 
 // wire is the request for a tool, as a client of its kind would make it.

@@ -89,7 +89,7 @@ var verbs = func() map[string]int {
 	for activity, list := range map[int]string{
 		create: "created registered placed requested added saved noted asked opened imported published issued started given commented key_made",
 		read: "used discovered undiscovered bad_definitions appeared new gone returned drifted read exported listed viewed reached found exchanged backtested " +
-			"consented declined failed tried enforced begun evaluated",
+			"consented declined failed tried enforced begun evaluated reminded",
 		update: "updated changed rotated accepted pinned effect_set rebuilt configured resumed recovered skipped set answered approved denied refused " +
 			"granted delegated escalated renewed extended replaced promoted undone retried replayed shared moved renamed suspended activated " +
 			"executed decided voted stopped rolled_back overridden advanced hastened rekeyed redirected",

@@ -1,0 +1,58 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/posture"
+	"github.com/countersign/countersign/internal/reviews"
+)
+
+// buildReviews builds the room in which people keep or revoke what was given.
+func (h *house) buildReviews(_ context.Context, log *slog.Logger) error {
+	var err error
+	h.reviews, err = reviews.New(reviews.Options{
+		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Policy: h.policy, Connections: h.connections, Secrets: h.secrets, Tokens: h.tokens, Locks: h.locks, Findings: h.findings,
+		Doors: reviewDoors{postureDoors{frontDoors{h}}}, Rotate: h.rotateReviewed, Prove: h.proveEvent, Tell: h.tellReviewers, Logger: log,
+	})
+	return err
+}
+
+// rotateReviewed replaces a secret's value as is usual: what uses it goes on.
+func (h *house) rotateReviewed(ctx context.Context, by audit.Actor, reason, secret string) error {
+	_, err := h.rotation.Rotate(ctx, by, reason, secret, false)
+	return err
+}
+
+func (h *house) tellReviewers(ctx context.Context, tx *audit.Tx, n reviews.Notice) error {
+	names := make([]string, len(n.People))
+	for i, p := range n.People {
+		names[i] = p.Name
+	}
+	return h.channels.Say(ctx, tx, n.Text, names)
+}
+
+// reviewClient is what the probes of reviews call themselves.
+const reviewClient = "countersign review"
+
+// reviewDoors are the doors of this replica, over the network, for reviews.
+type reviewDoors struct{ postureDoors }
+
+// errNoTool is for a probe of what is not there any more.
+var errNoTool = fault.New(fault.NotFound, "tool_not_found", "the tool is not there any more")
+
+// Ask implements reviews.Doors.
+func (d reviewDoors) Ask(ctx context.Context, connection, tool, credential string) (int, error) {
+	c, ok := d.h.connections.Connection(connection)
+	t, there := d.h.connections.Tool(connection, tool)
+	if !ok || !there {
+		return 0, errNoTool
+	}
+	path := map[string]string{"retrieval": "retrieve"}[c.Kind]
+	if path == "" {
+		path = c.Kind
+	}
+	return d.ask(ctx, posture.Door{Path: "/" + path + "/" + c.Name, Connection: c.Name}, t, credential, reviewClient)
+}
