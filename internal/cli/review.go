@@ -151,15 +151,20 @@ func reviewBecame(i client.ReviewItem) string {
 	if i.Remediation == "none" {
 		return ""
 	}
-	out := i.Remediation
+	out, n := i.Remediation, map[string]int{}
 	for _, p := range i.Remedy.Probes {
-		out += "; " + p.What + ": " + strings.ReplaceAll(p.Result, "_", " ")
+		n[p.Result]++
+	}
+	for _, result := range []string{"refused", "allowed_otherwise", "let_through", "not_tried"} {
+		if n[result] > 0 {
+			out += fmt.Sprintf(", %d %s", n[result], strings.ReplaceAll(result, "_", " "))
+		}
 	}
 	if u := i.Remedy.Used; u != nil {
-		out += fmt.Sprintf("; used %d times after the decision", u.Calls)
+		out += fmt.Sprintf(", used %d times after the decision", u.Calls)
 	}
 	if i.Remedy.Error != "" {
-		out += "; " + i.Remedy.Error
+		out += ": " + i.Remedy.Error
 	}
 	return out
 }
