@@ -2,6 +2,7 @@ package reviews
 
 import (
 	"context"
+	"encoding/json/v2"
 	"errors"
 	"net"
 	"slices"
@@ -103,10 +104,7 @@ func (s *Service) ask(ctx context.Context, p Probe, connection, tool string, key
 			p.Result, p.Why = LetThrough, ""
 			return p, nil
 		}
-		p.Result = Refused
-		if r.Event.Decision != nil {
-			p.Why = cutText(r.Event.Decision.Reason, 300)
-		}
+		p.Result, p.Why = refusal(r.Event)
 	}
 	if p.Result == "" && (status == 401 || status == 403) {
 		p.Result, p.Why = Refused, "the credential was refused at the door"
@@ -115,6 +113,31 @@ func (s *Service) ask(ctx context.Context, p Probe, connection, tool string, key
 		return p, errUnclear
 	}
 	return p, nil
+}
+
+// refusal says whether a call was refused for want of a right, or for something
+// that says nothing about rights, such as its form.
+func refusal(ev audit.Event) (result, why string) {
+	var d struct {
+		Code   string `json:"code"`
+		Reason string `json:"reason"`
+	}
+	if len(ev.Detail) > 0 && json.Unmarshal(ev.Detail, &d) != nil {
+		return NotTried, "its refusal cannot be read"
+	}
+	if d.Reason == "" && ev.Decision != nil {
+		d.Reason = ev.Decision.Reason
+	}
+	switch ev.Type {
+	case audit.CallDenied, audit.AuthRefused:
+		return Refused, cutText(d.Reason, 300)
+	case audit.CallRefused:
+		if d.Code == "unknown_connection" || d.Code == "unknown_tool" { // to who may not use it, it does not exist
+			return Refused, cutText(d.Reason, 300)
+		}
+		return NotTried, cutText("it was refused for another reason: "+d.Reason, 300)
+	}
+	return NotTried, "it waits for people: " + cutText(d.Reason, 200)
 }
 
 func unreachable(err error) error {

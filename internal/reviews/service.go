@@ -61,8 +61,8 @@ type Options struct {
 	Findings    *findings.Service
 	Doors       Doors
 
-	// Used returns the use of a grant. Nil: it is not watched.
-	Used func(ctx context.Context, g policy.Grant) (Use, error)
+	// Uses returns the use of grants, by name. Nil: they are not watched.
+	Uses func(ctx context.Context) (map[string]Use, error)
 	// Rotate replaces the value of a secret that has a rotator. Nil: none is.
 	Rotate func(ctx context.Context, by audit.Actor, reason, secret string) error
 	// Prove returns the proof file of an event. Nil: nothing can be exported.

@@ -65,6 +65,9 @@ func (s *Service) subjects(ctx context.Context, sc Scope) ([]Subject, error) {
 			continue
 		}
 		found, err := s.ofKind(ctx, kind)
+		if err == nil && kind == Grant {
+			err = s.used(ctx, found)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -79,6 +82,18 @@ func (s *Service) subjects(ctx context.Context, sc Scope) ([]Subject, error) {
 		}
 	}
 	return all, nil
+}
+
+// used fills in what is known of the use of grants.
+func (s *Service) used(ctx context.Context, found []Subject) error {
+	if s.o.Uses == nil {
+		return nil
+	}
+	uses, err := s.o.Uses(ctx)
+	for i := range found {
+		found[i].Use = uses[found[i].Name]
+	}
+	return err
 }
 
 func (s *Service) ofKind(ctx context.Context, kind string) ([]Subject, error) {
@@ -104,7 +119,7 @@ func (s *Service) present(ctx context.Context, old *Subject) (Subject, bool, err
 	}
 	for _, x := range all {
 		if x.ID == old.ID {
-			x.Flags, x.Suggest = old.Flags, old.Suggest
+			x.Flags, x.Suggest, x.Use = old.Flags, old.Suggest, old.Use
 			return x, true, nil
 		}
 	}
@@ -163,12 +178,7 @@ func (s *Service) grant(ctx context.Context, g policy.Grant) (x Subject, err err
 	if u, ok := s.o.Identity.User(a.Owner); final || !ok || u.Disabled {
 		x.Flags = append(x.Flags, FlagRisky)
 	}
-	if x.Givers, err = s.givers(ctx, g); err != nil {
-		return x, err
-	}
-	if s.o.Used != nil {
-		x.Use, err = s.o.Used(ctx, g)
-	}
+	x.Givers, err = s.givers(ctx, g)
 	return x, err
 }
 

@@ -161,7 +161,7 @@ func (w *world) process() *reviews.Service {
 	w.t.Helper()
 	s, err := reviews.New(reviews.Options{DB: w.db, Log: w.log, Watch: w.watch, Identity: w.ids, Policy: w.policy, Connections: w.conns, Secrets: w.secrets, Tokens: w.tokens, Locks: w.locks,
 		Findings: w.findings, Doors: w, Now: w.clock,
-		Used: func(_ context.Context, g policy.Grant) (reviews.Use, error) { return w.used[g.Name], nil },
+		Uses: func(context.Context) (map[string]reviews.Use, error) { return w.used, nil },
 		Tell: func(_ context.Context, _ *audit.Tx, n reviews.Notice) error { w.told = append(w.told, n); return nil }})
 	w.must(err)
 	return s

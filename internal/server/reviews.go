@@ -15,9 +15,18 @@ func (h *house) buildReviews(_ context.Context, log *slog.Logger) error {
 	var err error
 	h.reviews, err = reviews.New(reviews.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Policy: h.policy, Connections: h.connections, Secrets: h.secrets, Tokens: h.tokens, Locks: h.locks, Findings: h.findings,
-		Doors: reviewDoors{postureDoors{frontDoors{h}}}, Rotate: h.rotateReviewed, Prove: h.proveEvent, Tell: h.tellReviewers, Logger: log,
+		Doors: reviewDoors{postureDoors{frontDoors{h}}}, Rotate: h.rotateReviewed, Prove: h.proveEvent, Tell: h.tellReviewers, Uses: h.grantUses, Logger: log,
 	})
 	return err
+}
+
+func (h *house) grantUses(ctx context.Context) (map[string]reviews.Use, error) {
+	all, _, err := h.use.Grants(ctx, "")
+	out := make(map[string]reviews.Use, len(all))
+	for _, g := range all {
+		out[g.Grant] = reviews.Use{Watched: g.Watched, Last: g.LastAllowed}
+	}
+	return out, err
 }
 
 // rotateReviewed replaces a secret's value as is usual: what uses it goes on.
