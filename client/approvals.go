@@ -78,6 +78,7 @@ type ApprovalView struct {
 	Parts     []ApprovalPart     `json:"parts,omitempty"`    // the summary in pieces
 	Template  string             `json:"template,omitempty"` // what made the summary; empty: the arguments
 	Arguments []ApprovalArgument `json:"arguments"`
+	Values    []ApprovalValue    `json:"values,omitempty"`   // of the arguments that matter, and where each comes from
 	Redacted  []string           `json:"redacted,omitempty"` // names of arguments of which something is not shown
 	Cut       int64              `json:"cut,omitempty"`      // bytes of the arguments that are not shown
 	Missing   string             `json:"missing,omitempty"`  // why there are no arguments
@@ -120,6 +121,16 @@ type ApprovalArgument struct {
 	Value    string `json:"value"`
 	Odd      string `json:"odd,omitempty"`
 	Redacted bool   `json:"redacted,omitempty"`
+}
+
+// ApprovalValue is one value of an argument that matters, and where it comes from.
+type ApprovalValue struct {
+	Arg    string `json:"arg"`
+	Role   string `json:"role"` // recipient, object, amount, secret
+	Value  string `json:"value"`
+	Origin string `json:"origin,omitempty"` // empty: nothing endorses it
+	Said   string `json:"said"`             // the same in words
+	Call   string `json:"call,omitempty"`   // that brought the record
 }
 
 // ApprovalStep is what the run did before.

@@ -220,6 +220,10 @@ type Flow struct {
 	Args   map[string]string `json:"args,omitempty"`   // roles: recipient, object, amount, secret, content
 	Fields map[string]string `json:"fields,omitempty"` // of the result: id, service, amount, text
 	Asked  []string          `json:"asked,omitempty"`  // words with which people ask for it; empty: those of its name
+
+	Counterparty string   `json:"counterparty,omitempty"` // the argument whose approved values endorse later calls
+	Known        string   `json:"known,omitempty"`        // for how long, such as 720h; empty: 30 days
+	Readers      []string `json:"readers,omitempty"`      // who may know the answers; empty: they are not confidential
 }
 
 // SetReferences replaces what is declared of a tool's arguments.

@@ -134,6 +134,10 @@ type Provenance struct {
 	External   bool     `json:"external,omitzero" yaml:"external"`   // somebody receives something or gets access
 	Endorsed   bool     `json:"endorsed,omitzero" yaml:"endorsed"`   // every value that matters is
 	Unendorsed []string `json:"unendorsed,omitzero" yaml:"unendorsed"`
+	By         []string `json:"by,omitzero" yaml:"by"` // what endorses the others
+
+	Confidential bool `json:"confidential,omitzero" yaml:"confidential"` // the run has read what only some may know
+	Cleared      bool `json:"cleared,omitzero" yaml:"cleared"`           // everybody whom the call reaches may know it, or was named
 }
 
 // CaseResult is how a case came out.

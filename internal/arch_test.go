@@ -29,6 +29,8 @@ storage < job
 storage < storage/storagetest
 fault, id, storage < flow
 flow < connections, manifest, gateway
+approvals, flow, audit, storage, rest, fault, id < endorsements
+endorsements < gateway
 fault, id, storage < runs
 runs < gateway
 

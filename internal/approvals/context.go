@@ -75,6 +75,32 @@ func proposal(labels ...[]string) string {
 	return ""
 }
 
+// Value is one value of an argument that matters, and where it comes from.
+type Value struct {
+	Arg    string `json:"arg"`
+	Role   string `json:"role" doc:"recipient, object, amount or secret"`
+	Value  string `json:"value" doc:"redacted and inert"`
+	Origin string `json:"origin,omitzero" doc:"words, trusted, record, made, bound, counterparty or scope; empty: nothing endorses it"`
+	Said   string `json:"said" doc:"the same in words"`
+	Call   string `json:"call,omitzero" doc:"that brought the record"`
+}
+
+// valuesOf reads what the log keeps of where values come from.
+func valuesOf(body []byte) []Value {
+	var all []Value
+	if len(body) == 0 || json.Unmarshal(body, &all) != nil {
+		return nil
+	}
+	for i := range all {
+		v := &all[i]
+		v.Arg, v.Value, v.Said = inert.Text(v.Arg), inert.Text(v.Value), inert.Text(v.Said)
+		if v.Role == "secret" {
+			v.Value = "(not shown)"
+		}
+	}
+	return all
+}
+
 // Limits of what is shown of what came before.
 const (
 	maxSteps   = 20
@@ -91,7 +117,7 @@ func (s *Service) view(ctx context.Context, r *Request) (*View, error) {
 	}
 	sh := args[r.Event]
 	v := s.closed(r)
-	v.Missing, v.Arguments = sh.state, words.Flatten(sh.body)
+	v.Missing, v.Arguments, v.Values = sh.state, words.Flatten(sh.body), valuesOf(sh.origins)
 	v.Parts, v.Template = s.summary(r, v.Arguments)
 	v.Summary = words.Join(v.Parts)
 	for _, a := range v.Arguments {

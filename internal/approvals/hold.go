@@ -24,9 +24,10 @@ type Held struct {
 	Reason  string
 	Labels  []string
 	Origin  Origin
-	Args    []byte // what policy read; people see it redacted
-	Wire    *Wire  // not nil: the server may execute it
-	Server  bool   // the server executes it when it is approved
+	Args    []byte  // what policy read; people see it redacted
+	Values  []Value // of the arguments that matter, and where each comes from
+	Wire    *Wire   // not nil: the server may execute it
+	Server  bool    // the server executes it when it is approved
 	// Ready, if set, is asked before an approval is used up, when everything else
 	// that was approved still holds; an error leaves the approval as it is. It may
 	// be asked more than once.
@@ -152,7 +153,12 @@ func (s *Service) request(ctx context.Context, h Held, digest string) (Answer, e
 			map[string]any{"needs": needs, "excluded": excluded, "decide_by": r.DecideBy, "binding": r.Binding})
 		ev.ID, ev.Time, ev.Digest = r.Event, now, digest
 		ev.Decision = &audit.Decision{Effect: "hold", Reason: r.Reason, Policies: s.policies(&r), Version: h.Version}
-		tx.Record(ev, audit.Payload{Name: "arguments", Body: h.Args, Size: int64(len(h.Args))})
+		payloads := []audit.Payload{{Name: "arguments", Body: h.Args, Size: int64(len(h.Args))}}
+		if len(h.Values) > 0 {
+			b := marshal(h.Values)
+			payloads = append(payloads, audit.Payload{Name: "origins", Body: b, Size: int64(len(b))})
+		}
+		tx.Record(ev, payloads...)
 		return storage.Bump(ctx, tx.Tx, version)
 	})
 	if storage.Duplicate(err) {

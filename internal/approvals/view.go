@@ -17,6 +17,7 @@ type View struct {
 	Parts     []words.Part     `json:"parts,omitempty" doc:"the summary in pieces: those with a name are the call's own words"`
 	Template  string           `json:"template,omitempty" doc:"the tool's template that made the summary; empty: it was made of the arguments"`
 	Arguments []words.Argument `json:"arguments"`
+	Values    []Value          `json:"values,omitempty" doc:"of the arguments that matter, and where each comes from"`
 	Redacted  []string         `json:"redacted,omitempty" doc:"arguments of which something is not shown because it looks like a secret"`
 	Cut       int64            `json:"cut,omitempty" doc:"bytes of the arguments that are not shown"`
 	Missing   string           `json:"missing,omitempty" doc:"why the arguments cannot be shown"`
@@ -171,6 +172,8 @@ type shown struct {
 	body  []byte // redacted; nil if it is not there
 	size  int64  // of the whole, before redaction
 	state string // why it is not there
+
+	origins []byte // where its values come from, redacted
 }
 
 // arguments reads the arguments of requests from the log: encrypted there, and
@@ -194,7 +197,7 @@ func (s *Service) arguments(ctx context.Context, found []Request) (map[string]sh
 		for _, rec := range recs {
 			sh := shown{state: "they were erased"}
 			if body, ok := rec.Payloads["arguments"]; ok {
-				sh = shown{body: body}
+				sh = shown{body: body, origins: rec.Payloads["origins"]}
 			}
 			if slices.Contains(rec.Damaged, "arguments") {
 				sh = shown{state: "they were altered in the database; run countersign log verify"}

@@ -152,10 +152,20 @@ func (a *app) denyCommand() *cobra.Command {
 func (a *app) decideCommand(verb, short, done string) *cobra.Command {
 	cmd := &cobra.Command{Use: verb + " ID --reason TEXT", Short: short, Args: operands("ID"), ValidArgsFunction: a.completeFirst(approvalIDs),
 		Example: "  countersign " + verb + " apr_… --reason 'checked against the order'"}
+	var forRun bool
+	if verb == "approve" {
+		cmd.Flags().BoolVar(&forRun, "for-run", false, "and the same tool with the same values, for the rest of the run (countersign endorsement list shows it)")
+	}
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
 		r, err := c.DecideApproval(ctx, args[0], verb, "")
 		if err != nil {
 			return err
+		}
+		if forRun {
+			if _, err := c.ExtendApproval(ctx, r.ID); err != nil {
+				return fmt.Errorf("%s is approved, but for this one call: %w", r.ID, err)
+			}
+			done += " for the rest of its run"
 		}
 		if r.State == "pending" {
 			return a.did(r, "%s by you; %s waits for more people", done, r.ID)

@@ -106,9 +106,22 @@ func viewFields(v *client.ApprovalView) []field {
 	if v.Missing != "" {
 		args = append(args, v.Missing)
 	}
-	return []field{row("arguments", strings.Join(args, "\n")), painted("redacted", strings.Join(v.Redacted, ", "), yellow), row("undo", v.Undo.Text),
+	return []field{row("arguments", strings.Join(args, "\n")), row("come from", valueLines(v.Values)), painted("redacted", strings.Join(v.Redacted, ", "), yellow), row("undo", v.Undo.Text),
 		row("agent", agentLines(v.Agent)), row("follows", proposalLines(v.Proposals)), row("before", stepLines(v)), row("has read", sourceLines(v.Read)),
 		row("approved before", comparedLines(v.Last))}
+}
+
+// valueLines says of each value that matters where it comes from.
+func valueLines(all []client.ApprovalValue) string {
+	var out []string
+	for _, v := range all {
+		mark := ""
+		if v.Origin == "" {
+			mark = "   <- nothing endorses it"
+		}
+		out = append(out, v.Arg+" "+v.Value+" "+v.Said+mark)
+	}
+	return strings.Join(out, "\n")
 }
 
 func proposalLines(all []client.ApprovalProposal) string {

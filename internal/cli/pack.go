@@ -44,7 +44,7 @@ words its answers are: countersign tool flow.`
 		if err != nil {
 			return err
 		}
-		text := strings.Replace(string(b), `"GROUP"`, `"`+to+`"`, 1)
+		text := strings.Replace(string(b), `"GROUP"`, `"`+to+`"`, -1)
 		if out == "" {
 			_, err = fmt.Fprint(a.stdout, text)
 			return err

@@ -134,7 +134,9 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(a.exampleCommand())
+	known := a.endorsementCommand()
+	known.GroupID = "decide"
+	root.AddCommand(a.exampleCommand(), known)
 	return root
 }
 

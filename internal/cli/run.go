@@ -21,6 +21,7 @@ type runFlags struct {
 	identity, behalf, scope  string
 	ttl                      time.Duration
 	quiet, noProxy           bool
+	may                      []string
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -58,6 +59,7 @@ countersign agent enrol approve CODE.`,
 	fixed(cmd, "identity", identities...)
 	cmd.Flags().StringVar(&f.behalf, "on-behalf-of", "", "a person on whose behalf the agent acts: you (me, or your name), who answer for it")
 	cmd.Flags().StringVar(&f.scope, "scope", "", "with --on-behalf-of: what it may do (default: read write)")
+	cmd.Flags().StringArrayVar(&f.may, "may", nil, "what the run may do without asking, as 'CONNECTION/TOOL ARG=VALUE...' (repeatable; needs your own credentials and --reason)")
 	cmd.Flags().BoolVar(&f.noProxy, "no-proxy", false, "do not set HTTPS_PROXY and the certificate for it")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "do not print the run")
 	_ = cmd.MarkFlagRequired("agent")

@@ -98,6 +98,9 @@ func asPerson(ctx context.Context, c *client.Client, f runFlags) (began, error) 
 	if err != nil {
 		return began{}, err
 	}
+	if err := allow(ctx, c, run.Run, f.may); err != nil {
+		return began{}, errors.Join(err, c.EndRun(context.WithoutCancel(ctx), run.Run))
+	}
 	all, err := c.Connections(ctx)
 	if err != nil {
 		return began{}, err
@@ -107,6 +110,23 @@ func asPerson(ctx context.Context, c *client.Client, f runFlags) (began, error) 
 		b.doors = append(b.doors, client.Door{Name: x.Name, Kind: x.Kind, Dialect: x.Dialect})
 	}
 	return b, nil
+}
+
+// allow says what a run may do, before its program begins.
+func allow(ctx context.Context, c *client.Client, run string, may []string) error {
+	var scopes []client.Scope
+	for _, m := range may {
+		s, err := scopeOf(strings.Fields(m))
+		if err != nil {
+			return err
+		}
+		scopes = append(scopes, s)
+	}
+	if len(scopes) == 0 {
+		return nil
+	}
+	_, err := c.AllowRun(ctx, run, scopes...)
+	return err
 }
 
 // onBehalf starts a run in which the agent acts for the person who runs the

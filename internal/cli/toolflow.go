@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,14 +14,15 @@ import (
 // toolFlow says who writes what a tool answers, and which arguments matter.
 func (a *app) toolFlow() *cobra.Command {
 	var source string
-	var args, fields, asked []string
+	var args, fields, asked, readers []string
+	var counterparty, known string
 	var given func(string) bool
 	cmd := a.tool("flow CONNECTION/TOOL", "Say whose words a tool's answers are, and which arguments matter", func(ctx context.Context, c *client.Client, connection, tool string, _ []string) error {
 		t, err := c.Tool(ctx, connection, tool)
 		if err != nil {
 			return err
 		}
-		if !given("source") && !given("arg") && !given("field") && !given("asked") {
+		if !slices.ContainsFunc([]string{"source", "arg", "field", "asked", "counterparty", "known-for", "reader"}, given) {
 			return a.show(t, flowRows(t)...)
 		}
 		next := t.References
@@ -38,6 +40,15 @@ func (a *app) toolFlow() *cobra.Command {
 		if given("asked") {
 			next.Flow.Asked = asked
 		}
+		if given("counterparty") {
+			next.Flow.Counterparty = counterparty
+		}
+		if given("known-for") {
+			next.Flow.Known = known
+		}
+		if given("reader") {
+			next.Flow.Readers = readers
+		}
 		if err != nil {
 			return err
 		}
@@ -51,6 +62,9 @@ func (a *app) toolFlow() *cobra.Command {
 	cmd.Flags().StringArrayVar(&args, "arg", nil, "NAME=ROLE of an argument: recipient, object, amount, secret, content (repeatable; replaces all; empty: none)")
 	cmd.Flags().StringArrayVar(&fields, "field", nil, "NAME=KIND of a field of the answers: id, service, amount, text (repeatable; replaces all; empty: by their form)")
 	cmd.Flags().StringSliceVar(&asked, "asked", nil, "words with which people ask for it, by commas (default: those of its name, in English)")
+	cmd.Flags().StringVar(&counterparty, "counterparty", "", "the argument that names a counterparty: one that people approved endorses later calls of the agent (empty: none)")
+	cmd.Flags().StringVar(&known, "known-for", "", "how long, such as 720h (default: 30 days)")
+	cmd.Flags().StringSliceVar(&readers, "reader", nil, "who may know the answers, which are confidential then: user:NAME, group:NAME, team:NAME or an address (repeatable; replaces all; empty: not confidential)")
 	cmd.Long = `Says what policy has to know to see where the values of a call come from (context.provenance). Without flags it shows what is declared.
 
 Answers are untrusted unless said otherwise: mails, web pages, files and tickets are written by anybody. An argument matters if it says to whom
@@ -72,5 +86,6 @@ func flowRows(t client.ToolDetail) []field {
 	return []field{
 		row("tool", t.Connection+"/"+t.Name), row("answers", sourceOf(t.Flow)), row("arguments", orNone(pairs(t.Flow.Args))),
 		row("fields", orNone(pairs(t.Flow.Fields))), row("asked for by", orNone(strings.Join(t.Flow.Asked, " "))),
+		row("counterparty", t.Flow.Counterparty), row("known for", t.Flow.Known), row("readers", strings.Join(t.Flow.Readers, " ")),
 	}
 }

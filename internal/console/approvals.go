@@ -243,7 +243,14 @@ func (c *Console) decide(v *visit) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
-	return done{to: "/approvals/" + a.ID, said: decided(a)}, nil
+	said := decided(a)
+	if verdict == "approve" && v.Form.Get("for_run") != "" {
+		said = "Approved, and so is the same tool with the same values for the rest of the run."
+		if _, err := v.reason().ExtendApproval(v.ctx(), a.ID); err != nil {
+			said = "Approved for this one call, not for its run: " + err.Error()
+		}
+	}
+	return done{to: "/approvals/" + a.ID, said: said}, nil
 }
 
 // decided says what a decision led to.

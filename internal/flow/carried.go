@@ -25,19 +25,38 @@ func (s *Service) Continues(ctx context.Context, name string, from []string) err
 	})
 }
 
-// Carries returns the labels of what a run has read, Untrusted among them, and of
-// what the runs have read that it continues.
-func (s *Service) Carries(ctx context.Context, name string) ([]string, error) {
-	untrusted, labels, err := s.carried(ctx, "", []string{name})
-	if untrusted {
-		labels = united(labels, []string{Untrusted})
-	}
-	return labels, err
+// Carried is what runs bring into a call that did not read it itself.
+type Carried struct {
+	Untrusted    bool
+	Labels       []string
+	Confidential [][]string
 }
 
-// carried gathers the labels of runs and of all that they continue; not of name,
-// whose are known.
-func (s *Service) carried(ctx context.Context, name string, from []string) (untrusted bool, labels []string, err error) {
+// All returns the labels, Untrusted among them.
+func (c Carried) All() []string {
+	if c.Untrusted {
+		return united(c.Labels, []string{Untrusted})
+	}
+	return c.Labels
+}
+
+// Carrying returns the judgement of a call into which more is brought.
+func (j Judgement) Carrying(c Carried) Judgement {
+	j.Untrusted = j.Untrusted || c.Untrusted
+	j.Labels = united(j.Labels, c.Labels)
+	j.Confidential = append(slices.Clip(j.Confidential), c.Confidential...)
+	return j
+}
+
+// Carries returns what a run has read, and what the runs have read that it
+// continues.
+func (s *Service) Carries(ctx context.Context, name string) (Carried, error) {
+	return s.carried(ctx, "", []string{name})
+}
+
+// carried gathers what runs have read and all that they continue; not of name,
+// whose is known.
+func (s *Service) carried(ctx context.Context, name string, from []string) (c Carried, err error) {
 	seen := map[string]bool{name: true}
 	for len(from) > 0 {
 		next := from[0]
@@ -46,20 +65,23 @@ func (s *Service) carried(ctx context.Context, name string, from []string) (untr
 			continue
 		}
 		if len(seen) > mostFrom {
-			return true, labels, nil
+			c.Untrusted = true
+			return c, nil
 		}
 		seen[next] = true
 		err := s.with(ctx, next, func(r *run) error {
-			untrusted = untrusted || r.m.untrusted
-			labels = united(labels, r.m.labels)
+			c.Untrusted = c.Untrusted || r.m.untrusted
+			c.Labels = united(c.Labels, r.m.labels)
+			c.Confidential = append(c.Confidential, r.m.secret...)
 			from = append(from, r.m.from...)
 			return nil
 		})
 		if err != nil {
-			return true, labels, err
+			c.Untrusted = true
+			return c, err
 		}
 	}
-	return untrusted, labels, nil
+	return c, nil
 }
 
 // united returns the labels of both, in order, each once.

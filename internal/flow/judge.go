@@ -13,6 +13,9 @@ const (
 	ByRecord  = "record"  // the service wrote it into a record that the user named
 	ByMade    = "made"    // this run made it
 	ByBound   = "bound"   // no more than what the user said or the service wrote
+
+	ByCounterparty = "counterparty" // people approved it before, for this agent and tool
+	ByScope        = "scope"        // people said before that the run may
 )
 
 // Value is an argument that matters and where it comes from.
@@ -32,6 +35,38 @@ type Judgement struct {
 	External  bool     // somebody receives something or gets access
 	Asked     bool     // the user's words ask for such an action
 	Values    []Value  // that matter
+	// Confidential is who may know each confidential thing that the run has read.
+	Confidential [][]string
+}
+
+// Origins returns by what the values are endorsed, each once, in order.
+func (j Judgement) Origins() []string {
+	var out []string
+	for _, v := range j.Values {
+		if v.Origin != "" && !slices.Contains(out, v.Origin) {
+			out = append(out, v.Origin)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Cleared reports whether everybody whom the call reaches may know everything
+// confidential that the run has read, or was named by the user. names returns
+// the names that a recipient has as a reader.
+func (j Judgement) Cleared(names func(recipient string) []string) bool {
+	for _, v := range j.Values {
+		if v.Role != Recipient || v.Origin == ByWords || v.Origin == ByScope {
+			continue
+		}
+		as := append(names(v.Value), plain(v.Value))
+		for _, readers := range j.Confidential {
+			if v.Value == "" || !slices.ContainsFunc(readers, func(r string) bool { return slices.Contains(as, r) || slices.Contains(as, plain(r)) }) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Unendorsed returns the names of the arguments that nothing endorses, each once.
@@ -50,10 +85,10 @@ const maxJudged = 256
 
 // Judge says where the values of a call come from. args is a JSON object.
 func (m *Memory) Judge(s Spec, tool string, args jsontext.Value) Judgement {
-	j := Judgement{Untrusted: m.untrusted, Labels: slices.Clone(m.labels), Asked: s.asks(tool, &m.user)}
+	j := Judgement{Untrusted: m.untrusted, Labels: slices.Clone(m.labels), Asked: s.asks(tool, &m.user), Confidential: slices.Clone(m.secret)}
 	v, ok := fromJSON(args)
 	if !ok || v.kind != '{' {
-		return Judgement{Untrusted: m.untrusted, Labels: slices.Clone(m.labels), External: true, Values: []Value{{Arg: "arguments", Role: Content}}}
+		return Judgement{Untrusted: m.untrusted, Labels: slices.Clone(m.labels), External: true, Values: []Value{{Arg: "arguments", Role: Recipient}}, Confidential: slices.Clone(m.secret)}
 	}
 	named := m.selected()
 	for _, a := range v.members {

@@ -18,8 +18,9 @@ type Memory struct {
 	untrusted bool
 	lost      bool // something could not be read back: nothing is endorsed by records
 	labels    []string
-	from      []string // other runs that it continues
-	told      int      // bytes of all words
+	secret    [][]string // who may know each confidential thing that it read
+	from      []string   // other runs that it continues
+	told      int        // bytes of all words
 	user, all text
 	trusted   map[string]bool // whole values of trusted results
 	made      map[string]bool // ids of what the run made
@@ -72,6 +73,30 @@ func (m *Memory) Label(labels ...string) {
 		}
 	}
 }
+
+// mostSecret is how many different sets of readers a run remembers. Beyond them
+// nobody counts as a reader.
+const mostSecret = 64
+
+// Confidential notes that the run is about to read what only these may know.
+func (m *Memory) Confidential(readers []string) {
+	if m.knows(readers) {
+		return
+	}
+	if len(m.secret) >= mostSecret {
+		readers = []string{}
+	}
+	m.secret = append(m.secret, readers)
+	m.Label(labelConfidential)
+}
+
+// knows reports whether the run has read what the same people may know, or has
+// read what nobody may.
+func (m *Memory) knows(readers []string) bool {
+	return slices.ContainsFunc(m.secret, func(r []string) bool { return len(r) == 0 || slices.Equal(r, readers) })
+}
+
+const labelConfidential = "confidential"
 
 // labelled reports whether the run has read content with all of the labels.
 func (m *Memory) labelled(labels []string) bool {

@@ -53,11 +53,10 @@ type Service struct {
 
 // run is the memory of one run here.
 type run struct {
-	mu       sync.Mutex
-	m        Memory
-	seen     map[string]bool // ids of rows that m holds, and digests of words
-	gathered bool            // more than labels, and whom it continues
-	used     time.Time
+	mu   sync.Mutex
+	m    Memory
+	seen map[string]bool // ids of rows that m holds, and digests of words
+	used time.Time
 }
 
 // New returns a service that keeps its runs in db.
@@ -90,7 +89,9 @@ type entry struct {
 	Lost   bool     `json:"lost,omitzero"`
 	Labels []string `json:"labels,omitempty"`
 	From   string   `json:"from,omitzero"`
-	Result *result  `json:"result,omitzero"`
+	// Readers is set of confidential content: who may know it.
+	Readers *[]string `json:"readers,omitzero"`
+	Result  *result   `json:"result,omitzero"`
 }
 
 type result struct {
@@ -107,6 +108,8 @@ func (e entry) into(m *Memory) {
 		m.Lost()
 	case len(e.Labels) > 0:
 		m.Label(e.Labels...)
+	case e.Readers != nil:
+		m.Confidential(*e.Readers)
 	case e.From != "":
 		m.from = append(m.from, e.From)
 	case e.Reads != nil:
@@ -152,11 +155,24 @@ func (s *Service) Labels(ctx context.Context, name string, labels []string) erro
 	})
 }
 
-// Lost remembers that a run did things before anybody watched it: it counts as
-// having read untrusted content, and nothing that it read endorses anything.
+// Confidential remembers, durably, that a run is about to see what only these
+// readers may know.
+func (s *Service) Confidential(ctx context.Context, name string, readers []string) error {
+	readers = united(readers, nil)
+	return s.with(ctx, name, func(r *run) error {
+		if r.m.knows(readers) {
+			return nil
+		}
+		return s.keep(ctx, name, r, entry{Readers: &readers})
+	})
+}
+
+// Lost remembers that a run did things while nobody watched it, whatever it
+// gathered before: it counts as having read untrusted content, and nothing that
+// it read endorses anything.
 func (s *Service) Lost(ctx context.Context, name string) error {
 	return s.with(ctx, name, func(r *run) error {
-		if r.gathered {
+		if r.m.lost {
 			return nil
 		}
 		return s.keep(ctx, name, r, entry{Lost: true})
@@ -186,10 +202,8 @@ func (s *Service) Judge(ctx context.Context, name string, spec Spec, tool string
 	if err != nil || len(from) == 0 {
 		return j, err
 	}
-	untrusted, labels, err := s.carried(ctx, name, from)
-	j.Untrusted = j.Untrusted || untrusted
-	j.Labels = united(j.Labels, labels)
-	return j, err
+	c, err := s.carried(ctx, name, from)
+	return j.Carrying(c), err
 }
 
 // with runs fn with the up-to-date memory of a run, alone.
@@ -262,7 +276,6 @@ func (s *Service) keep(ctx context.Context, name string, r *run, e entry) error 
 
 func (r *run) add(id string, e entry) {
 	r.seen[id] = true
-	r.gathered = r.gathered || len(e.Labels) == 0 && e.From == ""
 	if e.Words != "" {
 		r.seen[said(e.By, e.Words)] = true
 	}

@@ -138,21 +138,44 @@ func TestLabelsFollowWhoeverContinues(t *testing.T) {
 			t.Errorf("after both have read: %+v", j)
 		}
 		for name, want := range map[string]string{"new": "[pii untrusted]", "middle": "[pii untrusted]", "old": "[untrusted]", "other": "[]"} {
-			if got, err := a.Carries(ctx, name); err != nil || fmt.Sprint(got) != want {
+			if got, err := a.Carries(ctx, name); err != nil || fmt.Sprint(got.All()) != want {
 				t.Errorf("%s carries %v (%v), want %s", name, got, err, want)
 			}
 		}
 		for i := range 40 { // more than is followed counts as the worst
 			must(t, a.Continues(ctx, "many", []string{fmt.Sprint("clean", i)}))
 		}
-		if got, err := b.Carries(ctx, "many"); err != nil || fmt.Sprint(got) != "[untrusted]" {
+		if got, err := b.Carries(ctx, "many"); err != nil || fmt.Sprint(got.All()) != "[untrusted]" {
 			t.Errorf("too many runs: %v %v", got, err)
 		}
 		// Whom it continues says nothing about whether anybody watched it.
 		must(t, a.Continues(ctx, "unwatched", []string{"clean1"}))
 		must(t, a.Lost(ctx, "unwatched"))
-		if got, err := b.Carries(ctx, "unwatched"); err != nil || fmt.Sprint(got) != "[untrusted]" {
+		if got, err := b.Carries(ctx, "unwatched"); err != nil || fmt.Sprint(got.All()) != "[untrusted]" {
 			t.Errorf("an unwatched run that continues another: %v %v", got, err)
+		}
+	})
+}
+
+// What a run did while nobody watched counts whatever it had gathered before, and
+// on every replica.
+func TestWhatIsLostCountsLater(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		c := &clock{time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)}
+		a, b := service(t, db, c), service(t, db, c)
+		must(t, a.Words(ctx, "run_1", flow.User, "Send the report to ann@example.com"))
+		must(t, a.Lost(ctx, "run_1"))
+		must(t, a.Lost(ctx, "run_1"))
+		must(t, a.Confidential(ctx, "run_1", []string{"user:ben", "user:ann"}))
+		must(t, b.Confidential(ctx, "run_1", []string{"user:ann", "user:ben"}))
+		j, err := b.Judge(ctx, "run_1", send, "send_mail", jsontext.Value(`{"to":"ann@example.com"}`))
+		must(t, err)
+		if !j.Untrusted || fmt.Sprint(j.Confidential, j.Labels) != "[[user:ann user:ben]] [confidential]" {
+			t.Errorf("%+v", j)
+		}
+		must(t, b.Continues(ctx, "run_2", []string{"run_1"}))
+		if j, err = a.Judge(ctx, "run_2", send, "send_mail", jsontext.Value(`{}`)); err != nil || !j.Untrusted || len(j.Confidential) != 1 {
+			t.Errorf("a run that continues it: %+v %v", j, err)
 		}
 	})
 }

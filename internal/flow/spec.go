@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -50,6 +51,31 @@ type Spec struct {
 	// Asked are words with which a person asks for such an action. Empty: those
 	// of the tool's name, and what means the same.
 	Asked []string `json:"asked,omitempty" yaml:"asked,omitempty"`
+	// Counterparty names the argument whose values people come to know: when they
+	// approved a call of an agent and it succeeded, its values endorse later calls
+	// of that agent and tool. Empty: none.
+	Counterparty string `json:"counterparty,omitzero" yaml:"counterparty,omitempty"`
+	// Known is for how long, such as "720h"; empty means UsuallyKnown.
+	Known string `json:"known,omitzero" yaml:"known,omitempty"`
+	// Readers says who may know what the tool answers, as documents name their
+	// readers (user:NAME, group:NAME, team:NAME) or by an address: its answers are
+	// confidential. Empty: they are not.
+	Readers []string `json:"readers,omitempty" yaml:"readers,omitempty"`
+}
+
+// How long a counterparty is known, and at most.
+const (
+	UsuallyKnown = 30 * 24 * time.Hour
+	MostKnown    = 366 * 24 * time.Hour
+)
+
+// KnownFor is for how long a counterparty is known.
+func (s Spec) KnownFor() time.Duration {
+	d, err := time.ParseDuration(s.Known)
+	if err != nil || d <= 0 {
+		return UsuallyKnown
+	}
+	return min(d, MostKnown)
 }
 
 // IsZero reports whether nothing is declared.
@@ -57,7 +83,8 @@ func (s Spec) IsZero() bool { return s.Equal(Spec{}) }
 
 // Equal reports whether two declarations say the same.
 func (s Spec) Equal(o Spec) bool {
-	return s.Source == o.Source && maps.Equal(s.Args, o.Args) && maps.Equal(s.Fields, o.Fields) && slices.Equal(s.Asked, o.Asked)
+	return s.Source == o.Source && maps.Equal(s.Args, o.Args) && maps.Equal(s.Fields, o.Fields) && slices.Equal(s.Asked, o.Asked) &&
+		s.Counterparty == o.Counterparty && s.Known == o.Known && slices.Equal(s.Readers, o.Readers)
 }
 
 var (
@@ -90,6 +117,31 @@ func (s Spec) Check(args []string) (field, wrong string) {
 	for _, w := range s.Asked {
 		if w == "" || len(w) > maxName || strings.ContainsFunc(w, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
 			return "asked", fmt.Sprintf("%q is not a single word", w)
+		}
+	}
+	return s.checkPeople()
+}
+
+// checkPeople checks what is declared about people.
+func (s Spec) checkPeople() (field, wrong string) {
+	if s.Counterparty != "" && s.Args[s.Counterparty] != Recipient {
+		return "counterparty", fmt.Sprintf("%q is not declared as a recipient; a counterparty is one (args: {%s: recipient})", s.Counterparty, s.Counterparty)
+	}
+	if s.Known != "" {
+		d, err := time.ParseDuration(s.Known)
+		switch {
+		case s.Counterparty == "":
+			return "known", "says how long a counterparty is known, and none is declared"
+		case err != nil || d < time.Minute || d > MostKnown:
+			return "known", fmt.Sprintf("%q is not a time between 1m and %s, such as 720h", s.Known, MostKnown)
+		}
+	}
+	if len(s.Readers) > maxEntries {
+		return "readers", fmt.Sprintf("a tool declares at most %d readers", maxEntries)
+	}
+	for _, r := range s.Readers {
+		if r == "" || len(r) > 2*maxName || strings.ContainsFunc(r, func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) }) {
+			return "readers", fmt.Sprintf("%q is not a reader: user:NAME, group:NAME, team:NAME, agent:NAME, everyone or an address", r)
 		}
 	}
 	return "", ""

@@ -88,6 +88,11 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 		return g.notHeld(call, v, err)
 	}
 	v.approval, v.self = &answer.Request, answer.Self
+	if answer.New && g.o.Endorsements != nil && call.judged != nil {
+		if err := g.o.Endorsements.Held(ctx, toolOf(call), answer.Request.ID, call.judged.Values); err != nil {
+			g.o.Logger.Warn("what a held call would do could not be kept; it cannot be approved for its run", "call", call.ID, "error", err)
+		}
+	}
 	switch {
 	case answer.Permit != nil:
 		r := answer.Permit.Request()
@@ -166,7 +171,7 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	h := approvals.Held{
 		Binding: binding(call, v.rules), Version: v.record.Version, Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
 		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
-		Args:   call.Args, Server: call.Server,
+		Args:   call.Args, Values: call.valued(), Server: call.Server,
 	}
 	_, h.Labels = call.provenance()
 	h.Labels = append(h.Labels, call.foundKinds().Labels()...)

@@ -94,6 +94,7 @@ type Call struct {
 	placed    placed
 	inspected inspected
 	judged    *flow.Judgement // where its values come from; nil if no policy asks
+	cleared   bool            // everybody whom it reaches may know what its run has read
 	subject   string          // whom it is about: its payloads are kept under their key
 	objects   []string        // what it touches
 	release   int64           // of the agent that binds it; 0: none
@@ -191,6 +192,8 @@ type Brought struct {
 	Detail  any      // of the outcome's event: a plain struct, nothing secret in it
 	Labels  []string // that the content carries, beside untrusted
 	Objects []string // what was read
+	// Readers are who may know each confidential thing in it.
+	Readers [][]string
 }
 
 // Transport carries calls to an upstream that is not reached by HTTP alone. The

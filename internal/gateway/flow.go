@@ -5,9 +5,12 @@ import (
 	"encoding/json/jsontext"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/endorsements"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
@@ -21,8 +24,16 @@ type Flow interface {
 	Result(ctx context.Context, run string, s flow.Spec, tool, call string, wrote bool, body []byte) error
 	Labels(ctx context.Context, run string, labels []string) error
 	Continues(ctx context.Context, run string, from []string) error
-	Carries(ctx context.Context, run string) ([]string, error)
+	Confidential(ctx context.Context, run string, readers []string) error
+	Carries(ctx context.Context, run string) (flow.Carried, error)
 	Judge(ctx context.Context, run string, s flow.Spec, tool string, args jsontext.Value) (flow.Judgement, error)
+}
+
+// Endorsements are what people endorsed beforehand; endorsements.Service is one.
+type Endorsements interface {
+	Given(ctx context.Context, t endorsements.Tool, counterparty string, values []string) (flow.Given, error)
+	Held(ctx context.Context, t endorsements.Tool, approval string, values []flow.Value) error
+	Met(ctx context.Context, t endorsements.Tool, arg string, values []string, r approvals.Request, life time.Duration) error
 }
 
 // Said is what a model's request says in the words of a person.
@@ -30,7 +41,10 @@ type Said struct{ By, Words string } // By: flow.User or flow.Operator
 
 // labelUntrusted is the label of a run that has read untrusted content, and of
 // the calls that brought it.
-const labelUntrusted = "untrusted"
+const (
+	labelUntrusted    = "untrusted"
+	labelConfidential = "confidential"
+)
 
 // watched reports whether it matters where the call's values come from: a
 // policy asks for it, and an agent calls.
@@ -51,6 +65,34 @@ func memory(call *Call) string {
 	return call.Who.Agent.ID + "/" + call.Who.Credential.ID
 }
 
+// kin names where an agent's labels are kept whatever its credential: it gets
+// itself other tokens and other runs when it likes, and must not leave behind by
+// that what it has read.
+func kin(call *Call) string { return call.Who.Agent.ID + "/" + identity.KindAccess }
+
+// inherits reports whether a call is labelled by what its agent has read with any
+// credential: all but one in a run that a person, or the application with a
+// person's credentials, started for this agent.
+func inherits(call *Call) bool {
+	return memory(call) != kin(call) && (call.Who.Run == "" || call.Who.BeganItself() || len(call.Who.Behind) > 0)
+}
+
+// each calls fn with the memory of a call's run and with that of its agent.
+func each(call *Call, fn func(memory string) error) error {
+	if err := fn(memory(call)); err != nil || memory(call) == kin(call) {
+		return err
+	}
+	return fn(kin(call))
+}
+
+// carries returns what labels a call by what its agent has read elsewhere.
+func (g *Gateway) carries(ctx context.Context, call *Call) (flow.Carried, error) {
+	if !inherits(call) {
+		return flow.Carried{}, nil
+	}
+	return g.o.Flow.Carries(ctx, kin(call))
+}
+
 // judge finds out where the values of a call come from.
 func (g *Gateway) judge(call *Call) error {
 	if !g.watched(call) {
@@ -58,22 +100,74 @@ func (g *Gateway) judge(call *Call) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()
-	if call.Tool.Builtin && !call.documents() {
-		var err error
-		call.placed.carries, err = g.o.Flow.Carries(ctx, memory(call))
-		return err
-	}
-	if g.runs.look(call.Who, call.Run, call.Started).unseen { // it did something before anybody asked
-		if err := g.o.Flow.Lost(ctx, memory(call)); err != nil {
+	if g.runs.look(call.Who, call.Run, call.Started).unseen || g.runs.blind(call.Who, call.Started) && inherits(call) { // something was done while nobody asked
+		if err := each(call, func(name string) error { return g.o.Flow.Lost(ctx, name) }); err != nil {
 			return err
 		}
+	}
+	brought, err := g.carries(ctx, call)
+	if err != nil {
+		return err
+	}
+	if call.Tool.Builtin && !call.documents() {
+		own, err := g.o.Flow.Carries(ctx, memory(call))
+		call.placed.carries = append(own.All(), brought.All()...)
+		return err
 	}
 	j, err := g.o.Flow.Judge(ctx, memory(call), call.Tool.References.Flow, call.Tool.Name, call.Args)
 	if err != nil {
 		return err
 	}
-	call.judged = &j
+	j = j.Carrying(brought)
+	if j, err = g.given(ctx, call, j); err != nil {
+		return err
+	}
+	call.judged, call.cleared = &j, g.cleared(j)
 	return nil
+}
+
+// given takes into account what people endorsed beforehand, where it matters.
+func (g *Gateway) given(ctx context.Context, call *Call, j flow.Judgement) (flow.Judgement, error) {
+	if g.o.Endorsements == nil || len(j.Values) == 0 || !j.Untrusted && len(j.Confidential) == 0 {
+		return j, nil
+	}
+	spec := call.Tool.References.Flow
+	given, err := g.o.Endorsements.Given(ctx, toolOf(call), spec.Counterparty, call.counterparties(j))
+	if err != nil {
+		return j, err
+	}
+	return j.With(spec, given), nil
+}
+
+// toolOf is the tool of a call, and whose call it is, as endorsements are bound to it.
+func toolOf(call *Call) endorsements.Tool {
+	return endorsements.Tool{AgentID: call.Who.Agent.ID, Agent: call.Who.Agent.Name, Run: call.Run, Connection: call.Connection.Name, Name: call.Tool.Name, Target: Target(call.Connection)}
+}
+
+// counterparties are the values of the argument that names them.
+func (c *Call) counterparties(j flow.Judgement) []string {
+	var out []string
+	for _, v := range j.Values {
+		if v.Arg == c.Tool.References.Flow.Counterparty && v.Value != "" {
+			out = append(out, v.Value)
+		}
+	}
+	return out
+}
+
+// met remembers whom people came to know by a call that they approved.
+func (g *Gateway) met(ctx context.Context, call *Call, outcome string) {
+	if g.o.Endorsements == nil || call.permit == nil || call.judged == nil || outcome != audit.Succeeded {
+		return
+	}
+	spec := call.Tool.References.Flow
+	values := call.counterparties(*call.judged)
+	if len(values) == 0 {
+		return
+	}
+	if err := g.o.Endorsements.Met(ctx, toolOf(call), spec.Counterparty, values, call.permit.Request(), spec.KnownFor()); err != nil {
+		g.o.Logger.Warn("whom people approved could not be remembered; they are asked again", "call", call.ID, "error", err)
+	}
 }
 
 // provenance is the judgement as policy sees it.
@@ -87,26 +181,60 @@ func (c *Call) provenance() (p policy.Provenance, labels []string) {
 		labels = append(labels, labelUntrusted)
 	}
 	p = policy.Provenance{Untrusted: j.Untrusted, Asked: j.Asked, External: j.External, Unendorsed: j.Unendorsed()}
-	p.Endorsed = len(p.Unendorsed) == 0
+	p.Endorsed, p.By = len(p.Unendorsed) == 0, j.Origins()
+	p.Confidential, p.Cleared = len(j.Confidential) > 0, c.cleared
 	return p, labels
 }
 
-// origins says where the values of a held call come from, for who decides.
+// cleared reports whether everybody whom a call reaches may know what its run has
+// read.
+func (g *Gateway) cleared(j flow.Judgement) bool {
+	return j.Cleared(func(recipient string) []string {
+		if g.o.Readers == nil {
+			return nil
+		}
+		return g.o.Readers(recipient)
+	})
+}
+
+// origins says where the values of a held call come from, in a sentence that
+// holds none of them. Who decides sees each value beside it (valued).
 func (c *Call) origins() string {
-	if c.judged == nil || !c.judged.Untrusted {
+	if c.judged == nil || !c.judged.Untrusted && len(c.judged.Confidential) == 0 {
 		return ""
 	}
 	var said []string
 	for _, v := range c.judged.Values {
-		said = append(said, v.Arg+" "+origin(v))
+		if one := v.Arg + " " + origin(v); !slices.Contains(said, one) {
+			said = append(said, one)
+		}
 	}
 	if !c.judged.Asked {
 		said = append(said, "the user's words do not ask for such an action")
 	}
+	if !c.cleared {
+		said = append(said, "somebody whom it reaches may not know what the run has read")
+	}
 	if len(said) == 0 {
 		return ""
 	}
-	return ". The run has read untrusted content: " + strings.Join(said, "; ")
+	what := "untrusted"
+	if !c.judged.Untrusted {
+		what = "confidential"
+	}
+	return ". The run has read " + what + " content: " + strings.Join(said, "; ")
+}
+
+// valued says of each value of a held call where it comes from.
+func (c *Call) valued() []approvals.Value {
+	if c.judged == nil {
+		return nil
+	}
+	out := make([]approvals.Value, len(c.judged.Values))
+	for i, v := range c.judged.Values {
+		out[i] = approvals.Value{Arg: v.Arg, Role: v.Role, Value: v.Value, Origin: v.Origin, Said: origin(v), Call: v.Call}
+	}
+	return out
 }
 
 func origin(v flow.Value) string {
@@ -121,6 +249,10 @@ func origin(v flow.Value) string {
 		return "was made in this run"
 	case flow.ByBound:
 		return "is no more than what was known"
+	case flow.ByCounterparty:
+		return "was approved before"
+	case flow.ByScope:
+		return "is in what the run may do"
 	}
 	return "comes from nowhere that is trusted"
 }
@@ -143,12 +275,12 @@ func (c *Call) conveys() bool {
 // and that it will read something.
 func (g *Gateway) remember(call *Call) error {
 	if !g.watched(call) {
-		g.runs.unwatched(call.Who, call.Run)
+		g.runs.unwatched(call.Who, call.Run, call.Started)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()
-	if call.Said != nil {
+	if call.Said != nil && !g.tainted(ctx, call) {
 		for _, s := range call.Said() {
 			if err := g.o.Flow.Words(ctx, memory(call), s.By, s.Words); err != nil {
 				g.o.Logger.Warn("what a user said could not be remembered; it endorses nothing", "call", call.ID, "error", err)
@@ -158,7 +290,27 @@ func (g *Gateway) remember(call *Call) error {
 	if !call.conveys() {
 		return nil
 	}
-	return g.o.Flow.Reads(ctx, memory(call), call.Tool.References.Flow)
+	spec := call.Tool.References.Flow
+	return each(call, func(name string) error {
+		if err := g.o.Flow.Reads(ctx, name, spec); err != nil || len(spec.Readers) == 0 {
+			return err
+		}
+		return g.o.Flow.Confidential(ctx, name, spec.Readers)
+	})
+}
+
+// tainted reports whether an agent has read untrusted content elsewhere that it
+// could have its words for a new run from.
+func (g *Gateway) tainted(ctx context.Context, call *Call) bool {
+	c, err := g.carries(ctx, call)
+	return err != nil || c.Untrusted
+}
+
+// Learns reports whether an answer may endorse anything later: it matters, and
+// its source or its fields are declared.
+func (g *Gateway) Learns(call *Call) bool {
+	spec := call.Tool.References.Flow
+	return (spec.Source == flow.Trusted || len(spec.Fields) > 0) && g.watched(call) && call.conveys()
 }
 
 // Learn remembers what a tool answered, before the agent sees it. If it cannot,
@@ -198,10 +350,19 @@ func (g *Gateway) Bring(call *Call, b Brought, trusted, untrusted []byte) error 
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()
 	run := memory(call)
-	if len(b.Labels) > 0 {
-		if err := g.o.Flow.Labels(ctx, run, b.Labels); err != nil {
-			return err
+	err := each(call, func(name string) error {
+		for _, readers := range b.Readers {
+			if err := g.o.Flow.Confidential(ctx, name, readers); err != nil {
+				return err
+			}
 		}
+		if len(b.Labels) == 0 {
+			return nil
+		}
+		return g.o.Flow.Labels(ctx, name, b.Labels)
+	})
+	if err != nil {
+		return err
 	}
 	for source, content := range map[string][]byte{flow.Trusted: trusted, flow.Untrusted: untrusted} {
 		if len(content) == 0 {
@@ -226,5 +387,8 @@ func (g *Gateway) labelled(ev *audit.Event, call *Call) {
 	}
 	if (call.judged != nil || call.Fetches && g.watched(call)) && call.conveys() && call.Tool.References.Flow.Source != flow.Trusted {
 		ev.Labels = append(ev.Labels, labelUntrusted)
+	}
+	if len(call.Tool.References.Flow.Readers) > 0 && call.conveys() {
+		ev.Labels = append(ev.Labels, labelConfidential)
 	}
 }

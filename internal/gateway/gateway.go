@@ -100,7 +100,11 @@ type Options struct {
 	Approvals     Approvals           // asks people about held calls; nil refuses them as pending
 	Budgets       Budgets             // bounds what calls use; nil does not
 	Flow          Flow                // where values come from; nil leaves context.provenance empty
+	Endorsements  Endorsements        // what people endorsed beforehand; nil: nothing
 	Runs          Runs                // to which run a call belongs; nil goes by credential and time
+	// Readers returns the names that a recipient (an address, a login) has as a
+	// reader of documents; nil knows nobody.
+	Readers func(recipient string) []string
 	// Named returns every tool that a model may know under a name; nil knows none.
 	Named    func(name string) []connections.Named
 	Rates    Rates    // how often tools may be called; nil does not limit

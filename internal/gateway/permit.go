@@ -56,6 +56,7 @@ func (a *answerBody) settlePermit(outcome string, err error) {
 	if err == nil && a.status != 0 && len(a.kept) <= approvals.KeepMost {
 		kept = &approvals.Kept{Status: a.status, Header: a.header, Body: a.kept, Call: a.call.ID}
 	}
+	a.g.met(ctx, a.call, outcome)
 	p.Settle(ctx, outcome, kept)
 	<-a.closed
 	p.Done()

@@ -59,7 +59,8 @@ func (r *book) of(who identity.Caller, now time.Time) run {
 		return *u
 	}
 	r.mu.Unlock()
-	u = &run{id: who.Run, started: now, last: now, told: now}
+	blind := u != nil && u.unseen && now.Sub(u.last) <= longest
+	u = &run{id: who.Run, started: now, last: now, told: now, unseen: blind}
 	if u.id == "" {
 		u.id = id.At(id.Run, now)
 		if r.open != nil {
@@ -110,9 +111,24 @@ func (r *book) in(who identity.Caller, name string, now time.Time) {
 
 // unwatched says that a call of who in a run went out while nobody asked where
 // values come from: what it brought is not known.
-func (r *book) unwatched(who identity.Caller, name string) {
+func (r *book) unwatched(who identity.Caller, name string, now time.Time) {
 	r.each(who, name, func(u *run) { u.unseen = true })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.runs[runKey{agent: who.Agent.ID}] = &run{last: now, unseen: true}
 }
+
+// blind reports whether any call of the agent went out, as long ago as a run may
+// last, while nobody asked where values come from.
+func (r *book) blind(who identity.Caller, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.runs[runKey{agent: who.Agent.ID}]
+	return u != nil && now.Sub(u.last) <= longest
+}
+
+// longest is the longest life of a run token.
+const longest = 12 * time.Hour
 
 // saw adds what was found to the run that a call of who belongs to, and to the
 // one of its credential. It reports whether any of it is new to that.
@@ -161,8 +177,8 @@ func (r *book) sweep(now time.Time) {
 	r.swept = now
 	for key, u := range r.runs {
 		quiet := r.gap
-		if key.run != "" {
-			quiet = 12 * time.Hour // the longest life of a run token
+		if key.run != "" || u.unseen {
+			quiet = longest
 		}
 		if now.Sub(u.last) > quiet {
 			delete(r.runs, key)

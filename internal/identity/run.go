@@ -2,6 +2,8 @@ package identity
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -9,8 +11,20 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-// runCredential is the prefix of a run token's identifier (its jti).
-const runCredential id.Kind = "rtk"
+// The prefixes of a run token's identifier (its jti). A run that an agent began
+// itself, with a proof of its own, is told by it wherever the identifier goes:
+// into the lineage of what is exchanged for the token, and into held calls.
+const (
+	runCredential id.Kind = "rtk"
+	ownCredential id.Kind = "rto"
+)
+
+// BeganItself reports whether the caller's run is one that an agent began
+// itself: it can have as many of them as it likes.
+func (c Caller) BeganItself() bool {
+	own := func(credential string) bool { return strings.HasPrefix(credential, string(ownCredential)+"_") }
+	return own(c.Credential.ID) || slices.ContainsFunc(c.Lineage, own)
+}
 
 // keepRuns is how long rows of expired runs are kept; the log keeps the runs.
 const keepRuns = 90 * 24 * time.Hour
@@ -68,8 +82,11 @@ func (s *Service) StartRunFromTx(ctx context.Context, tx *audit.Tx, by audit.Act
 	case (len(owners) == 0 || owners[0].Disabled) && !s.acting(a):
 		return Run{}, "", ErrNoOwner
 	}
-	now := s.now().UTC().Truncate(time.Second)
-	r := Run{ID: id.At(id.Run, now), Agent: a.Name, Credential: id.At(runCredential, now), StartedBy: origin, Started: now, Expires: now.Add(life.Truncate(time.Second))}
+	now, kind := s.now().UTC().Truncate(time.Second), runCredential
+	if by.Kind == audit.KindAgent {
+		kind = ownCredential
+	}
+	r := Run{ID: id.At(id.Run, now), Agent: a.Name, Credential: id.At(kind, now), StartedBy: origin, Started: now, Expires: now.Add(life.Truncate(time.Second))}
 	token, err := s.runs.sign(runClaims{Subject: a.Name, AgentID: a.ID, Run: r.ID, ID: r.Credential, Issued: r.Started.Unix(), Expires: r.Expires.Unix()})
 	if err != nil {
 		return Run{}, "", err
@@ -92,6 +109,9 @@ func runEvent(t audit.Type, by audit.Actor, reason string, r Run, v any) audit.E
 	ev.Agent, ev.Run, ev.Credential = r.Agent, r.ID, r.Credential
 	return ev
 }
+
+// RunOf returns a run that was started with a token of its own.
+func (s *Service) RunOf(ctx context.Context, run string) (Run, error) { return readRun(ctx, s.db, run) }
 
 // EndRun revokes a run's token. Ending an ended run changes nothing.
 func (s *Service) EndRun(ctx context.Context, by audit.Actor, reason, run string) error {

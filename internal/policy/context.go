@@ -116,6 +116,7 @@ func contextOf(req *Request, args types.Record, need parts) types.Record {
 		m["provenance"] = types.NewRecord(types.RecordMap{
 			"untrusted": types.Boolean(p.Untrusted), "asked": types.Boolean(p.Asked), "external": types.Boolean(p.External),
 			"endorsed": types.Boolean(p.Endorsed), "unendorsed": stringSet(p.Unendorsed),
+			"by": stringSet(p.By), "confidential": types.Boolean(p.Confidential), "cleared": types.Boolean(p.Cleared),
 		})
 	}
 	if need&needNow != 0 {

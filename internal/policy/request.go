@@ -62,6 +62,11 @@ type Provenance struct {
 	External   bool     `json:"external,omitzero"`   // somebody receives something or gets access
 	Endorsed   bool     `json:"endorsed,omitzero"`   // every value that matters comes from somewhere that is trusted
 	Unendorsed []string `json:"unendorsed,omitzero"` // arguments of which that is not so
+	By         []string `json:"by,omitzero"`         // what endorses the others: words, trusted, record, made, bound, counterparty, scope
+	// Confidential says that the run has read what only some may know; Cleared that
+	// everybody whom the call reaches may, or was named by the user.
+	Confidential bool `json:"confidential,omitzero"`
+	Cleared      bool `json:"cleared,omitzero"`
 }
 
 // Request asks for a decision.

@@ -188,6 +188,7 @@ func contextType(args *argType) sast.RecordType {
 		"now":          attr(sast.Datetime()),
 		"provenance": attr(sast.RecordType{
 			"untrusted": attr(sast.Bool()), "asked": attr(sast.Bool()), "external": attr(sast.Bool()), "endorsed": attr(sast.Bool()), "unendorsed": strs,
+			"by": strs, "confidential": attr(sast.Bool()), "cleared": attr(sast.Bool()),
 		}),
 		"user": {Optional: true, Type: sast.RecordType{"id": attr(sast.String()), "name": attr(sast.String()), "issuer": attr(sast.String()), "role": attr(sast.String()),
 			"groups": strs, "teams": strs}},

@@ -23,6 +23,7 @@ import (
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/console"
+	"github.com/countersign/countersign/internal/endorsements"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/gateway"
@@ -104,6 +105,7 @@ type house struct {
 	approvals   *approvals.Service
 	channels    *channels.Service
 	flow        *flow.Service
+	endorsed    *endorsements.Service
 	runs        *runs.Service
 	manifest    *manifest.Service
 	gateway     *gateway.Gateway
@@ -456,6 +458,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.policy,
 		h.secrets,
 		h.approvals,
+		h.endorsed,
 		h.channels,
 		h.findings,
 		h.search,

@@ -45,7 +45,7 @@ func (h *house) known(ctx context.Context, kind, name string) (bool, error) {
 		_, ok = h.connections.Tool(connection, tool)
 	case locks.Credential:
 		switch kind, _, _ := strings.Cut(name, "_"); kind {
-		case "key", "rtk":
+		case "key", "rtk", "rto":
 			return h.identity.KnowsCredential(ctx, name)
 		default: // a token that is checked without the store
 			return id.Is(id.Kind(kind), name), nil

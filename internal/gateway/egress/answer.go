@@ -1,9 +1,11 @@
 package egress
 
 import (
+	"bytes"
 	"encoding/json/v2"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,7 +17,7 @@ import (
 
 // rewrite lets a redirect through if it leads to the connection itself, by way
 // of us. Elsewhere the agent has no business, nor has our credential.
-func (x *exchange) rewrite(resp *http.Response) error {
+func (x *exchange) rewrite(call *gateway.Call, resp *http.Response) error {
 	location := resp.Header.Get("Location")
 	to, within := gateway.Within(x.conn, x.path, location)
 	switch {
@@ -27,7 +29,42 @@ func (x *exchange) rewrite(resp *http.Response) error {
 	if x.ws != nil && resp.StatusCode == http.StatusSwitchingProtocols {
 		return x.ws.check(resp.Header)
 	}
+	x.learn(call, resp)
 	return nil
+}
+
+// maxLearnt is the longest answer of which anything endorses, in bytes.
+const maxLearnt = 1 << 20
+
+// learn shows the line what an operation answered before the agent sees it, if
+// its fields or its source are declared: they may endorse later calls. The answer
+// then is there as a whole before it passes. A longer one endorses nothing.
+func (x *exchange) learn(call *gateway.Call, resp *http.Response) {
+	if resp.StatusCode/100 != 2 || !x.f.o.Gateway.Learns(call) || resp.ContentLength > maxLearnt || !isJSON(resp.Header) {
+		return
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxLearnt+1))
+	rest := io.Reader(resp.Body)
+	if err != nil {
+		rest = broken{err}
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(b), rest), resp.Body}
+	if err == nil && len(b) <= maxLearnt {
+		x.f.o.Gateway.Learn(call, b)
+	}
+}
+
+// broken is what is left of an answer that broke off.
+type broken struct{ err error }
+
+func (b broken) Read([]byte) (int, error) { return 0, b.err }
+
+func isJSON(h http.Header) bool {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json")) && h.Get("Content-Encoding") == ""
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}

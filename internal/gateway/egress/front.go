@@ -239,7 +239,7 @@ func (x *exchange) parse(ctx context.Context, who identity.Caller) (*gateway.Cal
 		return call, err
 	}
 	call.Request = &gateway.Upstream{Method: x.r.Method, Path: x.path, Query: x.r.URL.RawQuery, Header: x.r.Header, Redirects: true}
-	call.Rewrite = x.rewrite
+	call.Rewrite = func(resp *http.Response) error { return x.rewrite(call, resp) }
 	call.Observer = &observer{limit: gateway.CaptureLimit(c) + gateway.CaptureMargin}
 	return call, found(ctx, call)
 }

@@ -215,6 +215,7 @@ type sieve struct {
 	trusted  []shown
 	other    []shown
 	labels   map[string]bool
+	readers  [][]string // of each confidential document
 }
 
 func (d *Desk) sift(j job) *sieve {
@@ -279,6 +280,9 @@ func (s *sieve) show(doc mapping.Document, most int) {
 			s.labels[l] = true
 		}
 	}
+	if c := doc.Classification; strings.EqualFold(c, "confidential") || strings.EqualFold(c, "secret") {
+		s.readers = append(s.readers, doc.Readers)
+	}
 }
 
 // cut shortens a text at a character's border.
@@ -295,7 +299,7 @@ const maxObjects = 16
 
 // bring tells the line what is about to be read.
 func (s *sieve) bring() error {
-	b := gateway.Brought{Detail: struct {
+	b := gateway.Brought{Readers: s.readers, Detail: struct {
 		Documents []read `json:"documents"`
 		Withheld  int    `json:"withheld,omitzero"`
 		Hidden    int    `json:"hidden,omitzero"`
