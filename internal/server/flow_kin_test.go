@@ -137,3 +137,107 @@ func TestNoNewCredentialWashesLabelsOff(t *testing.T) {
 		t.Error("a run that a person started is not clean")
 	}
 }
+
+// What people approved once endorses the same counterparty later, and a call of
+// the same run if they said so; what is confidential goes to its readers; and who
+// decides sees where each value comes from.
+func TestWhatPeopleEndorsedIsNotAskedAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process")
+	}
+	w := newFlowWorld(t)
+	ctx := context.Background()
+	fiona := client.New(w.url, w.person(t, "fiona", "approver")).WithReason("she is known")
+	w.api(t, "PUT", "/groups/deciders", map[string]any{"members": []string{"fiona"}}, nil)
+	w.flow("other", client.Flow{Args: map[string]string{"to": "recipient"}, Counterparty: "to", Asked: []string{"send"}})
+	w.api(t, "PUT", "/policies/reaches", map[string]any{"text": `@id("reaches") @approval("deciders") forbid (principal, action == Action::"liar/other", resource)
+		when { context.provenance.untrusted && !context.provenance.endorsed || context.provenance.confidential && !context.provenance.cleared };`}, nil)
+	to := func(who string) map[string]any { return map[string]any{"to": who, "text": fmt.Sprint(time.Now().UnixNano())} }
+	read := func() client.RunToken {
+		t.Helper()
+		run := w.started()
+		if !w.made(run.Token, "read", nil) {
+			t.Fatal("not read")
+		}
+		return run
+	}
+	run := read()
+	args := to("ann@example.com")
+	held := func(body string) string {
+		t.Helper()
+		at := strings.Index(body, "apr_")
+		if at < 0 {
+			t.Fatalf("not held: %s", body)
+		}
+		return body[at : at+30]
+	}
+	id := held(w.call(run.Token, "other", args))
+	d, err := fiona.Approval(ctx, id, 0)
+	if err != nil || d.View == nil || len(d.View.Values) != 1 || d.View.Values[0].Value != "ann@example.com" || d.View.Values[0].Origin != "" || d.View.Values[0].Said == "" {
+		t.Fatalf("the values of the held call: %+v %v", d.View, err)
+	}
+	if _, err := fiona.ExtendApproval(ctx, id); err == nil {
+		t.Error("an approval that nobody gave was extended")
+	}
+	if _, err := fiona.DecideApproval(ctx, id, "approve", ""); err != nil {
+		t.Fatal(err)
+	}
+	if !w.made(run.Token, "other", args) {
+		t.Fatal("approved, it was not made")
+	}
+	var known []client.Endorsement
+	for end := time.Now().Add(30 * time.Second); len(known) == 0 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // recorded when the answer has ended
+		if known, err = w.admin.Endorsements(ctx, "worker", "counterparty", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(known) != 1 || known[0].Value != "ann@example.com" || known[0].Approval != id || strings.Join(known[0].People, "") != "fiona" {
+		t.Fatalf("%+v", known)
+	}
+	run = read()
+	if !w.made(run.Token, "other", to("Ann@example.com")) {
+		t.Error("people are asked about whom they know")
+	}
+	if w.made(run.Token, "other", to("eve@evil.test")) {
+		t.Error("a stranger")
+	}
+	if _, err := w.admin.RevokeEndorsement(ctx, "worker", known[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if w.made(run.Token, "other", to("ann@example.com")) {
+		t.Error("it was revoked")
+	}
+
+	// For the rest of the run.
+	id = held(w.call(run.Token, "other", to("ben@example.com")))
+	if _, err := fiona.DecideApproval(ctx, id, "approve", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fiona.ExtendApproval(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	if !w.made(run.Token, "other", to("ben@example.com")) || w.made(run.Token, "other", to("carl@example.com")) || w.made(read().Token, "other", to("ben@example.com")) {
+		t.Error("an approval for the run is for that run and its values")
+	}
+
+	// What who starts the run says that it may do; no agent can.
+	if _, err := w.admin.AllowRun(ctx, run.Run, client.Scope{Tool: "liar/other", Args: map[string][]string{"to": {"*@partner.example"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if !w.made(run.Token, "other", to("dan@partner.example")) || w.made(run.Token, "other", to("dan@partner.example.evil.test")) {
+		t.Error("the scope of the run")
+	}
+	for _, credential := range []string{run.Token, w.key} {
+		if _, err := client.New(w.url, credential).WithReason("x").AllowRun(ctx, run.Run, client.Scope{Tool: "liar/other", Args: map[string][]string{"to": {"*@evil.test"}}}); err == nil {
+			t.Error("an agent said what its run may do")
+		}
+	}
+
+	// What is confidential.
+	w.flow("read", client.Flow{Source: "trusted", Readers: []string{"user:fiona"}})
+	w.api(t, "PUT", "/users/fiona", map[string]any{"role": "approver", "email": "fiona@example.com"}, nil)
+	run = read()
+	if !w.made(run.Token, "other", to("fiona@example.com")) || w.made(run.Token, "other", to("eve@evil.test")) {
+		t.Error("what only fiona may know")
+	}
+}
