@@ -152,7 +152,9 @@ func TestWhatPeopleEndorsedIsNotAskedAgain(t *testing.T) {
 	w.flow("other", client.Flow{Args: map[string]string{"to": "recipient"}, Counterparty: "to", Asked: []string{"send"}})
 	w.api(t, "PUT", "/policies/reaches", map[string]any{"text": `@id("reaches") @approval("deciders") forbid (principal, action == Action::"liar/other", resource)
 		when { context.provenance.untrusted && !context.provenance.endorsed || context.provenance.confidential && !context.provenance.cleared };`}, nil)
-	to := func(who string) map[string]any { return map[string]any{"to": who, "text": fmt.Sprint(time.Now().UnixNano())} }
+	to := func(who string) map[string]any {
+		return map[string]any{"to": who, "text": fmt.Sprint(time.Now().UnixNano())}
+	}
 	read := func() client.RunToken {
 		t.Helper()
 		run := w.started()
