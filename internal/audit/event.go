@@ -94,6 +94,7 @@ type Decision struct {
 	Micros   int64    `json:"micros,omitzero"` // time the decision took
 	Policies []string `json:"policies,omitzero"`
 	Reason   string   `json:"reason,omitzero"`
+	Shadow   []string `json:"shadow,omitzero"`  // of Grants, those that are tried otherwise and as tried would have refused
 	Version  string   `json:"version,omitzero"` // digest of the policy set
 }
 

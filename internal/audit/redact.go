@@ -40,7 +40,7 @@ func eachString(ev *Event, f func(string) string) {
 	if ev.Decision != nil {
 		d := *ev.Decision
 		d.Effect, d.Reason, d.Version = f(d.Effect), f(d.Reason), digestOr(d.Version, f)
-		d.Policies, d.Grants = eachOf(d.Policies, f), eachOf(d.Grants, f)
+		d.Policies, d.Grants, d.Shadow = eachOf(d.Policies, f), eachOf(d.Grants, f), eachOf(d.Shadow, f)
 		ev.Decision = &d
 	}
 	if ev.Outcome != nil {

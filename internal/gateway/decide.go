@@ -89,7 +89,7 @@ func (g *Gateway) decide(call *Call) verdict {
 	v := verdict{effect: d.Effect, reason: d.Reason, advice: d.Advice, holds: d.Holds, rules: d.Rules, code: CodeDenied}
 	v.record = audit.Decision{
 		Effect: d.Effect.String(), Policies: d.Policies, Grants: d.Grants, Reason: d.Reason,
-		Version: d.Version, Micros: time.Since(before).Microseconds(),
+		Version: d.Version, Shadow: d.Shadow, Micros: time.Since(before).Microseconds(),
 	}
 	if v.reason == "" && d.Effect != policy.Allow {
 		v.reason = "no policy or grant allows " + call.Connection.Name + "/" + call.Tool.Name + " for this agent"

@@ -90,24 +90,74 @@ func (s *Service) Backtest(ctx context.Context, by audit.Actor, t Trial, w Windo
 	} else if w.Version != b.out.Version {
 		return Backtest{}, ErrMoved
 	}
-	q := audit.Query{Agent: w.Agent, Types: decided, Since: w.Since, Until: w.Until, After: w.After, Limit: backtestPage}
+	if err := s.try(ctx, w, b); err != nil {
+		return Backtest{}, err
+	}
+	return b.out, nil
+}
+
+// Backtests is Backtest of several trials over the same calls, which are read
+// once. It is not recorded: what it tells of arguments is for the caller to keep.
+func (s *Service) Backtests(ctx context.Context, trials []Trial, w Window) ([]Backtest, error) {
+	all := make([]*backtester, len(trials))
+	for i, t := range trials {
+		var err error
+		if all[i], err = s.backtester(t); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.try(ctx, w, all...); err != nil {
+		return nil, err
+	}
+	out := make([]Backtest, len(all))
+	for i, b := range all {
+		out[i] = b.out
+	}
+	return out, nil
+}
+
+// try takes a part of the recorded calls to every backtester.
+func (s *Service) try(ctx context.Context, w Window, all ...*backtester) error {
+	next, err := s.eachCall(ctx, w, decided, func(recs []audit.Record) error {
+		var affected []audit.Record
+		for _, b := range all {
+			affected = b.page(affected, recs)
+		}
+		if err := s.log.LoadPayloads(ctx, affected); err != nil {
+			return err
+		}
+		for i := range affected {
+			for _, b := range all {
+				b.compare(&affected[i])
+			}
+		}
+		return ctx.Err()
+	})
+	for _, b := range all {
+		b.out.Next = next
+		b.finish()
+	}
+	return err
+}
+
+// eachCall reads recorded calls of some types, the newest first, page by page,
+// and returns from where to go on.
+func (s *Service) eachCall(ctx context.Context, w Window, types []audit.Type, fn func([]audit.Record) error) (next string, err error) {
+	q := audit.Query{Agent: w.Agent, Types: types, Since: w.Since, Until: w.Until, After: w.After, Limit: backtestPage}
 	for left := cmp.Or(w.Most, defaultPart); left > 0; left -= backtestPage {
 		recs, err := s.log.List(ctx, q)
 		if err != nil {
-			return Backtest{}, err
+			return "", err
 		}
-		if err := b.page(ctx, recs); err != nil {
-			return Backtest{}, err
+		if err := fn(recs); err != nil {
+			return "", err
 		}
 		if len(recs) < backtestPage {
-			q.After = ""
-			break
+			return "", nil
 		}
 		q.After = recs[len(recs)-1].Event.ID
 	}
-	b.out.Next = q.After
-	b.finish()
-	return b.out, nil
+	return q.After, nil
 }
 
 // backtester compares two engines over recorded calls.
@@ -211,33 +261,40 @@ func (s *Service) recordBacktest(ctx context.Context, by audit.Actor, t Trial, w
 	})
 }
 
-// page looks at some records. Contents are read only of calls that a changed
-// rule is about.
-func (b *backtester) page(ctx context.Context, recs []audit.Record) error {
-	var affected []audit.Record
+// page looks at some records and adds to affected those that a changed rule is
+// about and that are not in it: contents are read of them alone. Affected by
+// another trial they stand there already, in the order of recs.
+func (b *backtester) page(affected, recs []audit.Record) []audit.Record {
+	var out []audit.Record
 	for _, rec := range recs {
-		ev := rec.Event
-		if ev.Agent == "" || ev.Connection == "" || ev.Tool == "" {
-			continue // Countersign's own
+		there := len(affected) > 0 && affected[0].Event.ID == rec.Event.ID
+		if there {
+			affected = affected[1:]
 		}
-		b.out.Calls++
-		b.out.Oldest = ev.Time
-		st := b.stake(&ev)
-		switch {
-		case st.gone:
-			b.out.Gone++
-		case !st.same:
-			affected = append(affected, rec)
+		if b.affects(&rec.Event) || there {
+			out = append(out, rec)
 		}
 	}
-	b.out.Affected += int64(len(affected))
-	if err := b.s.log.LoadPayloads(ctx, affected); err != nil {
-		return err
+	return out
+}
+
+// affects reports whether the trial may change what is decided of a call, and
+// counts it.
+func (b *backtester) affects(ev *audit.Event) bool {
+	if ev.Agent == "" || ev.Connection == "" || ev.Tool == "" {
+		return false // Countersign's own
 	}
-	for i := range affected {
-		b.compare(&affected[i])
+	b.out.Calls++
+	b.out.Oldest = ev.Time
+	st := b.stake(ev)
+	if st.gone {
+		b.out.Gone++
+		return false
 	}
-	return ctx.Err()
+	if !st.same {
+		b.out.Affected++
+	}
+	return !st.same
 }
 
 // stake tells what the trial may change about a call, for its agent and every
@@ -288,8 +345,12 @@ const unrecorded = needRun | needCaller | needProvenance
 
 // compare decides one recorded call twice.
 func (b *backtester) compare(rec *audit.Record) {
-	ev, reqs := &rec.Event, b.s.recorded(rec)
-	need := b.stake(ev).need
+	ev := &rec.Event
+	st := b.stake(ev)
+	if st.gone || st.same {
+		return // it is here for another trial
+	}
+	reqs, need := b.s.recorded(rec), st.need
 	if !seen(rec) {
 		if need&needArgs != 0 {
 			b.out.Unseen++

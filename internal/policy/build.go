@@ -11,8 +11,9 @@ import (
 
 // content is what the store holds: policy files by name and grants.
 type content struct {
-	files  map[string]string
-	grants []Grant
+	files   map[string]string
+	grants  []Grant
+	shadows []shadow
 }
 
 // version is the digest that decisions carry.
@@ -80,7 +81,7 @@ func Compile(files map[string]string, grants []Grant, tools []ToolType) (*Set, [
 	if err != nil {
 		return nil, nil, err
 	}
-	e, _ := build(content{files, grants}, ts, nil)
+	e, _ := build(content{files: files, grants: grants}, ts, nil)
 	return &Set{e}, e.problems, nil
 }
 

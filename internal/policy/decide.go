@@ -26,6 +26,9 @@ type engine struct {
 	problems   []Problem
 	broken     string // a file that does not parse: everything is denied
 
+	shadow *engine  // with what is tried in place of some grants; nil: nothing is
+	tried  []string // the names of these
+
 	worlds     sync.Map // *world by the agent's name
 	remembered atomic.Int64
 }

@@ -226,6 +226,10 @@ func (s *Service) PutGrantTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	return true, s.saveGrant(ctx, tx, by, reason, g, old)
 }
 
+// CheckGrant returns what giving g would be refused for, as far as its own
+// fields and condition go.
+func (s *Service) CheckGrant(g Grant) error { return s.checkGrant(g, "") }
+
 // checkGrant validates the grant as the policy it compiles to.
 func (s *Service) checkGrant(g Grant, reason string) error {
 	if err := checkReason(reason); err != nil {

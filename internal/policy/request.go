@@ -120,6 +120,9 @@ type Decision struct {
 	Advice   []string `json:"advice,omitzero"` // @advice of the policies that deny or hold
 	Version  string   `json:"version"`         // first 16 hex digits of the SHA-256 of policies and grants
 	Errors   []string `json:"errors,omitzero"` // "policy: error", for the log and people, not for agents
+	// Shadow names the grants that the decision rests on and that are tried
+	// otherwise (ShadowTx): as they are tried, the call would be refused.
+	Shadow []string `json:"-"`
 	// Rules are what Policies and Grants name, each with what it says: whoever
 	// keeps a decision can tell whether it still rests on the same (Service.Rule).
 	Rules []Rule `json:"-"`

@@ -31,6 +31,9 @@ var (
 	stages  = []string{"development", "staging", "production"}
 )
 
+// Stages lists the stages that an agent can be in.
+func Stages() []string { return slices.Clone(stages) }
+
 // toolKey names a tool without joining strings.
 type toolKey struct{ connection, tool string }
 

@@ -107,6 +107,9 @@ func (s *Service) reload(ctx context.Context) error {
 	for _, g := range rows {
 		c.grants = append(c.grants, g.Grant)
 	}
+	if c.shadows, err = readShadows(ctx, s.db); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.content = &c
@@ -132,6 +135,7 @@ func (s *Service) rebuild(ctx context.Context) error {
 	}
 	e, used := build(*s.content, ts, s.verdicts)
 	s.verdicts = used
+	s.shadowed(e, *s.content)
 	s.engine.Store(e)
 	if s.known { // before, every policy would seem to name tools that do not exist
 		s.report(ctx, e)
@@ -197,7 +201,9 @@ func (s *Service) Decide(req Request) Decision {
 	if req.Now.IsZero() {
 		req.Now = s.o.Now()
 	}
-	return e.decide(&req)
+	d := e.decide(&req)
+	e.observe(&req, &d)
+	return d
 }
 
 // Version returns the version of the policies and grants in force, as

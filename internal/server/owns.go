@@ -21,6 +21,12 @@ func (h *house) owns(ctx context.Context, user, object string) (bool, error) {
 	case "connection":
 		c, ok := h.connections.Connection(name)
 		return ok && c.Owner == user, nil
+	case "grant": // whoever answers for its agent
+		agent, err := h.use.AgentOf(ctx, name)
+		if err != nil || agent == "" {
+			return false, err
+		}
+		return h.identity.Owns(ctx, user, "agent", agent)
 	case "secret":
 		s, ok := h.secrets.Secret(name)
 		return ok && s.Owner == user, nil

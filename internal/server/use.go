@@ -10,7 +10,7 @@ import (
 // startUse follows what agents use.
 func (h *house) startUse(ctx context.Context, log *slog.Logger) error {
 	var err error
-	if h.use, err = use.New(h.db, h.log, use.Options{Policy: h.policy, Agents: h.policyAgent, Owns: h.owns, Logger: log}); err != nil {
+	if h.use, err = use.New(h.db, h.log, use.Options{Policy: h.policy, Agents: h.policyAgent, Owns: h.owns, Findings: h.findings, Logger: log}); err != nil {
 		return err
 	}
 	if err := h.use.Start(ctx); err != nil {

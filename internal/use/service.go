@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/storage"
@@ -14,11 +15,12 @@ import (
 
 // Options of a Service.
 type Options struct {
-	Policy *policy.Service                                              // must be set
-	Agents func(name string) (policy.Agent, bool)                       // an agent as it is now; nil knows none
-	Owns   func(ctx context.Context, user, object string) (bool, error) // owners see values of their agents' calls; nil: nobody owns
-	Logger *slog.Logger                                                 // nil discards
-	Now    func() time.Time                                             // nil means time.Now
+	Policy   *policy.Service                                              // must be set
+	Agents   func(name string) (policy.Agent, bool)                       // an agent as it is now; nil knows none
+	Owns     func(ctx context.Context, user, object string) (bool, error) // owners see values of their agents' calls; nil: nobody owns
+	Findings *findings.Service                                            // told of refusals because of a right-sizing; nil: nobody is
+	Logger   *slog.Logger                                                 // nil discards
+	Now      func() time.Time                                             // nil means time.Now
 	// Most is how many events are gathered in memory before they are written
 	// though their day is not over; 0 means 500,000.
 	Most int64

@@ -112,7 +112,11 @@ func (s store) watch(ctx context.Context, epoch int64, p pair, args []argument) 
 
 // turn moves the epoch on, if it is still this one.
 func turn(ctx context.Context, tx *storage.Tx, epoch int64) error {
-	err := tx.ExecOne(ctx, `UPDATE use_state SET value = value + 1 WHERE name = 'epoch' AND value = $1`, epoch)
+	q, args := `UPDATE use_state SET value = value + 1 WHERE name = 'epoch' AND value = $1`, []any{epoch}
+	if epoch == 0 {
+		q, args = `INSERT INTO use_state (name, value) VALUES ('epoch', 1) ON CONFLICT (name) DO NOTHING`, nil
+	}
+	err := tx.ExecOne(ctx, q, args...)
 	if errors.Is(err, storage.ErrNotFound) {
 		return errMoved
 	}
@@ -190,7 +194,7 @@ func (s store) write(ctx context.Context, tx *storage.Tx, t *tail) error {
 		}
 	}
 	for name, v := range map[string]int64{"since": t.since, "latest": t.latest} {
-		if _, err := tx.Exec(ctx, `UPDATE use_state SET value = $1 WHERE name = $2`, v, name); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO use_state (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, v); err != nil {
 			return err
 		}
 	}
@@ -249,7 +253,7 @@ func (s store) put(ctx context.Context, tx *storage.Tx, keys []key, tallies, the
 // clear empties what is derived, in tx; what is looked at stays. From the
 // beginning on, if all is true.
 func (s store) clear(ctx context.Context, tx *storage.Tx, all bool) error {
-	for _, q := range []string{`UPDATE use_state SET value = value + 1 WHERE name = 'epoch'`, `UPDATE use_state SET value = 0 WHERE name <> 'epoch'`, `DELETE FROM use_positions`, `DELETE FROM use_days`} {
+	for _, q := range []string{`INSERT INTO use_state (name, value) VALUES ('epoch', 1) ON CONFLICT (name) DO UPDATE SET value = use_state.value + 1`, `DELETE FROM use_state WHERE name <> 'epoch'`, `DELETE FROM use_positions`, `DELETE FROM use_days`} {
 		if _, err := tx.Exec(ctx, q); err != nil {
 			return err
 		}

@@ -136,19 +136,33 @@ func (s *Service) read(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := s.readArguments(ctx, recs); err != nil {
+	if err := s.count(ctx, recs); err != nil {
 		s.tail = nil // half of it may be known
 		return 0, err
-	}
-	for i := range recs {
-		s.tail.take(&recs[i])
 	}
 	return n, nil
 }
 
+func (s *Service) count(ctx context.Context, recs []audit.Record) error {
+	taken, err := s.taken(ctx, recs)
+	if err != nil {
+		return err
+	}
+	if err := s.readArguments(ctx, recs, taken); err != nil {
+		return err
+	}
+	for i := range recs {
+		s.tail.take(&recs[i])
+		if err := s.offer(ctx, taken, &recs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readArguments finds out what of the records' arguments is looked at and loads
-// those.
-func (s *Service) readArguments(ctx context.Context, recs []audit.Record) error {
+// those, and those of refusals that may be because of what was taken.
+func (s *Service) readArguments(ctx context.Context, recs []audit.Record, taken []Proposal) error {
 	version := s.o.Policy.Version()
 	var of []int
 	for i := range recs {
@@ -168,7 +182,7 @@ func (s *Service) readArguments(ctx context.Context, recs []audit.Record) error 
 			}
 			w.version = version
 		}
-		if len(w.args) > 0 && ev.Type == audit.CallIntent {
+		if len(w.args) > 0 && ev.Type == audit.CallIntent || slices.ContainsFunc(taken, func(p Proposal) bool { return p.about(ev) }) {
 			of = append(of, i)
 		}
 	}

@@ -47,11 +47,18 @@ func counts(ev *audit.Event) bool {
 	return false
 }
 
+// triedRule ends how a grant is called that is tried otherwise: of its calls,
+// those that it would refuse as it is tried.
+const triedRule = "#tried"
+
 // rules returns what determined a call, and "" for the pair itself.
 func rules(ev *audit.Event) []string {
 	out := []string{""}
 	for _, g := range ev.Decision.Grants {
 		out = append(out, grantRule+g)
+	}
+	for _, g := range ev.Decision.Shadow {
+		out = append(out, grantRule+g+triedRule)
 	}
 	return append(out, ev.Decision.Policies...)
 }
@@ -97,7 +104,9 @@ func (t *tally) at(path, kind string) *Observed {
 	return t.args[path]
 }
 
-func isGrant(rule string) bool { return strings.HasPrefix(rule, grantRule) }
+func isGrant(rule string) bool {
+	return strings.HasPrefix(rule, grantRule) && !strings.HasSuffix(rule, triedRule)
+}
 
 func compareKeys(a, b key) int {
 	return cmp.Or(cmp.Compare(a.agent, b.agent), cmp.Compare(a.connection, b.connection), cmp.Compare(a.tool, b.tool), cmp.Compare(a.rule, b.rule),

@@ -123,7 +123,7 @@ func (w *world) call(at time.Time, agent, tool, args string) audit.Event {
 	who := policy.Agent{Name: agent, Team: "finance", Stage: "production"}
 	d := w.policy.Decide(policy.Request{Agent: who, Action: policy.Action{Connection: connection, Tool: name}, Args: jsontext.Value(args), Now: at})
 	ev := audit.Event{Actor: audit.System, Agent: agent, Team: "finance", Stage: "production", Connection: connection, Tool: name, Call: "call_x", Time: at, Type: audit.CallDenied,
-		Decision: &audit.Decision{Effect: d.Effect.String(), Grants: d.Grants, Policies: d.Policies}}
+		Decision: &audit.Decision{Effect: d.Effect.String(), Grants: d.Grants, Policies: d.Policies, Shadow: d.Shadow}}
 	payload := audit.Payload{Name: "arguments", Body: []byte(args)}
 	if d.Effect == policy.Allow {
 		ev.Type = audit.CallIntent

@@ -45,7 +45,6 @@ CREATE TABLE use_state (
     name  TEXT   PRIMARY KEY,
     value BIGINT NOT NULL
 );
-INSERT INTO use_state (name, value) VALUES ('epoch', 0), ('since', 0), ('latest', 0);
 
 -- +goose Down
 DROP TABLE use_state;
