@@ -43,6 +43,7 @@ type ConnectionSpec struct {
 	// Inspect is what is done about what is found in its calls: label (secret, pii,
 	// injection) to note, redact, block or hold:GROUP; left out: note.
 	Inspect map[string]string `json:"inspect,omitempty"`
+	Stages  []string          `json:"stages,omitempty"` // whose agents may reach it; empty: every stage
 }
 
 // ConnectionDetail is a connection with everything about it.

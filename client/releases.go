@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -152,6 +153,31 @@ type ReleaseRequest struct {
 	DecidedBy string          `json:"decided_by,omitempty"`
 	Decided   time.Time       `json:"decided,omitzero"`
 	Answer    string          `json:"answer,omitempty"`
+}
+
+// ReleaseReport is what the readiness gate found.
+type ReleaseReport struct {
+	Agent  string        `json:"agent"`
+	Number int64         `json:"number"`
+	Stage  string        `json:"stage"`
+	Ready  bool          `json:"ready"`
+	Items  []ReleaseItem `json:"items"`
+}
+
+// ReleaseItem is one thing that must be so before a release goes above development.
+type ReleaseItem struct {
+	ID       string `json:"id"`
+	OK       bool   `json:"ok"`
+	Accepted bool   `json:"accepted,omitempty"`
+	May      bool   `json:"may_accept,omitempty"`
+	What     string `json:"what"`
+	Mend     string `json:"mend,omitempty"`
+}
+
+// CheckRelease shows whether a release passes the readiness gate: the newest if
+// number is 0, for the agent's stage if stage is empty.
+func (c *Client) CheckRelease(ctx context.Context, agent string, number int64, stage string, accept []string) (ReleaseReport, error) {
+	return get[ReleaseReport](ctx, c, v1+"/agents"+segment(agent)+"/release/check", url.Values{"number": {strconv.FormatInt(number, 10)}, "stage": {stage}, "accept": {strings.Join(accept, ",")}})
 }
 
 // Releases lists releases, of one agent if it is named, the newest first.

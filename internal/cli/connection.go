@@ -94,12 +94,19 @@ func (a *app) showConnection(x client.ConnectionDetail) error {
 	}
 	err := a.show(x, row("name", x.Name), row("id", x.ID), row("kind", strings.TrimSpace(s.Kind+" "+s.Dialect)), row("url", s.URL),
 		row("command", strings.Join(s.Command, " ")), row("environment", pairs(s.Env)), row("owner", s.Owner), row("secret", s.Secret), row("auth", s.Auth),
-		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("proposal", s.Proposal), row("reads", string(s.Retrieval)), row("inspection", pairs(s.Inspect)), row("description", s.Description), row("created", ago(x.Created)),
+		row("private addresses", private), row("timeout", s.Timeout), row("capture", s.Capture), row("proposal", s.Proposal), row("reads", string(s.Retrieval)), row("inspection", pairs(s.Inspect)), row("stages", stagesOf(s)), row("description", s.Description), row("created", ago(x.Created)),
 		row("last used", ago(x.LastUsed)), row("tools", strings.Join(tools, "\n")))
 	for _, w := range x.Warnings {
 		a.warn("%s", w)
 	}
 	return err
+}
+
+func stagesOf(s client.ConnectionSpec) string {
+	if len(s.Stages) == 0 {
+		return "every stage (nobody said)"
+	}
+	return strings.Join(s.Stages, ", ")
 }
 
 type connectionFlags struct {
@@ -126,6 +133,8 @@ func (f *connectionFlags) add(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.mapping, "mapping", "", "file (YAML or JSON) that says how the documents of a retrieval's engine are read")
 	fl.StringVar(&s.Capture, "capture", "", "how much of its payloads the log keeps: full, redacted or digest (default redacted)")
 	fl.StringArrayVar(&f.inspect, "inspect", nil, "LABEL=ACTION: what is done about what is found in its calls and answers; labels: secret, pii, injection; actions: note, redact, block, hold:GROUP (repeatable; replaces all; default note)")
+	fl.StringSliceVar(&s.Stages, "stages", nil, "stages whose agents may reach it: development, staging, production (comma-separated; replaces all; default every stage)")
+	fixed(cmd, "stages", "development", "staging", "production")
 	fixed(cmd, "inspect", "secret=redact", "secret=block", "pii=redact", "pii=block", "injection=block", "secret=note", "pii=note", "injection=note")
 	a.completeFlag(cmd, "owner", userNames)
 	a.completeFlag(cmd, "secret", secretNames)
@@ -152,6 +161,9 @@ func (f *connectionFlags) over(cmd *cobra.Command, old client.ConnectionSpec) (c
 	}
 	if !given("allow-private") {
 		next.AllowPrivate = old.AllowPrivate
+	}
+	if !given("stages") {
+		next.Stages = old.Stages
 	}
 	next.Inspect = old.Inspect
 	if given("inspect") {

@@ -16,7 +16,7 @@ import (
 
 func (a *app) releaseCommand() *cobra.Command {
 	return group("release", "Pin what agents are made of, promote it through a gate, roll it back",
-		a.releaseList(), a.releaseShow(), a.releaseCreate(), a.releaseDiff(), a.releasePromote(), a.releaseCanary(), a.releaseRollback(),
+		a.releaseList(), a.releaseShow(), a.releaseCreate(), a.releaseDiff(), a.releaseCheck(), a.releasePromote(), a.releaseCanary(), a.releaseRollback(),
 		a.releaseRequests(), a.releaseDecide(true), a.releaseDecide(false))
 }
 
@@ -211,6 +211,57 @@ func diffColour(what string) string {
 		return red
 	}
 	return yellow
+}
+
+func (a *app) releaseCheck() *cobra.Command {
+	var stage string
+	var accept []string
+	cmd := &cobra.Command{Use: "check AGENT [NUMBER]", Short: "Show whether a release passes the readiness gate; exit 1 if not", Args: operands("AGENT", "[NUMBER]"), ValidArgsFunction: a.completeFirst(agentNames),
+		Long:    "Lists what must be so before a release goes above development, and for what is missing the command that mends it.",
+		Example: "  countersign release check invoice-checker --to production"}
+	cmd.Flags().StringVar(&stage, "to", "", "development, staging or production (default: the agent's stage)")
+	cmd.Flags().StringArrayVar(&accept, "accept", nil, "an item that may be missing, by its id (repeatable)")
+	fixed(cmd, "to", "development", "staging", "production")
+	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
+		n, err := numberArg(args, 1)
+		if err != nil {
+			return err
+		}
+		r, err := c.CheckRelease(ctx, args[0], n, stage, accept)
+		if err != nil {
+			return err
+		}
+		err = list(a, r.Items, "nothing is asked",
+			column[client.ReleaseItem]{"ITEM", func(i client.ReleaseItem) string { return i.ID }, func(client.ReleaseItem) string { return bold }},
+			column[client.ReleaseItem]{"IS", itemState, func(i client.ReleaseItem) string { return itemColour(i) }},
+			column[client.ReleaseItem]{"FOUND", func(i client.ReleaseItem) string { return i.What }, nil},
+			column[client.ReleaseItem]{"MENDED BY", func(i client.ReleaseItem) string { return i.Mend }, nil})
+		if err == nil && !r.Ready {
+			return exitError{1}
+		}
+		return err
+	})
+	return cmd
+}
+
+func itemState(i client.ReleaseItem) string {
+	switch {
+	case i.OK:
+		return "ok"
+	case i.Accepted:
+		return "accepted"
+	}
+	return "missing"
+}
+
+func itemColour(i client.ReleaseItem) string {
+	switch {
+	case i.OK:
+		return green
+	case i.Accepted:
+		return yellow
+	}
+	return red
 }
 
 func (a *app) releasePromote() *cobra.Command {

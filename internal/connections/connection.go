@@ -120,6 +120,9 @@ type Connection struct {
 	// Inspect says what is done about what is found in its calls and answers: label
 	// to action. What is left out is noted.
 	Inspect map[string]string
+	// Stages are the stages whose agents may reach it. Empty: nobody said, and
+	// agents of every stage may.
+	Stages  []string
 	Created time.Time
 	Updated time.Time
 	// Discovered is when its tools were first discovered and pinned; zero for
@@ -154,7 +157,8 @@ func bad(field, format string, args ...any) error {
 // at the store: whether the owner exists is checked when it is registered.
 func (c Connection) Normalize() (Connection, error) {
 	c.Command, c.Env, c.Inspect = slices.Clone(c.Command), maps.Clone(c.Env), maps.Clone(c.Inspect)
-	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture, checkProposes, checkRetrieval, checkInspect} {
+	c.Stages = slices.Clone(c.Stages)
+	for _, check := range []func(*Connection) error{checkName, checkKind, checkText, checkTarget, checkEnv, checkAuth, checkCapture, checkProposes, checkRetrieval, checkInspect, checkStages} {
 		if err := check(&c); err != nil {
 			return Connection{}, err
 		}
@@ -362,7 +366,7 @@ func (c Connection) same(d Connection) bool {
 	return c.Name == d.Name && c.Kind == d.Kind && c.Dialect == d.Dialect && c.URL == d.URL &&
 		slices.Equal(c.Command, d.Command) && maps.Equal(c.Env, d.Env) && c.Owner == d.Owner && c.Secret == d.Secret &&
 		c.Auth == d.Auth && c.Description == d.Description && c.AllowPrivate == d.AllowPrivate && c.Timeout == d.Timeout && c.Capture == d.Capture && c.Proposal == d.Proposal &&
-		reflect.DeepEqual(c.Retrieval, d.Retrieval) && maps.Equal(c.Inspect, d.Inspect)
+		reflect.DeepEqual(c.Retrieval, d.Retrieval) && maps.Equal(c.Inspect, d.Inspect) && slices.Equal(c.Stages, d.Stages)
 }
 
 // clip shortens foreign text for a message.

@@ -45,6 +45,7 @@ type Spec struct {
 	Proposal     string            `json:"proposal,omitempty" doc:"what kind of proposal every answer is, such as anomaly; empty: none"`
 	Retrieval    *mapping.Mapping  `json:"retrieval,omitempty" doc:"of a retrieval: how the documents of its engine are read"`
 	Inspect      map[string]string `json:"inspect,omitempty" doc:"what is done about what is found in its calls: label (secret, pii, injection) to note, redact, block or hold:GROUP; left out: note"`
+	Stages       []string          `json:"stages,omitempty" doc:"the stages whose agents may reach it: development, staging, production; left out: every stage"`
 }
 
 // Detail is a connection with everything about it.
@@ -191,7 +192,7 @@ func (s *Service) httpGet(ctx context.Context, _ rest.Caller, r *byName) (*Detai
 
 func (c Connection) spec() Spec {
 	sp := Spec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Capture: c.Capture, Proposal: c.Proposal, Retrieval: c.Retrieval, Inspect: c.Inspect}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Capture: c.Capture, Proposal: c.Proposal, Retrieval: c.Retrieval, Inspect: c.Inspect, Stages: c.Stages}
 	if c.Timeout > 0 {
 		sp.Timeout = c.Timeout.String()
 	}
@@ -200,7 +201,7 @@ func (c Connection) spec() Spec {
 
 func (sp Spec) connection(name string) (Connection, error) {
 	c := Connection{Name: name, Kind: sp.Kind, Dialect: sp.Dialect, URL: sp.URL, Command: sp.Command, Env: sp.Env, Owner: sp.Owner,
-		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate, Capture: sp.Capture, Proposal: sp.Proposal, Retrieval: sp.Retrieval, Inspect: sp.Inspect}
+		Secret: sp.Secret, Auth: sp.Auth, Description: sp.Description, AllowPrivate: sp.AllowPrivate, Capture: sp.Capture, Proposal: sp.Proposal, Retrieval: sp.Retrieval, Inspect: sp.Inspect, Stages: sp.Stages}
 	if sp.Timeout != "" {
 		d, err := time.ParseDuration(sp.Timeout)
 		if err != nil {

@@ -289,6 +289,7 @@ func changes(old, c Connection) map[string][2]any {
 	add("allow_private", old.AllowPrivate != c.AllowPrivate, old.AllowPrivate, c.AllowPrivate)
 	add("capture", old.Capture != c.Capture, old.Capture, c.Capture)
 	add("inspect", string(object(old.Inspect)) != string(object(c.Inspect)), old.Inspect, c.Inspect)
+	add("stages", !slices.Equal(old.Stages, c.Stages), old.Stages, c.Stages)
 	add("proposal", old.Proposal != c.Proposal, old.Proposal, c.Proposal)
 	add("retrieval", !reflect.DeepEqual(old.Retrieval, c.Retrieval), old.Retrieval, c.Retrieval)
 	add("timeout", old.Timeout != c.Timeout, old.Timeout.String(), c.Timeout.String())

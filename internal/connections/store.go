@@ -12,7 +12,7 @@ import (
 	"github.com/countersign/countersign/internal/storage"
 )
 
-const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal, retrieval, inspect`
+const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal, retrieval, inspect, stages`
 
 const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal, flow, limits, undo`
 
@@ -30,10 +30,10 @@ type scanner interface{ Scan(dest ...any) error }
 
 func scanConnection(row scanner) (Connection, error) {
 	var c Connection
-	var command, env, retrieval, inspect string
+	var command, env, retrieval, inspect, stages string
 	var timeout, created, updated, discovered int64
 	err := row.Scan(&c.ID, &c.Name, &c.Kind, &c.Dialect, &c.URL, &command, &env, &c.Owner, &c.Secret, &c.Auth,
-		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture, &c.Proposal, &retrieval, &inspect)
+		&c.Description, &c.AllowPrivate, &timeout, &created, &updated, &discovered, &c.Capture, &c.Proposal, &retrieval, &inspect, &stages)
 	if err != nil {
 		return c, err
 	}
@@ -44,6 +44,12 @@ func scanConnection(row scanner) (Connection, error) {
 	}
 	if err := json.Unmarshal([]byte(inspect), &c.Inspect); err != nil {
 		return c, err
+	}
+	if err := json.Unmarshal([]byte(stages), &c.Stages); err != nil {
+		return c, err
+	}
+	if len(c.Stages) == 0 {
+		c.Stages = nil
 	}
 	if retrieval != "" {
 		if err := json.Unmarshal([]byte(retrieval), &c.Retrieval); err != nil {
@@ -126,6 +132,10 @@ func putConnection(ctx context.Context, tx *storage.Tx, c Connection) error {
 	if err != nil {
 		return err
 	}
+	stages, err := json.Marshal(c.Stages, json.FormatNilSliceAsNull(false))
+	if err != nil {
+		return err
+	}
 	retrieval := []byte{}
 	if c.Retrieval != nil {
 		if retrieval, err = json.Marshal(c.Retrieval, json.Deterministic(true)); err != nil {
@@ -133,12 +143,12 @@ func putConnection(ctx context.Context, tx *storage.Tx, c Connection) error {
 		}
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO connections (`+connectionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 		ON CONFLICT (name) DO UPDATE SET dialect = excluded.dialect, url = excluded.url, command = excluded.command, env = excluded.env,
 			owner = excluded.owner, secret = excluded.secret, auth = excluded.auth, description = excluded.description,
-			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, proposal = excluded.proposal, retrieval = excluded.retrieval, inspect = excluded.inspect, updated = excluded.updated`,
+			allow_private = excluded.allow_private, timeout_us = excluded.timeout_us, capture = excluded.capture, proposal = excluded.proposal, retrieval = excluded.retrieval, inspect = excluded.inspect, stages = excluded.stages, updated = excluded.updated`,
 		c.ID, c.Name, c.Kind, c.Dialect, c.URL, string(command), string(env), c.Owner, c.Secret, c.Auth,
-		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture, c.Proposal, string(retrieval), string(inspect))
+		c.Description, c.AllowPrivate, c.Timeout.Microseconds(), storage.Micros(c.Created), storage.Micros(c.Updated), storage.Micros(c.Discovered), c.Capture, c.Proposal, string(retrieval), string(inspect), string(stages))
 	return err
 }
 

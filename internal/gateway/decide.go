@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/approvals"
@@ -68,6 +69,9 @@ func (g *Gateway) decide(call *Call) verdict {
 		r := Refuse(err)
 		return verdict{effect: policy.Deny, code: r.Code, reason: r.Reason, record: audit.Decision{Effect: policy.Deny.String(), Reason: r.Reason}}
 	}
+	if v, refused := crossed(call); refused {
+		return v
+	}
 	if v, refused := pinned(call); refused {
 		return v
 	}
@@ -106,6 +110,22 @@ func (g *Gateway) decide(call *Call) verdict {
 		}
 	}
 	return inScope(call, v)
+}
+
+// CodeStage is the code of a refusal because the connection is for other stages.
+const CodeStage = "other_stage"
+
+// crossed refuses a call of an agent to a connection that does not serve its
+// stage, or that of an agent it acts for.
+func crossed(call *Call) (verdict, bool) {
+	for _, a := range append([]identity.Agent{call.Who.Agent}, call.Who.Behind...) {
+		if a.Name == "" || call.Connection.Serves(a.Stage) {
+			continue
+		}
+		why := "the agent " + a.Name + " is in " + a.Stage + ", and the connection " + call.Connection.Name + " is for " + strings.Join(call.Connection.Stages, " and ") + " alone"
+		return verdict{effect: policy.Deny, code: CodeStage, reason: why, record: audit.Decision{Effect: policy.Deny.String(), Reason: why}}, true
+	}
+	return verdict{}, false
 }
 
 // pinned refuses a tool whose definition is not the one that a person saw.

@@ -196,7 +196,7 @@ func (g *Gateway) Visible(who identity.Caller, c connections.Connection, t conne
 // one of the agent's releases in force includes it. A call of one that is not is
 // refused with that reason.
 func (g *Gateway) Listed(who identity.Caller, c connections.Connection, t connections.Tool) bool {
-	return g.Visible(who, c, t) && (g.o.Releases == nil || g.o.Releases.Shows(who.Agent.Name, c.Name, t.Name))
+	return c.Serves(who.Agent.Stage) && g.Visible(who, c, t) && (g.o.Releases == nil || g.o.Releases.Shows(who.Agent.Name, c.Name, t.Name))
 }
 
 // MayHold reports whether a call of the tool by who may have to wait for people.
@@ -208,6 +208,9 @@ func (g *Gateway) MayHold(who identity.Caller, c connections.Connection, t conne
 // arguments now, without recording anything: for lists of what may be used.
 func (g *Gateway) Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision {
 	call := &Call{Connection: c, Tool: t, Args: args, Who: who}
+	if v, refused := crossed(call); refused {
+		return policy.Decision{Effect: policy.Deny, Reason: v.reason}
+	}
 	call.placed.matched = true // whether a model proposes it is seen when it does
 	if v, refused := g.released(call); refused {
 		return policy.Decision{Effect: policy.Deny, Reason: v.reason}

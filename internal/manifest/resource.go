@@ -121,6 +121,7 @@ type ConnectionSpec struct {
 	Timeout      Duration          `yaml:"timeout,omitempty"`
 	Capture      string            `yaml:"capture,omitempty"`
 	Proposal     string            `yaml:"proposal,omitempty"`
+	Stages       []string          `yaml:"stages,omitempty"`     // whose agents may reach it; every stage if left out
 	Inspect      map[string]string `yaml:"inspect,omitempty"`    // label: note, redact, block or hold:GROUP
 	Retrieval    *mapping.Mapping  `yaml:"retrieval,omitempty"`  // of a retrieval connection: how its engine is read
 	Operations   map[string]string `yaml:"operations,omitempty"` // of an http connection, by name: METHOD PATH, …
@@ -260,7 +261,7 @@ func secretSpec(s secrets.Spec) *SecretSpec {
 
 func (s *ConnectionSpec) connection(name string) connections.Connection {
 	return connections.Connection{Name: name, Kind: s.Kind, Dialect: s.Dialect, URL: s.URL, Command: s.Command, Env: s.Env, Owner: s.Owner, Secret: s.Secret,
-		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout), Capture: s.Capture, Proposal: s.Proposal, Retrieval: s.Retrieval, Inspect: s.Inspect}
+		Auth: s.Auth, Description: s.Description, AllowPrivate: s.AllowPrivate, Timeout: time.Duration(s.Timeout), Capture: s.Capture, Proposal: s.Proposal, Retrieval: s.Retrieval, Inspect: s.Inspect, Stages: s.Stages}
 }
 
 func (s *ToolSpec) references() connections.References {

@@ -111,7 +111,7 @@ func connectionSpec(c connections.Connection) *ConnectionSpec {
 		c.Capture = ""
 	}
 	return &ConnectionSpec{Kind: c.Kind, Dialect: c.Dialect, URL: c.URL, Command: c.Command, Env: c.Env, Owner: c.Owner, Secret: c.Secret,
-		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout), Capture: c.Capture, Proposal: c.Proposal, Retrieval: c.Retrieval, Inspect: c.Inspect}
+		Auth: c.Auth, Description: c.Description, AllowPrivate: c.AllowPrivate, Timeout: Duration(c.Timeout), Capture: c.Capture, Proposal: c.Proposal, Retrieval: c.Retrieval, Inspect: c.Inspect, Stages: c.Stages}
 }
 
 // settled returns a spec as the rooms will store it, so that it can be compared

@@ -71,3 +71,24 @@ func (r *rule) named() string {
 	}
 	return "policy " + r.id
 }
+
+// Holds returns whom calls of a tool by an agent may have to wait for, whatever
+// the arguments: conditions are not evaluated.
+func (s *Service) Holds(a Agent, act Action) []Needed {
+	e := s.engine.Load()
+	if e == nil {
+		return nil
+	}
+	t := e.ts.tools[toolKey{act.Connection, act.Tool}]
+	if t == nil {
+		return nil
+	}
+	var out []Needed
+	w := e.worldOf(&a)
+	for _, f := range e.forbids.candidates(nil, t, w.keys) {
+		if f.hold != nil && w.matches(f, t) {
+			out = append(out, *f.hold)
+		}
+	}
+	return out
+}

@@ -58,6 +58,13 @@ type promoteRequest struct {
 	}
 }
 
+type gateRequest struct {
+	Name   string   `path:"name" maxLength:"63"`
+	Number int64    `query:"number" minimum:"0" doc:"a release; the newest if 0"`
+	Stage  string   `query:"stage" maxLength:"20" doc:"the agent's if empty"`
+	Accept []string `query:"accept" maxItems:"200" doc:"items that may be missing"`
+}
+
 type requestsRequest struct {
 	All bool `query:"all" doc:"those that were decided too"`
 }
@@ -131,6 +138,11 @@ func (s *Service) promotionRoutes(api *rest.API, tag, agent string) {
 			b := r.Body
 			q, err := s.Promote(ctx, person(c), reasonOf(c, b.Reason), Ask{Agent: r.Name, Number: b.Number, Stage: b.Stage, Percent: b.Percent, Signals: b.Signals, Accepted: b.Accept})
 			return &q, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: agent + "/release/check", Summary: "Show whether a release passes the readiness gate, and what mends what is missing", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *gateRequest) (*Report, error) {
+			found, err := s.Gate(ctx, r.Name, r.Number, r.Stage, r.Accept)
+			return &found, err
 		})
 	const asks = "/api/v1/release-requests"
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: asks, Summary: "List promotions that wait for another person, the latest first", Tag: tag},

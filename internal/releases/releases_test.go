@@ -136,7 +136,7 @@ func TestPromotionsAreApproved(t *testing.T) {
 	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
 		r := join(t, dsn)
 		r.business()
-		r.must(second(r.Create(ctx, olga, why, "payer", releases.Spec{})))
+		r.must(second(r.Create(ctx, olga, why, "payer", spec())))
 		q, err := r.Promote(ctx, olga, why, releases.Ask{Agent: "payer", Stage: identity.Production, Accepted: r.missing(identity.Production)})
 		r.must(err)
 		if st, _ := r.State(ctx, "payer"); st.Active != 0 {

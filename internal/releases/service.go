@@ -34,6 +34,7 @@ type Options struct {
 	Policy      *policy.Service
 	Locks       *locks.Service // nil locks nothing
 	Findings    *findings.Service
+	Rooms       Rooms // what the gate asks of others
 	Now         func() time.Time
 	Logger      *slog.Logger // discards if nil
 }

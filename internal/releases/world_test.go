@@ -13,6 +13,7 @@ import (
 	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/locks"
@@ -47,6 +48,7 @@ type replica struct {
 	mu    sync.Mutex
 	defs  map[string]string // what the ledger says of its tools
 	ahead time.Duration     // of the clock
+	ends  string            // how calls end
 }
 
 type toolTypes struct{ *connections.Service }
@@ -84,9 +86,11 @@ func (r *replica) must(err error) {
 }
 
 // join opens the rooms on a database, as another replica does.
-func join(t *testing.T, dsn string) *replica {
+func join(t *testing.T, dsn string) *replica { t.Helper(); return joinWith(t, dsn, releases.Rooms{}) }
+
+func joinWith(t *testing.T, dsn string, rooms releases.Rooms) *replica {
 	t.Helper()
-	r := &replica{t: t, db: storagetest.Open(t, dsn), defs: map[string]string{"pay": "Pays an invoice.", "read": "Reads an invoice."}}
+	r := &replica{t: t, db: storagetest.Open(t, dsn), defs: map[string]string{"pay": "Pays an invoice.", "read": "Reads an invoice."}, ends: audit.Succeeded}
 	r.watch = storage.NewWatcher(r.db, quiet)
 	scanner := inspection.New()
 	var err error
@@ -100,9 +104,12 @@ func join(t *testing.T, dsn string) *replica {
 	r.conns, err = connections.New(r.db, r.log, r.watch, r.findings, connections.Options{Redactor: scanner})
 	r.must(err)
 	r.conns.SetDiscoverer(r)
-	r.policy, err = policy.New(r.db, r.log, r.watch, toolTypes{r.conns}, policy.Options{Findings: r.findings})
+	r.policy, err = policy.New(r.db, r.log, r.watch, toolTypes{r.conns}, policy.Options{Findings: r.findings, Agents: func(name string) (policy.Agent, bool) {
+		a, ok := r.ids.Agent(name)
+		return policy.Agent{Name: a.Name, Stage: a.Stage, Owner: a.Owner}, ok
+	}})
 	r.must(err)
-	r.Service = releases.New(releases.Options{DB: r.db, Log: r.log, Watch: r.watch, Identity: r.ids, Connections: r.conns, Policy: r.policy, Locks: r.locks, Findings: r.findings, Now: r.now})
+	r.Service = releases.New(releases.Options{DB: r.db, Log: r.log, Watch: r.watch, Identity: r.ids, Connections: r.conns, Policy: r.policy, Locks: r.locks, Findings: r.findings, Rooms: rooms, Now: r.now})
 	r.ids.OnDelete(r.BeforeDelete)
 	r.must(r.watch.Start(ctx))
 	t.Cleanup(r.watch.Stop)
@@ -119,15 +126,15 @@ func (r *replica) business() {
 	_, err := r.ids.PutAgent(ctx, audit.System, why, identity.Agent{Name: "payer", Owner: "olga", Backup: "oskar", Stage: identity.Development, Purpose: "pays invoices", BusinessProcess: "accounts payable"})
 	r.must(err)
 	for _, c := range []connections.Connection{
-		{Name: "ledger", Kind: connections.MCP, URL: "https://ledger.example/mcp", Owner: "olga", Auth: connections.AuthNone},
-		{Name: "openai", Kind: connections.LLM, Dialect: connections.OpenAI, URL: "https://api.openai.example/v1", Owner: "olga", Secret: "model-key"},
+		{Name: "ledger", Kind: connections.MCP, URL: "https://ledger.example/mcp", Owner: "olga", Auth: connections.AuthNone, Stages: identity.Stages},
+		{Name: "openai", Kind: connections.LLM, Dialect: connections.OpenAI, URL: "https://api.openai.example/v1", Owner: "olga", Secret: "model-key", Stages: identity.Stages},
 	} {
 		_, err := r.conns.Register(ctx, audit.System, why, c)
 		r.must(err)
 	}
 	_, err = r.conns.Refresh(ctx, olga, why, "ledger")
 	r.must(err)
-	r.grant("models", "openai", "*")
+	r.grant("models", "openai", "chat.completions", "responses", "embeddings")
 	r.grant("invoices", "ledger", "read")
 }
 
@@ -150,8 +157,37 @@ func (r *replica) ask(q releases.Question) error {
 	return err
 }
 
-// missing is what the gate would find missing.
-func (r *replica) missing(string) []string { return nil }
+// spec is a release that passes the gate, but for what missing accepts.
+func spec() releases.Spec {
+	return releases.Spec{Models: []string{"openai/gpt-5"}, Tests: []policy.Case{{Name: "reads", Agent: "payer", Tool: "ledger/read", Expect: "allow"}}}
+}
+
+// missing is what the gate finds missing and lets people accept.
+func (r *replica) missing(stage string) (out []string) {
+	r.t.Helper()
+	rep, err := r.Gate(ctx, "payer", 0, stage, nil)
+	r.must(err)
+	for _, it := range rep.Items {
+		if !it.OK && it.May {
+			out = append(out, it.ID)
+		}
+	}
+	return out
+}
+
+// called puts a decided call of a run into the log, as the line does, and its end.
+func (r *replica) called(run string, kind audit.Type) {
+	r.t.Helper()
+	ev := audit.Event{Type: kind, Actor: audit.Actor{Kind: audit.KindAgent, Name: "payer"}, Agent: "payer", Run: run, Call: id.New(id.Call), Connection: "ledger", Tool: "read"}
+	if kind != audit.CallIntent {
+		r.must(second(r.log.Append(ctx, ev)))
+		return
+	}
+	receipt, err := r.log.Intent(ctx, ev)
+	r.must(err)
+	ev.Type, ev.Outcome = "", &audit.Outcome{Status: r.ends}
+	r.log.Outcome(receipt, ev)
+}
 
 // until waits for a condition.
 func until(t *testing.T, what string, fn func() bool) {

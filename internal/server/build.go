@@ -371,7 +371,7 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	for _, b := range []struct {
 		name string
 		job.Service
-	}{{"undo", h.undo}, {"reviews", h.reviews}, {"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
+	}{{"undo", h.undo}, {"canaries", h.releases.NewJudge()}, {"reviews", h.reviews}, {"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
 		if err := b.Start(ctx); err != nil {
 			return err
 		}

@@ -2,7 +2,10 @@ package server
 
 import (
 	"log/slog"
+	"slices"
 
+	"github.com/countersign/countersign/internal/budget"
+	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/releases"
 )
 
@@ -10,6 +13,21 @@ import (
 func (h *house) buildReleases(log *slog.Logger) {
 	h.releases = releases.New(releases.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Policy: h.policy, Locks: h.locks, Findings: h.findings, Logger: log,
+		Rooms: releases.Rooms{Secret: h.secretState, Budgeted: h.budgeted},
 	})
 	h.identity.OnDelete(h.releases.BeforeDelete)
+}
+
+// secretState says who owns a secret and whether it is rotated, or made anew for
+// each use.
+func (h *house) secretState(name string) (owner string, rotated, known bool) {
+	s, ok := h.secrets.Secret(name)
+	return s.Owner, len(s.Rotation) > 0 || s.Source != "", ok
+}
+
+// budgeted reports whether a hard limit bounds what an agent uses.
+func (h *house) budgeted(a identity.Agent) bool {
+	return slices.ContainsFunc(h.budgets.Budgets(), func(b budget.Budget) bool {
+		return b.Hard > 0 && (b.Agent == a.Name || b.Agent == "" && (b.Team == "" || b.Team == a.Team))
+	})
 }

@@ -39,7 +39,9 @@ type Options struct {
 	MaxBody int64
 	Read    time.Duration
 	Logger  *slog.Logger
-	As      func(identity.Caller) identity.Caller // changes who a credential stands for; nil: nothing
+	// Releases says what agents' releases include; nil pins nothing.
+	Releases gateway.Releases
+	As       func(identity.Caller) identity.Caller // changes who a credential stands for; nil: nothing
 }
 
 // as is identity with whom callers act for set by a test.
@@ -101,7 +103,7 @@ func Start(tb testing.TB, db *storage.DB, o Options) *Line {
 	l.buildRooms(ctx, o)
 	l.Gateway = gateway.New(gateway.Options{
 		Authenticator: as{l.Identity, o.As}, Decider: &l.rules, Ledger: l.Log, Injector: l.Secrets, Redactor: l.Scanner, Scanner: l.Scanner,
-		Logger: o.Logger, IdleTimeout: o.Idle,
+		Logger: o.Logger, IdleTimeout: o.Idle, Releases: o.Releases,
 	})
 	front := llm.New(llm.Options{Gateway: l.Gateway, Registry: l.Connections, Logger: o.Logger, MaxBody: o.MaxBody, ReadTimeout: o.Read})
 	l.Server = httptest.NewServer(front)

@@ -1,0 +1,96 @@
+package llm_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/releases"
+	"github.com/countersign/countersign/internal/storage/storagetest"
+	"github.com/countersign/countersign/test/line"
+	"github.com/countersign/countersign/test/upstream"
+)
+
+// pins is a release that includes one model and one prompt.
+type pins struct{ model, prompt string }
+
+func (p pins) Check(q *releases.Question) (int64, error) {
+	if q.Model != "" && q.Model != p.model {
+		return 7, releases.ErrOutside.Say("not the model")
+	}
+	if q.Prompt != nil {
+		if text, ok := q.Prompt(); !ok || strings.TrimSpace(text) != p.prompt {
+			return 7, releases.ErrOutside.Say("not the prompt")
+		}
+	}
+	return 7, nil
+}
+
+func (pins) Shows(string, string, string) bool { return true }
+
+// Every form in which a request can name a model or instruct it is seen by the
+// release; what it does not include never reaches the provider.
+func TestAReleaseSeesModelAndPrompt(t *testing.T) {
+	l, up := small(t, line.Options{Releases: pins{"m", "Be brief."}})
+	const chat, resp, claude = "/llm/openai/v1/chat/completions", "/llm/openai/v1/responses", "/llm/anthropic/v1/messages"
+	for _, c := range []struct{ name, path, body, want string }{
+		{"the prompt", chat, `{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"hi"}]}`, ""},
+		{"as a developer, in parts", chat, `{"model":"m","messages":[{"role":"developer","content":[{"type":"text","text":" Be brief. "}]}]}`, ""},
+		{"as instructions", resp, `{"model":"m","instructions":"Be brief.","input":"hi"}`, ""},
+		{"as system", claude, `{"model":"m","max_tokens":1,"system":[{"type":"text","text":"Be brief."}],"messages":[{"role":"user","content":"hi"}]}`, ""},
+		{"embeddings", "/llm/openai/v1/embeddings", `{"model":"m","input":"hi"}`, ""},
+		{"an alias", chat, `{"model":"m-latest","messages":[{"role":"system","content":"Be brief."}]}`, "not the model"},
+		{"none", chat, `{"model":"m","messages":[{"role":"user","content":"Be brief."}]}`, "not the prompt"},
+		{"a second one", chat, `{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"hi"},{"role":"system","content":"Not."}]}`, "not the prompt"},
+		{"another beside it", resp, `{"model":"m","instructions":"Be brief.","input":[{"role":"developer","content":"Not."}]}`, "not the prompt"},
+		{"one the provider keeps", resp, `{"model":"m","instructions":"Be brief.","prompt":{"id":"pmpt_1"},"input":"hi"}`, "not the prompt"},
+	} {
+		before := len(up.Requests())
+		a := do(t, l, "POST", c.path, c.body)
+		sent := len(up.Requests()) - before
+		if c.want == "" && (a.status != 200 || sent != 1) || c.want != "" && (a.status != 403 || sent != 0 || !strings.Contains(a.body, c.want)) {
+			t.Errorf("%s: %d %s, %d sent", c.name, a.status, a.body, sent)
+		}
+	}
+	for _, r := range l.Events(5, audit.CallDenied) {
+		if !strings.Contains(string(r.Event.Detail), `"release":7`) {
+			t.Errorf("the event does not name the release: %s", r.Raw)
+		}
+	}
+}
+
+// An agent of one stage does not reach a connection of others, nor through an
+// agent that may.
+func TestStagesAreNotCrossed(t *testing.T) {
+	through := false
+	as := func(c identity.Caller) identity.Caller {
+		if through {
+			c.Behind = []identity.Agent{{Name: "tester", Stage: identity.Development}}
+			c.OnBehalfOf = []audit.Actor{{Kind: audit.KindAgent, Name: "tester"}}
+		}
+		return c
+	}
+	up := upstream.Start(t, upstream.JSON(200, okChat))
+	l := line.Start(t, storagetest.Open(t, storagetest.SQLite(t)), line.Options{As: as})
+	for stages, want := range map[string]int{"": 200, "staging": 403, "production": 200, "production,staging": 200, "development": 403} {
+		c := connections.Connection{Name: "openai", Kind: connections.LLM, Dialect: connections.OpenAI, URL: up.URL, Owner: "pat", Secret: "provider-key-openai", AllowPrivate: true}
+		if stages != "" {
+			c.Stages = strings.Split(stages, ",")
+		}
+		l.Register(c)
+		l.Policies(line.AllowAll)
+		for _, through = range []bool{false, true} {
+			want := want
+			if through && stages != "" && !slices.Contains(c.Stages, identity.Development) {
+				want = 403
+			}
+			a := do(t, l, "POST", "/llm/openai/v1/chat/completions", `{"model":"m","messages":[]}`)
+			if a.status != want || want == 403 && a.code != "other_stage" {
+				t.Errorf("stages %q, through an agent in development %t: %d %s", stages, through, a.status, a.body)
+			}
+		}
+	}
+}
