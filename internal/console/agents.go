@@ -135,7 +135,8 @@ type agentPage struct {
 	Runs     []client.RunSummary
 	Users    []client.User
 	Reach    graph
-	Since    time.Time // how far back use was looked at
+	Since    time.Time // use is known from here on
+	Behind   int64     // events that are not counted yet
 	Dead     int       // grants of which nothing was used
 	Mine     bool      // the person may manage it
 }
@@ -143,8 +144,8 @@ type agentPage struct {
 // grantRow is a grant with what was used of it.
 type grantRow struct {
 	client.Grant
+	Use     client.GrantUse
 	Used    map[string]time.Time // last use by tool
-	Last    time.Time
 	Expired bool
 }
 
@@ -177,13 +178,10 @@ func (c *Console) showAgent(v *visit) (any, error) {
 	return d, err
 }
 
-// What of an agent's past its page looks at.
-const (
-	lastCalls = 1000
-	shownRuns = 12
-)
+// shownRuns is how many of an agent's runs its page shows.
+const shownRuns = 12
 
-// use compares what the agent may with what its last calls used.
+// use compares what the agent may with what it used of it.
 func (d *agentPage) use(v *visit) error {
 	grants, err := v.API.Grants(v.ctx(), d.Name)
 	if err != nil {
@@ -193,31 +191,24 @@ func (d *agentPage) use(v *visit) error {
 	if err != nil {
 		return err
 	}
-	calls, err := v.API.SearchLog(v.ctx(), "type:call.intent,call.held,call.denied agent:"+quoted(d.Name), "", lastCalls, false)
+	uses, err := v.API.GrantUses(v.ctx(), d.Name)
 	if err != nil {
 		return err
 	}
-	used := map[string]time.Time{}
-	for _, ev := range calls.Events {
-		if k := ev.Connection + "/" + ev.Tool; ev.Type == "call.intent" && used[k].IsZero() {
-			used[k] = ev.Time
-		}
-	}
-	if n := len(calls.Events); n > 0 {
-		d.Since = calls.Events[n-1].Time
-	}
+	d.Since, d.Behind = uses.Since, uses.Behind
 	for _, g := range grants {
 		row := grantRow{Grant: g, Used: map[string]time.Time{}, Expired: !g.Expires.IsZero() && g.Expires.Before(v.Now())}
-		for k, at := range used {
-			connection, tool, _ := strings.Cut(k, "/")
-			if connection == g.Connection && (slices.Contains(g.Tools, "*") || slices.Contains(g.Tools, tool)) {
-				row.Used[tool] = at
-				if at.After(row.Last) {
-					row.Last = at
-				}
+		for _, u := range uses.Grants {
+			if u.Grant == g.Name {
+				row.Use = u
 			}
 		}
-		if len(row.Used) == 0 {
+		for _, t := range row.Use.Tools {
+			if !t.LastAllowed.IsZero() {
+				row.Used[t.Tool] = t.LastAllowed
+			}
+		}
+		if row.Use.Allowed == 0 {
 			d.Dead++
 		}
 		d.Grants = append(d.Grants, row)

@@ -230,19 +230,38 @@ func (c *Console) setEffect(v *visit) (done, error) {
 	return done{to: v.toolPath(), said: t.Name + " now counts as " + t.Effect + "."}, err
 }
 
-var grantColumns = []column[client.Grant]{
-	{Key: "name", Title: "Grant", Value: func(g client.Grant) string { return g.Name }},
-	{Key: "agent", Title: "Agent", Value: func(g client.Grant) string { return g.Agent }},
-	{Key: "connection", Title: "Connection", Value: func(g client.Grant) string { return g.Connection }},
-	{Key: "tools", Title: "Tools", Value: func(g client.Grant) string { return strings.Join(g.Tools, " ") }},
-	{Key: "given_by", Title: "Given by", Value: func(g client.Grant) string { return g.GivenBy }},
-	{Key: "reason", Title: "Why", Value: func(g client.Grant) string { return g.Reason }},
-	{Key: "expires", Title: "Ends", Value: func(g client.Grant) string { return exact(g.Expires) }, Less: func(a, b client.Grant) int { return a.Expires.Compare(b.Expires) }},
+// grantUsed is a grant with what was used of it.
+type grantUsed struct {
+	client.Grant
+	Use client.GrantUse
+}
+
+var grantColumns = []column[grantUsed]{
+	{Key: "name", Title: "Grant", Value: func(g grantUsed) string { return g.Name }},
+	{Key: "agent", Title: "Agent", Value: func(g grantUsed) string { return g.Grant.Agent }},
+	{Key: "connection", Title: "Connection", Value: func(g grantUsed) string { return g.Grant.Connection }},
+	{Key: "tools", Title: "Tools", Value: func(g grantUsed) string { return strings.Join(g.Grant.Tools, " ") }},
+	{Key: "last_used", Title: "Last used", Value: func(g grantUsed) string { return exact(g.Use.LastAllowed) }, Less: func(a, b grantUsed) int { return a.Use.LastAllowed.Compare(b.Use.LastAllowed) }},
+	{Key: "given_by", Title: "Given by", Value: func(g grantUsed) string { return g.GivenBy }},
+	{Key: "reason", Title: "Why", Value: func(g grantUsed) string { return g.Reason }},
+	{Key: "expires", Title: "Ends", Value: func(g grantUsed) string { return exact(g.Expires) }, Less: func(a, b grantUsed) int { return a.Expires.Compare(b.Expires) }},
 }
 
 func (c *Console) showGrants(v *visit) (any, error) {
 	grants, err := v.API.Grants(v.ctx(), "")
-	return arrange(v, grants, func(g client.Grant) string { return g.Name }, grantColumns), err
+	if err != nil {
+		return nil, err
+	}
+	uses, err := v.API.GrantUses(v.ctx(), "")
+	of := map[string]client.GrantUse{}
+	for _, u := range uses.Grants {
+		of[u.Grant] = u
+	}
+	rows := make([]grantUsed, len(grants))
+	for i, g := range grants {
+		rows[i] = grantUsed{g, of[g.Name]}
+	}
+	return arrange(v, rows, func(g grantUsed) string { return g.Name }, grantColumns), err
 }
 
 func (c *Console) revokeGrant(v *visit) (done, error) {

@@ -139,6 +139,13 @@ type eventPage struct {
 	Reveal bool
 }
 
+// Undoable reports whether the event is of a call that went out and may have
+// changed something.
+func (d eventPage) Undoable() bool {
+	e := d.Event
+	return e.Call != "" && e.Effect != "" && e.Effect != "read" && (e.Type == "call.intent" || e.Type == "call.outcome")
+}
+
 func (c *Console) showEvent(v *visit) (any, error) {
 	id := v.Request.PathValue("id")
 	e, err := v.API.BareEntry(v.ctx(), id)

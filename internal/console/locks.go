@@ -1,7 +1,6 @@
 package console
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/countersign/countersign/client"
@@ -10,14 +9,11 @@ import (
 var lockPages = []page{
 	{"/locks", "locks", "Locks", "locks", (*Console).showLocks},
 	{"/locks/{id}", "lock", "Lock", "locks", (*Console).showLock},
-	{"/findings", "findings", "Findings", "findings", (*Console).showFindings},
-	{"/findings/{id}", "finding", "Finding", "findings", (*Console).showFinding},
 }
 
 var lockActions = []action{
 	{"/locks", "locks", (*Console).addLock},
 	{"/locks/{id}/lift", "lock", (*Console).liftLock},
-	{"/findings/{id}/close", "finding", (*Console).closeFinding},
 }
 
 type locksPage struct {
@@ -78,40 +74,4 @@ func (c *Console) showLock(v *visit) (any, error) {
 func (c *Console) liftLock(v *visit) (done, error) {
 	l, err := v.reason().LiftLock(v.ctx(), v.Request.PathValue("id"))
 	return done{to: "/locks", said: "The lock on " + l.On() + " is lifted."}, err
-}
-
-type findingsPage struct {
-	*listing[client.Finding]
-	Status string
-}
-
-var severities = map[string]int{"critical": 0, "high": 1, "medium": 2, "low": 3, "info": 4}
-
-var findingColumns = []column[client.Finding]{
-	{Key: "opened", Title: "Since", Value: func(f client.Finding) string { return exact(f.Opened) }, Less: func(a, b client.Finding) int { return b.Opened.Compare(a.Opened) }},
-	{Key: "severity", Title: "Severity", Value: func(f client.Finding) string { return f.Severity }, Less: func(a, b client.Finding) int { return severities[a.Severity] - severities[b.Severity] }},
-	{Key: "title", Title: "What", Value: func(f client.Finding) string { return f.Title }},
-	{Key: "object", Title: "About", Value: func(f client.Finding) string { return f.Object }},
-	{Key: "rule", Title: "Rule", Value: func(f client.Finding) string { return f.Rule }},
-	{Key: "status", Title: "Status", Value: func(f client.Finding) string { return f.Status }},
-	{Key: "id", Title: "Finding", Value: func(f client.Finding) string { return f.ID }},
-}
-
-func (c *Console) showFindings(v *visit) (any, error) {
-	status := "open"
-	if v.Query("closed") != "" {
-		status = "closed"
-	}
-	found, err := v.API.Findings(v.ctx(), client.FindingQuery{Status: status, Limit: mostFindings})
-	return findingsPage{arrange(v, found, func(f client.Finding) string { return f.ID }, findingColumns), status}, err
-}
-
-func (c *Console) showFinding(v *visit) (any, error) {
-	f, err := v.API.Finding(v.ctx(), v.Request.PathValue("id"))
-	return f, err
-}
-
-func (c *Console) closeFinding(v *visit) (done, error) {
-	f, err := v.reason().CloseFinding(v.ctx(), v.Request.PathValue("id"))
-	return done{to: "/findings", said: fmt.Sprintf("Closed: %s", f.Title)}, err
 }

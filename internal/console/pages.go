@@ -31,10 +31,10 @@ type done struct {
 }
 
 // pages are all addresses. A new one is a row here, a template, and a function.
-var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, budgetPages, posturePages, lockPages, peoplePages, setupPages, profilePages)
+var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, budgetPages, posturePages, findingPages, undoPages, releasePages, lockPages, peoplePages, setupPages, profilePages)
 
 // actions are all forms.
-var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, budgetActions, postureActions, lockActions, peopleActions, setupActions, profileActions, passkeyActions)
+var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, budgetActions, postureActions, findingActions, undoActions, releaseActions, lockActions, peopleActions, setupActions, profileActions, passkeyActions)
 
 func pageNamed(name string) *page {
 	i := slices.IndexFunc(pages, func(p page) bool { return p.name == name })

@@ -3,6 +3,7 @@ package console
 import (
 	"encoding/json/jsontext"
 	"html/template"
+	"slices"
 	"strings"
 )
 
@@ -28,6 +29,24 @@ var sections = []entry{
 	{Section: "locks", Title: "Locks", Path: "/locks", Icon: "lock"},
 	{Section: "people", Title: "Users and groups", Path: "/people", Icon: "people"},
 	{Section: "settings", Title: "Settings", Path: "/settings", Icon: "gear"},
+}
+
+// beside are the pages of one section that stand next to each other.
+var beside = map[string][]entry{
+	"agents":   {{Title: "Agents", Path: "/agents"}, {Title: "Releases", Path: "/releases"}},
+	"runs":     {{Title: "Runs", Path: "/runs"}, {Title: "Undone", Path: "/undos"}},
+	"findings": {{Title: "Findings", Path: "/findings"}, {Title: "Mutes", Path: "/mutes"}},
+}
+
+// Beside are the pages next to the present one, if it is one of them.
+func (v *visit) Beside() []entry {
+	out := slices.Clone(beside[v.Section])
+	at := slices.IndexFunc(out, func(e entry) bool { return e.Path == v.Request.URL.Path })
+	if at < 0 || v.Me.Name == "" {
+		return nil
+	}
+	out[at].Current = true
+	return out
 }
 
 func (v *visit) nav() []entry {
@@ -73,6 +92,7 @@ var icons = map[string]string{
 	"eye":      "M2.500 12S6 5.500 12 5.500 21.500 12 21.500 12 18 18.500 12 18.500 2.500 12 2.500 12zM12 14.500a2.500 2.500 0 1 0 0-5 2.500 2.500 0 0 0 0 5z",
 	"key":      "M14.500 9.500a4.500 4.500 0 1 0-4.300 4.500L12 16h2v2h2v2h4v-3.500l-5.900-5.900M7.500 9h.01",
 	"flag":     "M5 21V4h12l-2 4 2 4H5",
+	"back":     "M9 14L4 9l5-5M4 9h10a6 6 0 0 1 0 12h-3",
 	"menu":     "M4 7h16M4 12h16M4 17h16",
 }
 
@@ -91,12 +111,13 @@ var badges = map[string][2]string{
 	"untrusted": {"wait", "warn"}, "secret": {"wait", "warn"}, "pii": {"wait", "warn"}, "confidential": {"wait", "warn"}, "irreversible": {"bad", "warn"}, "write": {"wait", "flag"}, "approval": {"wait", "wait"},
 	"read": {"quiet", "eye"}, "unknown": {"wait", "warn"}, "cancelled": {"quiet", "no"}, "expired": {"quiet", "wait"}, "void": {"quiet", "no"}, "ended": {"quiet", "ok"},
 	"production": {"accent", "flag"}, "staging": {"quiet", "flag"}, "development": {"quiet", "flag"}, "disabled": {"bad", "no"}, "low": {"quiet", "warn"}, "info": {"quiet", "eye"},
-	"pass": {"good", "ok"}, "fail": {"bad", "no"}, "no_data": {"wait", "eye"}, "not_applicable": {"quiet", "ok"}, "manual": {"quiet", "person"}, "running": {"wait", "wait"},
+	"pass": {"good", "ok"}, "fail": {"bad", "no"}, "no_data": {"wait", "eye"}, "not_applicable": {"quiet", "ok"}, "manual": {"quiet", "person"}, "running": {"wait", "wait"}, "attention": {"bad", "warn"}, "muted": {"quiet", "no"}, "open": {"wait", "warn"}, "planned": {"quiet", "wait"}, "making": {"wait", "wait"}, "cannot": {"quiet", "no"},
+	"in use": {"good", "ok"}, "promoted": {"good", "ok"}, "rolled_back": {"wait", "back"}, "canary": {"wait", "wait"},
 }
 
 // words are what is said instead of a state's name.
 var words = map[string]string{"no_owner": "no owner", "allow": "allowed", "deny": "denied", "hold": "held", "irreversible": "cannot be undone",
-	"pass": "passes", "fail": "fails", "no_data": "no data", "not_applicable": "does not apply", "manual": "attested by hand"}
+	"pass": "passes", "fail": "fails", "no_data": "no data", "not_applicable": "does not apply", "manual": "attested by hand", "cannot": "cannot be undone", "rolled_back": "rolled back", "making": "being made", "attention": "needs a person"}
 
 // badge shows a state: never by its colour alone.
 func badge(state any) template.HTML {

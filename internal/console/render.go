@@ -118,6 +118,7 @@ func (c *Console) functions() template.FuncMap {
 		"sharebar": shareBar,
 		"object":   objectPath,
 		"about":    eventsAbout,
+		"pins":     pins,
 
 		"budgetfor": budgetFor,
 		"amount":    amountOf,

@@ -86,6 +86,7 @@ type runPage struct {
 	ID, Agent, Owner, Stage, By string
 	Began, Ended                time.Time
 	Calls, Refused, Held        int
+	Effects                     int // calls that went out and may have changed something
 	Labels                      []gained
 	Steps                       []*step
 	Protocol                    []*step
@@ -146,6 +147,9 @@ func (d *runPage) build(entries []client.Entry) {
 		case "call.intent", "call.denied", "call.held", "call.refused":
 			s := byCall[ev.Call]
 			if s != nil && ev.Call != "" { // a held call that was made after all
+				if ev.Type == "call.intent" && ev.Effect != "" && ev.Effect != "read" {
+					d.Effects++
+				}
 				s.State = callOf(ev).State
 				s.note(ev)
 				continue
@@ -191,6 +195,10 @@ func (d *runPage) place(s *step, model **step) {
 		d.Refused++
 	case "held":
 		d.Held++
+	case "allowed":
+		if e := s.Entry.Effect; e != "" && e != "read" {
+			d.Effects++
+		}
 	}
 	for i := range d.Labels {
 		if d.Labels[i].Step != s {

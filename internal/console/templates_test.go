@@ -16,8 +16,9 @@ import (
 func samples() map[string]any {
 	return map[string]any{
 		"now": &nowPage{}, "approvals": &inbox{listing: &listing[client.Approval]{}}, "approval": &approvalPage{}, "agents": &agentsPage{listing: &listing[agentRow]{}}, "agent": &agentPage{}, "issued": &issued{}, "runs": &runsPage{listing: &listing[client.RunSummary]{}}, "run": &runPage{},
-		"events": &eventsPage{}, "event": &eventPage{}, "contents": &client.Entry{}, "connections": &connectionsPage{listing: &listing[client.Connection]{}}, "connection": &connectionPage{}, "budgets": &budgetsPage{listing: &listing[client.Budget]{}}, "budget": &budgetPage{}, "inspected": &[]choice{{Groups: []client.Group{{}}}}, "tool": &toolPage{}, "grants": &listing[client.Grant]{},
+		"events": &eventsPage{}, "event": &eventPage{}, "contents": &client.Entry{}, "connections": &connectionsPage{listing: &listing[client.Connection]{}}, "connection": &connectionPage{}, "budgets": &budgetsPage{listing: &listing[client.Budget]{}}, "budget": &budgetPage{}, "inspected": &[]choice{{Groups: []client.Group{{}}}}, "tool": &toolPage{}, "grants": &listing[grantUsed]{},
 		"policies": &listing[client.Policy]{}, "policy": &policyPage{}, "history": &historyPage{}, "locks": &locksPage{listing: &listing[client.Lock]{}}, "lock": &lockPage{}, "findings": &findingsPage{listing: &listing[client.Finding]{}}, "finding": &client.Finding{},
+		"mutes": &listing[client.Mute]{}, "undos": &listing[client.Undo]{}, "undoplan": &undoPlanPage{}, "undo": &undoPage{}, "releases": &releasesPage{listing: &listing[client.Release]{}}, "agentreleases": &agentReleasesPage{}, "release": &releasePage{},
 		"posture": &posturePage{listing: &listing[predicateRow]{}}, "framework": &frameworkPage{listing: &listing[client.Requirement]{}}, "requirement": &requirementPage{}, "predicate": &predicatePage{},
 		"people": &peoplePage{listing: &listing[client.User]{}}, "user": &userPage{}, "settings": &settingsPage{}, "setup": &setupPage{}, "profile": &profilePage{listing: &listing[client.Token]{}}, "sign-in": &signIn{}, "again": &struct{}{}, "error": &client.Error{},
 		"why": &struct {

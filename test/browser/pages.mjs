@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { api, call, check, end, harmed, person, shifted, signIn, tooWide, url, violations, watchShifts } from "./world.mjs";
 import { posture } from "./posture.mjs";
+import { work } from "./work.mjs";
 
 const hostile = process.env.HOSTILE;
 const seen = hostile.replace(/[\u202e\u200b]/g, "").trim();
@@ -274,13 +275,13 @@ await admin.click("button:has-text('Verify all')");
 await admin.locator(".said.good").waitFor();
 check(true, "the whole log is verified");
 
-const evidence = await posture(admin, fiona);
+const more = [...await posture(admin, fiona), ...await work(admin, fiona)];
 
 // Every page: no serious violation in either colour and on a phone, nothing
 // moves while it loads, no scrolling sideways on a phone, nothing hostile alive, nothing against the page's own policy.
 const request = (await api("GET", "/approvals?limit=1"))[0].id;
 export const paths = ["/", "/approvals", "/approvals?box=settled", `/approvals/${request}`, "/agents", "/agents/worker", "/runs", ...(run ? [`/runs/${run}`] : []), "/events", `/events/${event}`, `/events/${event}/contents`, "/connections", "/connections/helpdesk", "/connections/helpdesk/tools/get_ticket", "/grants", "/policies", "/policies/held", "/policies/held/history", `/why/${event}`,
-  ...evidence, "/budgets", "/budgets/desk", "/locks", "/findings", "/people", "/people/fiona", "/settings", "/setup", "/profile", "/nowhere"];
+  ...more, "/budgets", "/budgets/desk", "/locks", "/findings", "/people", "/people/fiona", "/settings", "/setup", "/profile", "/nowhere"];
 for (const colorScheme of ["light", "dark"]) {
   const page = await person("admin", { colorScheme });
   await watchShifts(page);

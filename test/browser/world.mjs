@@ -64,9 +64,11 @@ export async function api(method, path, body) {
 }
 let calls = 0;
 // raw is another spelling of the same arguments, in JSON: another request of the same shape.
-export async function call(number, raw = JSON.stringify({ number })) {
+export const call = (number, raw = JSON.stringify({ number })) => send("get_ticket", raw);
+export const callTool = (tool, args) => send(tool, JSON.stringify(args));
+async function send(tool, raw) {
   const r = await fetch(url + "/mcp/helpdesk", { method: "POST", headers: { authorization: "Bearer " + process.env.AGENT_KEY, "content-type": "application/json", accept: "application/json, text/event-stream" },
-    body: `{"jsonrpc":"2.0","id":${++calls},"method":"tools/call","params":{"name":"get_ticket","arguments":${raw}}}` });
+    body: `{"jsonrpc":"2.0","id":${++calls},"method":"tools/call","params":{"name":"${tool}","arguments":${raw}}}` });
   return r.text();
 }
 

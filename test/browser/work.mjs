@@ -1,0 +1,109 @@
+// Findings, undo and releases in the browser: what people do with them.
+import { api, callTool, check, url } from "./world.mjs";
+
+const good = (page) => page.locator("main > #said .said.good").waitFor();
+
+async function findings(admin, viewer) {
+  const canary = await api("POST", "/canaries/wiki", { kind: "key", where: "an old page" });
+  await fetch(url + "/mcp/helpdesk", { method: "POST", headers: { authorization: "Bearer " + canary.value, "content-type": "application/json" }, body: "{}" });
+  await admin.goto(url + "/findings");
+  for (let i = 0; i < 120 && !await admin.locator("#table a[href^='/events']").count(); i++) { await admin.waitForTimeout(250); await admin.reload(); }
+  const [found] = (await api("GET", "/findings?state=open&limit=50")).filter((f) => /canary/.test(f.rule));
+  const at = "/findings/" + found.id;
+  await admin.goto(url + at);
+  check((await admin.locator("h2:has-text('Events that show it') + ul a").count()) > 0, "a finding leads to the events that show it");
+  await admin.click("summary:has-text('Note for whoever')");
+  await admin.fill("#note", "the page is read by a crawler");
+  await admin.click("button:has-text('Keep the note')");
+  await good(admin);
+  await admin.click("summary:has-text('Mute it')");
+  await admin.selectOption("#m-until", "7d");
+  await admin.fill("#m-reason", "the wiki is being cleaned");
+  await admin.click("details[open] button:has-text('Mute')");
+  await good(admin);
+  check((await api("GET", at)).state === "muted" && /Muted until/.test(await admin.textContent(".said.good")), "a finding is muted until a date");
+  await admin.goto(url + "/findings");
+  check(!(await admin.textContent("#table")).includes(found.title), "and left out of what is open");
+  await admin.goto(url + "/findings?state=muted");
+  check((await admin.textContent("#table")).includes("crawler"), "but found among what is muted, with its note");
+  await admin.goto(url + "/mutes");
+  await admin.click("#table summary:has-text('End it')");
+  await admin.locator("#table details[open] input[name=reason]").fill("cleaned");
+  await admin.click("#table details[open] button");
+  await good(admin);
+  await admin.goto(url + at);
+  await admin.fill("#f-reason", "the key was taken from the page");
+  await admin.click("section button:has-text('Close')");
+  await good(admin);
+  const closed = await api("GET", at);
+  check(closed.state === "closed" && closed.history.some((h) => h.act === "closed"), "a finding is closed with what was done about it");
+  await viewer.goto(url + at);
+  check(await viewer.locator("form[action$='/close']").count() === 0, "who may not write is not asked to");
+  return ["/findings?state=closed", at, "/mutes"];
+}
+
+async function undo(admin) {
+  await api("PATCH", "/connections/helpdesk/tools/draft_reply", { effect: "write", undo: { tool: "helpdesk/draft_reply", args: { number: "call:/number", body: '="withdrawn"' } } });
+  const answer = await callTool("draft_reply", { number: "T-2001", body: "Your order is on its way." });
+  let intent;
+  for (let i = 0; i < 120 && !intent; i++) {
+    [intent] = (await api("GET", "/log/events?limit=1&q=" + encodeURIComponent("type:call.outcome tool:helpdesk/draft_reply"))).events;
+    if (!intent) await admin.waitForTimeout(250);
+  }
+  check(!!intent, "a call with an effect was made", answer);
+  await admin.goto(url + "/events/" + intent.id);
+  await admin.click("a:has-text('How would this call be undone')");
+  await admin.waitForURL(/undo\?call=/);
+  const plan = new URL(admin.url()).pathname + new URL(admin.url()).search;
+  check(/nothing has happened yet/.test(await admin.textContent("main")) && /"withdrawn"/.test(await admin.textContent("#plan ~ .scroll")), "the plan of an undo is shown", await admin.textContent("main"));
+  await admin.fill("#undo-reason", "it went to the wrong customer");
+  await admin.click("button:has-text('Undo 1 call')");
+  await admin.waitForURL(/undos\/und_/);
+  await admin.locator("#steps:has-text('Done')").waitFor();
+  check(/done/.test(await admin.textContent("#undo tbody")), "a call is undone, and the page follows it");
+  const at = new URL(admin.url()).pathname;
+  await admin.goto(url + plan);
+  check(/undone already|cannot be undone/.test(await admin.textContent("main")) && await admin.locator("#undo-reason").count() === 0, "and is not undone twice", await admin.textContent("main"));
+  if (intent.run) {
+    await admin.goto(url + "/runs/" + intent.run);
+    check(await admin.locator("a[href^='/undo?run=']").count() === 1, "a run offers its undo");
+  }
+  await admin.goto(url + "/undos");
+  check(/wrong customer/.test(await admin.textContent("#table")), "what was undone is listed");
+  return ["/undos", at, plan];
+}
+
+async function releases(admin) {
+  await admin.goto(url + "/agents/worker/releases");
+  await admin.fill("#create-reason", "as it is");
+  await admin.click("button:has-text('Make it')");
+  await good(admin);
+  await admin.fill("#promote-reason", "to begin with");
+  await admin.selectOption("#stage", "development");
+  await admin.click("button:has-text('Promote')");
+  await good(admin);
+  check((await api("GET", "/agents/worker/release")).active === 1, "a release is made and put in force");
+  await api("PUT", "/grants/worker-orders", { agent: "worker", connection: "helpdesk", tools: ["get_order"], reason: "came later" });
+  await admin.reload();
+  check(/worker-orders/.test(await admin.textContent("#drift ~ .scroll")), "what differs from the release is shown");
+  await admin.click("summary:has-text('Make a release')");
+  await admin.fill("#create-reason", "with orders");
+  await admin.click("details[open] button:has-text('Make it')");
+  await good(admin);
+  await admin.selectOption("#number", "2");
+  await admin.fill("#promote-reason", "orders too");
+  await admin.click("button:has-text('Promote')");
+  await good(admin);
+  await admin.fill("#back-reason", "it reads too much");
+  await admin.click("button:has-text('Roll back')");
+  await good(admin);
+  const state = await api("GET", "/agents/worker/release");
+  check(state.active === 1 && !(await api("GET", "/grants")).some((g) => g.name === "worker-orders"), "a release is rolled back with its grants", JSON.stringify(state));
+  await admin.goto(url + "/releases");
+  check(/with orders/.test(await admin.textContent("#table")), "releases are listed");
+  return ["/releases", "/agents/worker/releases", "/agents/worker/releases/1"];
+}
+
+export async function work(admin, viewer) {
+  return [...await findings(admin, viewer), ...await undo(admin), ...await releases(admin)];
+}
