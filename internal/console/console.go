@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"html/template"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -270,6 +271,10 @@ func (c *Console) action(a action) http.HandlerFunc {
 			if done.said != "" {
 				c.say(w, said{Good: true, Text: done.said})
 			}
+			if done.body != nil {
+				c.save(w, r, done)
+				return
+			}
 			if done.data != nil {
 				v.Form = nil
 				v.Title, v.Section = done.title, a.section()
@@ -292,6 +297,21 @@ func (c *Console) action(a action) http.HandlerFunc {
 		c.show(w, r, e.Status, *p, v)
 	}
 }
+
+// save hands a file to the browser.
+func (c *Console) save(w http.ResponseWriter, r *http.Request, d done) {
+	defer d.body.Close()
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Disposition", `attachment; filename="`+d.file+`"`)
+	if _, err := io.Copy(w, d.body); err != nil {
+		c.log.InfoContext(r.Context(), "a file was not saved whole", "file", d.file, "error", err)
+		panic(http.ErrAbortHandler) // the browser sees that it is not whole
+	}
+}
+
+// Severities lists them, the worst first.
+func (v *visit) Severities() []string { return []string{"critical", "high", "medium", "low", "info"} }
 
 // fail shows an error page. Only what the API meant for people is shown.
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, v *visit, err error) {

@@ -1,6 +1,9 @@
 package console
 
-import "slices"
+import (
+	"io"
+	"slices"
+)
 
 // page is one address that people look at. Its template is templates/NAME.html.
 type page struct {
@@ -25,16 +28,20 @@ type done struct {
 
 	session string // another session of the person, which the browser has from now on
 
+	// A file to save instead, which is closed.
+	file string
+	body io.ReadCloser
+
 	// A template to show at once instead, for what is shown only this once.
 	template, title string
 	data            any
 }
 
 // pages are all addresses. A new one is a row here, a template, and a function.
-var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, budgetPages, posturePages, findingPages, undoPages, releasePages, lockPages, peoplePages, setupPages, profilePages)
+var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, budgetPages, posturePages, findingPages, incidentPages, undoPages, releasePages, lockPages, peoplePages, setupPages, profilePages)
 
 // actions are all forms.
-var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, budgetActions, postureActions, findingActions, undoActions, releaseActions, lockActions, peopleActions, setupActions, profileActions, passkeyActions)
+var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, budgetActions, postureActions, findingActions, incidentActions, undoActions, releaseActions, lockActions, peopleActions, setupActions, profileActions, passkeyActions)
 
 func pageNamed(name string) *page {
 	i := slices.IndexFunc(pages, func(p page) bool { return p.name == name })

@@ -35,7 +35,7 @@ var sections = []entry{
 var beside = map[string][]entry{
 	"agents":   {{Title: "Agents", Path: "/agents"}, {Title: "Releases", Path: "/releases"}},
 	"runs":     {{Title: "Runs", Path: "/runs"}, {Title: "Undone", Path: "/undos"}},
-	"findings": {{Title: "Findings", Path: "/findings"}, {Title: "Mutes", Path: "/mutes"}},
+	"findings": {{Title: "Findings", Path: "/findings"}, {Title: "Incidents", Path: "/incidents"}, {Title: "Mutes", Path: "/mutes"}},
 }
 
 // Beside are the pages next to the present one, if it is one of them.

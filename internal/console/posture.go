@@ -22,6 +22,7 @@ var posturePages = []page{
 
 var postureActions = []action{
 	{"/posture", "posture", (*Console).runPosture},
+	{"/posture/export", "posture", (*Console).exportEvidence},
 }
 
 // postureResults are the results, the worst first.
@@ -142,12 +143,16 @@ func (d posturePage) Next() string {
 
 func (c *Console) runPosture(v *visit) (done, error) {
 	var only []string
-	to := "/posture"
 	if p := v.Form.Get("predicate"); p != "" {
 		only = []string{p}
 	}
 	_, err := v.reason().BeginPosture(v.ctx(), only...)
-	return done{to: to, said: "It is being computed. This page follows it; you may leave it."}, err
+	return done{to: "/posture", said: "It is being computed. This page follows it; you may leave it."}, err
+}
+
+func (c *Console) exportEvidence(v *visit) (done, error) {
+	body, err := v.reason().ExportEvidence(v.ctx())
+	return done{file: "evidence.tar", body: body}, err
 }
 
 // frameworkPage is a framework, requirement by requirement.

@@ -154,7 +154,21 @@ func (c *Console) showRelease(v *visit) (any, error) {
 	return d, err
 }
 
-// ways splits a field into its lines.
+// Named are the tools but for the protocol's own messages.
+func (d releasePage) Named() []client.ReleaseTool {
+	var out []client.ReleaseTool
+	for _, t := range d.Tools {
+		if !strings.HasPrefix(t.Name, "mcp:") {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// Protocol is how many of the tools are the protocol's own messages.
+func (d releasePage) Protocol() int { return len(d.Tools) - len(d.Named()) }
+
+// fieldLines splits a field into its lines.
 func fieldLines(text string) []string {
 	var out []string
 	for line := range strings.Lines(text) {

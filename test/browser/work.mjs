@@ -1,4 +1,5 @@
 // Findings, undo and releases in the browser: what people do with them.
+import { readFileSync } from "node:fs";
 import { api, callTool, check, url } from "./world.mjs";
 
 const good = (page) => page.locator("main > #said .said.good").waitFor();
@@ -11,7 +12,7 @@ async function findings(admin, viewer) {
   const [found] = (await api("GET", "/findings?state=open&limit=50")).filter((f) => /canary/.test(f.rule));
   const at = "/findings/" + found.id;
   await admin.goto(url + at);
-  check((await admin.locator("h2:has-text('Events that show it') + ul a").count()) > 0, "a finding leads to the events that show it");
+  check((await admin.getAttribute("a:has-text(\"All the log's events about\")", "href")).startsWith("/events?q="), "a finding leads to the log's events about its object");
   await admin.click("summary:has-text('Note for whoever')");
   await admin.fill("#note", "the page is read by a crawler");
   await admin.click("button:has-text('Keep the note')");
@@ -44,7 +45,7 @@ async function findings(admin, viewer) {
 
 async function undo(admin) {
   await api("PATCH", "/connections/helpdesk/tools/draft_reply", { effect: "write", undo: { tool: "helpdesk/draft_reply", args: { number: "call:/number", body: '="withdrawn"' } } });
-  const answer = await callTool("draft_reply", { number: "T-2001", body: "Your order is on its way." });
+  const answer = await callTool("draft_reply", { number: "T-1002", body: "Your order is on its way." });
   let intent;
   for (let i = 0; i < 120 && !intent; i++) {
     [intent] = (await api("GET", "/log/events?limit=1&q=" + encodeURIComponent("type:call.outcome tool:helpdesk/draft_reply"))).events;
@@ -59,8 +60,9 @@ async function undo(admin) {
   await admin.fill("#undo-reason", "it went to the wrong customer");
   await admin.click("button:has-text('Undo 1 call')");
   await admin.waitForURL(/undos\/und_/);
-  await admin.locator("#steps:has-text('Done')").waitFor();
-  check(/done/.test(await admin.textContent("#undo tbody")), "a call is undone, and the page follows it");
+  await admin.locator("#undo tbody .badge.good").waitFor();
+  await admin.locator("#undo progress").waitFor({ state: "detached" });
+  check((await admin.textContent("#steps")) === "Done", "a call is undone, and the page follows it");
   const at = new URL(admin.url()).pathname;
   await admin.goto(url + plan);
   check(/undone already|cannot be undone/.test(await admin.textContent("main")) && await admin.locator("#undo-reason").count() === 0, "and is not undone twice", await admin.textContent("main"));
@@ -71,6 +73,31 @@ async function undo(admin) {
   await admin.goto(url + "/undos");
   check(/wrong customer/.test(await admin.textContent("#table")), "what was undone is listed");
   return ["/undos", at, plan];
+}
+
+async function incidents(admin) {
+  await admin.goto(url + "/agents/worker");
+  await admin.click("a:has-text('Open an incident')");
+  check(await admin.inputValue("#i-agent") === "worker", "an incident begins at an agent");
+  await admin.fill("#i-title", "replies to the wrong people");
+  await admin.fill("#i-reason", "a customer called");
+  await admin.click("button:has-text('Open the incident')");
+  await admin.waitForURL(/incidents\/inc_/);
+  const at = new URL(admin.url()).pathname;
+  check(/draft_reply/.test(await admin.textContent("#effects ~ *")) && /incident\.opened|call\./.test(await admin.textContent("#timeline ~ .scroll")), "what belongs to it is gathered from the log");
+  await admin.fill("#note", "the customer was called at 9:40");
+  await admin.click("button:has-text('Note it')");
+  await good(admin);
+  check(/9:40/.test(await admin.textContent("#notes ~ ul")), "a note is kept");
+  await admin.fill("#x-reason", "for the insurer");
+  const [file] = await Promise.all([admin.waitForEvent("download"), admin.click("button:has-text('Export it')")]);
+  check(file.suggestedFilename() === "incident.tar" && readFileSync(await file.path()).includes("incident.json"), "it is exported as one file");
+  await admin.fill("#close-reason", "they were told");
+  await admin.click("button:has-text('Close the incident')");
+  await good(admin);
+  await admin.goto(url + "/incidents?state=closed");
+  check(/wrong people/.test(await admin.textContent("#table")), "a closed incident is listed");
+  return ["/incidents", "/incidents?state=closed", "/incidents/new?agent=worker", at];
 }
 
 async function releases(admin) {
@@ -105,5 +132,5 @@ async function releases(admin) {
 }
 
 export async function work(admin, viewer) {
-  return [...await findings(admin, viewer), ...await undo(admin), ...await releases(admin)];
+  return [...await findings(admin, viewer), ...await undo(admin), ...await incidents(admin), ...await releases(admin)];
 }

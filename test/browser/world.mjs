@@ -18,7 +18,7 @@ export function check(good, what, more = "") {
 // included, and any dialog is a failure.
 export async function person(name, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
-  context.setDefaultTimeout(120000); // a busy machine is slow, and no failure
+  context.setDefaultTimeout(Number(process.env.WAIT ?? 120000)); // a busy machine is slow, and no failure
   const page = await context.newPage();
   page.noise = [];
   page.on("console", (m) => { if (m.type() === "error" && !/status of (4\d\d)/.test(m.text())) page.noise.push(m.text()); });
