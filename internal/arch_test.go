@@ -30,7 +30,8 @@ storage < storage/storagetest
 fault, id, storage < flow
 flow < connections, manifest, gateway
 approvals, flow, audit, storage, rest, fault, id < endorsements
-endorsements < gateway
+endorsements, pseudonyms < gateway
+audit, storage, fault, id < pseudonyms
 fault, id, storage < runs
 runs < gateway
 

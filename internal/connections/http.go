@@ -44,7 +44,7 @@ type Spec struct {
 	Capture      string            `json:"capture,omitempty" doc:"how much of its payloads the log keeps: full, redacted or digest; empty: redacted"`
 	Proposal     string            `json:"proposal,omitempty" doc:"what kind of proposal every answer is, such as anomaly; empty: none"`
 	Retrieval    *mapping.Mapping  `json:"retrieval,omitempty" doc:"of a retrieval: how the documents of its engine are read"`
-	Inspect      map[string]string `json:"inspect,omitempty" doc:"what is done about what is found in its calls: label (secret, pii, injection) to note, redact, block or hold:GROUP; left out: note"`
+	Inspect      map[string]string `json:"inspect,omitempty" doc:"what is done about what is found in its calls: label (secret, pii, injection) to note, redact, pseudonymise, block or hold:GROUP; guard names a guardrail service; left out: note"`
 	Stages       []string          `json:"stages,omitempty" doc:"the stages whose agents may reach it: development, staging, production; left out: every stage"`
 }
 

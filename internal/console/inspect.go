@@ -61,6 +61,8 @@ func (c choice) Says() consequence {
 		return consequence{Text: what + ": the call goes on, and its events carry the label " + c.Label}
 	case c.Action == "redact":
 		return consequence{Text: what + ": a marker stands for it, in requests and in answers"}
+	case c.Action == "pseudonymise":
+		return consequence{Text: what + ": a placeholder stands for it, always the same for an agent; a tool that may have the value gets it back"}
 	case c.Action == "block":
 		return consequence{Text: what + ": the request is refused; an answer ends before it"}
 	case !hold:
@@ -108,6 +110,9 @@ func (c *Console) setInspect(v *visit) (done, error) {
 	}
 	spec := of.Spec
 	spec.Inspect = v.inspectForm()
+	if guard := of.Spec.Inspect["guard"]; guard != "" { // the form does not have it
+		spec.Inspect["guard"] = guard
+	}
 	_, err = v.reason().PutConnection(v.ctx(), name, spec)
 	return done{to: string(pathOf("/connections", name)) + "#inspection", said: "What is done about what is found in calls of " + name + " is changed; it holds for the next call."}, err
 }

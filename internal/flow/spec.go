@@ -61,7 +61,13 @@ type Spec struct {
 	// readers (user:NAME, group:NAME, team:NAME) or by an address: its answers are
 	// confidential. Empty: they are not.
 	Readers []string `json:"readers,omitempty" yaml:"readers,omitempty"`
+	// Reveal are the labels of inspection whose values the tool may have in place of
+	// placeholders.
+	Reveal []string `json:"reveal,omitempty" yaml:"reveal,omitempty"`
 }
+
+// revealed are the labels of which there are placeholders.
+var revealed = []string{"secret", "pii", "injection"}
 
 // How long a counterparty is known, and at most.
 const (
@@ -84,7 +90,7 @@ func (s Spec) IsZero() bool { return s.Equal(Spec{}) }
 // Equal reports whether two declarations say the same.
 func (s Spec) Equal(o Spec) bool {
 	return s.Source == o.Source && maps.Equal(s.Args, o.Args) && maps.Equal(s.Fields, o.Fields) && slices.Equal(s.Asked, o.Asked) &&
-		s.Counterparty == o.Counterparty && s.Known == o.Known && slices.Equal(s.Readers, o.Readers)
+		s.Counterparty == o.Counterparty && s.Known == o.Known && slices.Equal(s.Readers, o.Readers) && slices.Equal(s.Reveal, o.Reveal)
 }
 
 var (
@@ -134,6 +140,11 @@ func (s Spec) checkPeople() (field, wrong string) {
 			return "known", "says how long a counterparty is known, and none is declared"
 		case err != nil || d < time.Minute || d > MostKnown:
 			return "known", fmt.Sprintf("%q is not a time between 1m and %s, such as 720h", s.Known, MostKnown)
+		}
+	}
+	for _, l := range s.Reveal {
+		if !slices.Contains(revealed, l) {
+			return "reveal", fmt.Sprintf("%q is no label of inspection: one of %s", l, strings.Join(revealed, ", "))
 		}
 	}
 	if len(s.Readers) > maxEntries {

@@ -113,6 +113,8 @@ func (g *Gateway) parse(ctx context.Context, in Incoming, who identity.Caller) (
 		g.prepare(call)
 		if err = g.place(call); err == nil {
 			g.saw(call, call.foundKinds())
+			g.guardRequest(ctx, call)
+			g.guardSaw(call)
 			return call, nil
 		}
 	}

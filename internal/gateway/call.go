@@ -91,9 +91,12 @@ type Call struct {
 	Started time.Time       // by Serve
 	remote  string          // network address of the caller, for policy
 
+	given     jsontext.Value        // its arguments as they came, if values were put in place of placeholders
+	revealed  func(b []byte) []byte // puts them there again; nil if there were none
 	placed    placed
 	inspected inspected
 	judged    *flow.Judgement // where its values come from; nil if no policy asks
+	guarded   []guardFact     // what guardrail services said
 	cleared   bool            // everybody whom it reaches may know what its run has read
 	subject   string          // whom it is about: its payloads are kept under their key
 	objects   []string        // what it touches

@@ -155,7 +155,7 @@ func (g *Gateway) question(call *Call, now time.Time) policy.Request {
 		Now:    now,
 	}
 	q.Provenance, q.Run.Labels = call.provenance()
-	q.Run.Labels = append(append(q.Run.Labels, call.placed.carries...), (r.found | call.foundKinds()).Labels()...)
+	q.Run.Labels = append(append(q.Run.Labels, call.placed.carries...), append((r.found|call.foundKinds()).Labels(), call.guardLabels()...)...)
 	if q.Args == nil {
 		q.Args = noArgs
 	}

@@ -282,7 +282,7 @@ func (g *Gateway) remember(call *Call) error {
 	defer cancel()
 	if call.Said != nil && !g.tainted(ctx, call) {
 		for _, s := range call.Said() {
-			if err := g.o.Flow.Words(ctx, memory(call), s.By, s.Words); err != nil {
+			if err := g.o.Flow.Words(ctx, memory(call), s.By, string(g.meant(ctx, call, []byte(s.Words)))); err != nil {
 				g.o.Logger.Warn("what a user said could not be remembered; it endorses nothing", "call", call.ID, "error", err)
 			}
 		}
@@ -322,7 +322,7 @@ func (g *Gateway) Learn(call *Call, result []byte) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()
-	wrote := call.Tool.Effect != connections.Read
+	wrote, result := call.Tool.Effect != connections.Read, g.meant(ctx, call, result)
 	if err := g.o.Flow.Result(ctx, memory(call), call.Tool.References.Flow, call.Tool.Name, call.ID, wrote, result); err != nil {
 		g.o.Logger.Warn("what a tool answered could not be remembered; it endorses nothing", "call", call.ID, "error", err)
 	}

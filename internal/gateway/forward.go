@@ -104,7 +104,7 @@ func (a *answerBody) prepare(resp *http.Response) error {
 	if err := sized(a.call, resp); err != nil {
 		return a.g.refuse(a.call, a.receipt, err, true)
 	}
-	if err := a.g.inspectAnswer(a.call, resp); err != nil {
+	if err := a.g.lookedAt(a.call, resp); err != nil {
 		return a.g.refuse(a.call, a.receipt, err, true)
 	}
 	if a.call.Rewrite == nil {

@@ -25,13 +25,13 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	verdict := g.decide(call)                        // pin, grants, policy: allow, deny or hold
-	verdict = g.inspected(call, verdict)             // what was found in it may hold or deny what policy allows
-	verdict = g.limit(ctx, call, verdict)            // how often the tool may be called
-	verdict = g.approve(ctx, in, call, verdict)      // no-op unless held; a resumed call starts again at authenticate
-	verdict = g.budgeted(ctx, in, call, verdict)     // what it may use is reserved, if it has a budget
-	g.unplace(call, verdict)                         // what a model proposed and is not made now can be made later
-	receipt, err := g.record(ctx, in, call, verdict) // durable or the request ends here; a denial yields no receipt
+	verdict := g.decide(call)                                  // pin, grants, policy: allow, deny or hold
+	verdict = guardedVerdict(call, g.inspected(call, verdict)) // what was found in it may hold or deny what policy allows
+	verdict = g.limit(ctx, call, verdict)                      // how often the tool may be called
+	verdict = g.approve(ctx, in, call, verdict)                // no-op unless held; a resumed call starts again at authenticate
+	verdict = g.budgeted(ctx, in, call, verdict)               // what it may use is reserved, if it has a budget
+	g.unplace(call, verdict)                                   // what a model proposed and is not made now can be made later
+	receipt, err := g.record(ctx, in, call, verdict)           // durable or the request ends here; a denial yields no receipt
 	if err != nil {
 		return g.unmade(ctx, call, verdict, err)
 	}
@@ -100,6 +100,7 @@ type Options struct {
 	Approvals     Approvals           // asks people about held calls; nil refuses them as pending
 	Budgets       Budgets             // bounds what calls use; nil does not
 	Flow          Flow                // where values come from; nil leaves context.provenance empty
+	Pseudonyms    Pseudonyms          // what stands for values; nil: markers alone
 	Endorsements  Endorsements        // what people endorsed beforehand; nil: nothing
 	Runs          Runs                // to which run a call belongs; nil goes by credential and time
 	// Readers returns the names that a recipient (an address, a login) has as a
@@ -144,6 +145,7 @@ type Gateway struct {
 	flight     flight
 	standing   *standing
 	schemas    schemas
+	guards     *guards
 }
 
 // New returns a gateway. Close stops it.
@@ -163,7 +165,7 @@ func New(o Options) *Gateway {
 	o.RunGap = orDefault(o.RunGap, 15*time.Minute)
 	g := &Gateway{
 		o: o, transports: newTransports(o.HeaderTimeout), runs: newBook(o.RunGap),
-		refused: newCoalescer(o.Now, o.Ledger.Later), standing: newStanding(o.BlindFor),
+		refused: newCoalescer(o.Now, o.Ledger.Later), standing: newStanding(o.BlindFor), guards: newGuards(),
 	}
 	g.runs.open = g.openRun
 	return g
@@ -184,6 +186,7 @@ func (g *Gateway) Close(ctx context.Context) error {
 	g.standing.close()
 	g.refused.close()
 	g.transports.close()
+	g.guards.close()
 	return err
 }
 

@@ -44,27 +44,31 @@ func (g *Gateway) saw(call *Call, k inspection.Kinds) {
 	}
 }
 
-// actionsOf splits what a connection does by kind.
-func actionsOf(c connections.Connection) (redact, block, hold inspection.Kinds) {
+// actions are what a connection does, by kind.
+type actions struct{ redact, stand, block, hold inspection.Kinds }
+
+func actionsOf(c connections.Connection) (a actions) {
 	for label, action := range c.Inspect {
 		k, _ := inspection.KindOf(label)
 		switch {
 		case action == connections.InspectRedact:
-			redact |= k
+			a.redact |= k
+		case action == connections.InspectStand:
+			a.stand |= k
 		case action == connections.InspectBlock:
-			block |= k
+			a.block |= k
 		case strings.HasPrefix(action, connections.InspectHold):
-			hold |= k
+			a.hold |= k
 		}
 	}
-	return redact, block, hold
+	return a
 }
 
 // plan is what is done about what a call's answer holds: what people would have
 // to decide about cannot wait in the middle of an answer, and ends it.
 func (g *Gateway) plan(call *Call) *content.Plan {
-	redact, block, hold := actionsOf(call.Connection)
-	p := &content.Plan{Scanner: g.o.Scanner, Replace: redact, Block: block | hold, Found: func(k inspection.Kinds) { g.saw(call, k) }}
+	a := actionsOf(call.Connection)
+	p := &content.Plan{Scanner: g.o.Scanner, Replace: a.redact | a.stand, Block: a.block | a.hold, With: g.inPlace(call, a), Found: func(k inspection.Kinds) { g.saw(call, k) }}
 	if call.Who.Agent.Name == "" { // we ourselves ask for definitions, which are pinned as they are
 		p.Replace, p.Block = 0, 0
 	}
@@ -80,6 +84,9 @@ func (g *Gateway) inspect(call *Call) error {
 	}
 	p := g.plan(call)
 	call.inspected.plan = p
+	if err := g.reveal(call); err != nil {
+		return err
+	}
 	up := call.Request
 	note := content.Plan{Scanner: p.Scanner, Found: func(k inspection.Kinds) { call.inspected.asked |= k; g.saw(call, k) }}
 	for _, text := range [][]byte{[]byte(up.Path), []byte(up.Query), up.Body} {
@@ -90,19 +97,37 @@ func (g *Gateway) inspect(call *Call) error {
 	if up.Stream != nil {
 		up.Stream = p.Reader(io.NopCloser(up.Stream), content.Opaque, -1)
 	}
-	if call.inspected.asked&p.Replace == 0 {
+	replace := *p
+	replace.Replace &^= given(call)
+	if call.inspected.asked&replace.Replace == 0 {
 		return nil
 	}
-	if err := replaceable(call, p); err != nil {
+	if err := replaceable(call, &replace); err != nil {
 		return err
 	}
-	if err := call.Reread(func(b []byte) []byte { return p.Scanner.Replace(b, p.Replace, nil) }); err != nil {
+	if err := call.Reread(func(b []byte) []byte {
+		if call.revealed != nil {
+			b = call.revealed(b)
+		}
+		return p.Scanner.Replace(b, replace.Replace, p.With)
+	}); err != nil {
 		return err
 	}
-	if len(p.Scanner.Inspect(call.Request.Body, p.Replace)) > 0 {
+	if len(p.Scanner.Inspect(call.Request.Body, replace.Replace)) > 0 {
 		return ErrInspected
 	}
 	return nil
+}
+
+// given is what nothing stands for in a request: the tool may have it, and its
+// connection hides it in answers alone.
+func given(call *Call) (k inspection.Kinds) {
+	for _, label := range call.Tool.References.Flow.Reveal {
+		if one, ok := inspection.KindOf(label); ok {
+			k |= one
+		}
+	}
+	return k & actionsOf(call.Connection).stand
 }
 
 // replaceable refuses a request in which what must not pass cannot be replaced: it
@@ -121,7 +146,8 @@ func (g *Gateway) inspected(call *Call, v verdict) verdict {
 	if v.effect == policy.Deny || call.inspected.plan == nil {
 		return v
 	}
-	_, block, hold := actionsOf(call.Connection)
+	a := actionsOf(call.Connection)
+	block, hold := a.block, a.hold
 	found := call.inspected.asked
 	if found&block != 0 {
 		v.effect, v.code, v.holds, v.advice = policy.Deny, CodeInspected, nil, nil

@@ -270,7 +270,7 @@ func classify(o *audit.Outcome, seen Seen, err error) {
 // about its silence.
 func isAnswer(err error) bool {
 	r, ok := errors.AsType[*Refusal](err)
-	return ok && (r.Code == ErrRedirect.Code || r.Code == ErrRejected.Code || r.Code == CodeInspected || r.Code == ErrResult.Code)
+	return ok && (r.Code == ErrRedirect.Code || r.Code == ErrRejected.Code || r.Code == CodeInspected || r.Code == CodeGuarded || r.Code == ErrResult.Code)
 }
 
 // cause says what broke, with the reason that only our log may show.

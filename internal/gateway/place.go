@@ -105,6 +105,9 @@ func (g *Gateway) derive(ctx context.Context, call *Call) (others []string, err 
 // else only what this one remembers is told.
 func (g *Gateway) match(ctx context.Context, call *Call) ([]string, error) {
 	q := runs.Query{Agent: call.Who.Agent.ID, Run: call.Who.Run, Names: g.names(call), Args: call.Args, Near: !g.watched(call)}
+	if call.given != nil { // a model knows the placeholders alone
+		q.Args = call.given
+	}
 	if q.Args == nil {
 		q.Args = noArgs
 	}
@@ -207,13 +210,14 @@ func (a *answerBody) propose(end bool) {
 
 // intentDetail is what the event of a decided call says beside the decision.
 type intentDetail struct {
-	Approval   string   `json:"approval,omitzero"`
-	Approvers  []string `json:"approvers,omitzero"`
-	Made       string   `json:"made_as,omitzero"`
-	Proposed   *bool    `json:"proposed,omitzero"`    // by a model, of a tool call; absent where nobody looked
-	ProposedBy string   `json:"proposed_by,omitzero"` // the call to the model
-	Release    int64    `json:"release,omitzero"`     // of the agent that bound it
-	RunBy      string   `json:"run_by,omitzero"`      // why it belongs to its run, if not by its credential
+	Approval   string      `json:"approval,omitzero"`
+	Approvers  []string    `json:"approvers,omitzero"`
+	Made       string      `json:"made_as,omitzero"`
+	Proposed   *bool       `json:"proposed,omitzero"`    // by a model, of a tool call; absent where nobody looked
+	ProposedBy string      `json:"proposed_by,omitzero"` // the call to the model
+	Release    int64       `json:"release,omitzero"`     // of the agent that bound it
+	Guard      []guardFact `json:"guard,omitempty"`      // what the guardrail service said
+	RunBy      string      `json:"run_by,omitzero"`      // why it belongs to its run, if not by its credential
 }
 
 // told adds to a detail how the call was placed.
@@ -230,8 +234,8 @@ func (p placed) told(d *intentDetail, tooled bool) {
 func placedDetail(call *Call, v verdict) jsontext.Value {
 	d := approvalDetail(call, v)
 	call.placed.told(&d, call.tooled())
-	d.Release = call.release
-	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" && d.Release == 0 {
+	d.Release, d.Guard = call.release, call.guarded
+	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" && d.Release == 0 && len(d.Guard) == 0 {
 		return nil
 	}
 	return detail(d)

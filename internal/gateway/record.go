@@ -81,7 +81,7 @@ func (g *Gateway) unrecorded(call *Call, err error) *Refusal {
 func callEvent(call *Call) audit.Event {
 	ev := audit.Event{
 		Run: call.Run, Call: call.ID, Connection: call.Connection.Name, Tool: call.Tool.Name,
-		Effect: call.Tool.Effect, Digest: call.Digest, Objects: call.objects, Labels: call.foundKinds().Labels(),
+		Effect: call.Tool.Effect, Digest: call.Digest, Objects: call.objects, Labels: append(call.foundKinds().Labels(), call.guardLabels()...),
 	}
 	caller(&ev, call.Who)
 	return ev

@@ -100,6 +100,7 @@ var (
 	ErrRedirect  = fault.New(fault.Upstream, "upstream_redirect", "the upstream answered with a redirect, which is not followed; ask the connection's owner to correct its URL")
 	ErrRejected  = fault.New(fault.Upstream, "upstream_credential", "the upstream refused Countersign's own credential; ask the connection's owner")
 	ErrAnswer    = fault.New(fault.Upstream, "upstream_answer", "the upstream's answer could not be understood")
+	ErrGuarded   = fault.New(fault.Denied, CodeGuarded, "the guardrail service of the connection does not let this pass")
 	ErrInspected = fault.New(fault.Denied, CodeInspected, "something was found in the content that may not pass on this connection")
 	ErrCancelled = fault.New(fault.Unavailable, "cancelled", "the call was cancelled")
 	ErrBlind     = fault.New(fault.Unavailable, "cut_blind", "the call was cut: for too long nobody could tell whether its caller may still call; try again")

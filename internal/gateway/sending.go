@@ -65,6 +65,12 @@ func outcomeDetail(call *Call, seen Seen) jsontext.Value {
 	if b := call.brought.Load(); b != nil && seen.Detail == nil {
 		seen.Detail = b.Detail
 	}
+	if answers := call.guardedAnswers(); len(answers) > 0 {
+		seen.Detail = struct {
+			Guard []guardFact `json:"guard"`
+			Seen  any         `json:"seen,omitzero"`
+		}{answers, seen.Detail}
+	}
 	if call.sent == nil {
 		if seen.Detail == nil {
 			return nil

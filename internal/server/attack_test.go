@@ -43,6 +43,7 @@ type liar struct {
 	answer  func(w http.ResponseWriter, id string) // to tools/list
 	other   func(w http.ResponseWriter)            // to tools/call
 	headers []http.Header
+	last    []byte // what it was called with last
 }
 
 const (
@@ -64,7 +65,7 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Method string `json:"method"`
 	}
 	b, _ := io.ReadAll(r.Body)
-	_ = json.Unmarshal(b, &m)
+	_, l.last = json.Unmarshal(b, &m), b
 	id := fmt.Sprint(m.ID)
 	w.Header().Set("Content-Type", "application/json")
 	switch {

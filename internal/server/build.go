@@ -45,6 +45,7 @@ import (
 	"github.com/countersign/countersign/internal/passkeys"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/posture"
+	"github.com/countersign/countersign/internal/pseudonyms"
 	"github.com/countersign/countersign/internal/releases"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/reviews"
@@ -106,6 +107,7 @@ type house struct {
 	channels    *channels.Service
 	flow        *flow.Service
 	endorsed    *endorsements.Service
+	stand       *pseudonyms.Service
 	runs        *runs.Service
 	manifest    *manifest.Service
 	gateway     *gateway.Gateway
@@ -290,6 +292,7 @@ func (h *house) policyUser(a audit.Actor) (policy.User, bool) {
 func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
 		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Budgets: h.budgets, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Rates: h.connections, Releases: h.releases, Posed: h.connections.Posed, Logger: log,
+		Endorsements: h.endorsed, Readers: h.readers, Pseudonyms: h.stand,
 		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
 	})
 	h.onClose("gateway", h.gateway.Close)

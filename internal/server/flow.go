@@ -11,6 +11,7 @@ import (
 	"github.com/countersign/countersign/internal/endorsements"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/inspection"
+	"github.com/countersign/countersign/internal/pseudonyms"
 	"github.com/countersign/countersign/internal/runs"
 )
 
@@ -35,6 +36,9 @@ func (h *house) buildFlow(_ context.Context, log *slog.Logger) error {
 		return err
 	}
 	if h.endorsed, err = endorsements.New(h.db, h.log, endorsements.Options{Derive: h.secrets.Derive, Roles: h.roles, Run: h.runOf, Approval: h.approvals.Get, Logger: log}); err != nil {
+		return err
+	}
+	if h.stand, err = pseudonyms.New(h.db, h.log, pseudonyms.Options{Derive: h.secrets.Derive, Logger: log}); err != nil {
 		return err
 	}
 	if h.runs, err = runs.New(h.db, runs.Options{Derive: h.secrets.Derive, Logger: log}); err != nil {

@@ -17,6 +17,7 @@ import (
 // flowWorld is a server with an agent whose calls of liar/other reach somebody,
 // and that proves itself with a key of its own.
 type flowWorld struct {
+	liar *liar
 	*process
 	t     *testing.T
 	key   string // csk_…
@@ -28,9 +29,9 @@ func newFlowWorld(t *testing.T) *flowWorld {
 	t.Helper()
 	p := start(t, t.TempDir(), storagetest.SQLite(t), "")
 	w := &flowWorld{process: p, t: t, admin: client.New(p.url, p.token).WithReason("test")}
-	var l *liar
-	l, w.key = p.liar(t)
-	l.other = func(rw http.ResponseWriter) {
+
+	w.liar, w.key = p.liar(t)
+	w.liar.other = func(rw http.ResponseWriter) {
 		fmt.Fprint(rw, `{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"MADE-IT"}]}}`)
 	}
 	p.api(t, "POST", "/connections/liar/refresh", map[string]any{}, nil)
