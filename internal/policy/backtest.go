@@ -179,17 +179,10 @@ type stake struct {
 }
 
 func (s *Service) backtester(t Trial) (*backtester, error) {
-	e := s.engine.Load()
-	if e == nil {
-		return nil, ErrNotReady
-	}
-	s.mu.Lock()
-	c, old := content{files: maps.Clone(s.content.files), grants: slices.Clone(s.content.grants)}, s.verdicts
-	s.mu.Unlock()
-	if err := t.known(c); err != nil {
+	e, c, old, err := s.tried(t)
+	if err != nil {
 		return nil, err
 	}
-	t.apply(&c)
 	trial, _ := build(c, e.ts, old)
 	if problems := t.problems(trial.problems); len(problems) > 0 {
 		return nil, refuse(problems)
@@ -197,6 +190,23 @@ func (s *Service) backtester(t Trial) (*backtester, error) {
 	sum := sha256.Sum256([]byte(e.version + trial.version + e.ts.text()))
 	return &backtester{s: s, now: e, new: trial, stakes: map[stakeKey]stake{}, changes: map[string]*Change{},
 		out: Backtest{Version: hex.EncodeToString(sum[:8]), Changes: []Change{}}}, nil
+}
+
+// tried returns the engine in force, the contents as they are with a trial, and
+// what is known of whether they fit the tools.
+func (s *Service) tried(t Trial) (*engine, content, verdicts, error) {
+	e := s.engine.Load()
+	if e == nil {
+		return nil, content{}, nil, ErrNotReady
+	}
+	s.mu.Lock()
+	c, old := content{files: maps.Clone(s.content.files), grants: slices.Clone(s.content.grants)}, s.verdicts
+	s.mu.Unlock()
+	if err := t.known(c); err != nil {
+		return nil, content{}, nil, err
+	}
+	t.apply(&c)
+	return e, c, old, nil
 }
 
 // known refuses to leave out what is not there: a mistyped name would look like

@@ -51,7 +51,7 @@ func (c *checker) check(r *rule) *verdict {
 	scope := c.scopeKey(r, tools)
 	// What a rule says about things outside its scope depends on everything.
 	key := r.file + "\x00" + r.id + "\x00" + r.text + "\x00" + scope
-	if len(mentioned(r)) > 0 || len(tools) == 0 {
+	if len(mentioned(r)) > 0 || len(r.apart) > 0 || len(tools) == 0 {
 		key += c.ts.digest
 	}
 	v, ok := c.old[key]
@@ -117,6 +117,7 @@ func (c *checker) examine(r *rule, tools []*tool, scope string) *verdict {
 	v.problems = append(v.problems, missing...)
 	v.all = len(missing) > 0
 	v.problems = append(v.problems, c.unknownNames(r)...)
+	v.problems = append(v.problems, c.unknownApart(r)...)
 	errs := c.typecheck(r, tools, scope)
 	for _, e := range errs {
 		if p := c.explain(r, tools, e); !slices.ContainsFunc(v.problems, func(q Problem) bool { return q.Line == p.Line && q.Column == p.Column }) {

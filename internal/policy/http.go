@@ -217,11 +217,46 @@ func (s *Service) questionRoutes(api *rest.API) {
 			x, err := s.explain(ctx, r.Body.Event, r.Body.Case)
 			return &x, err
 		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/synth", Summary: "Write the least that would have allowed what an agent did", Tag: tag, Need: rest.Inspect},
+		func(ctx context.Context, c rest.Caller, r *synthRequest) (*Synthesis, error) {
+			b := r.Body
+			x, err := s.Synth(ctx, actor(c), b.Agent, Window{Since: b.Since, Until: b.Until, Most: b.Most})
+			return &x, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/lint", Summary: "Look for what is probably not meant in policies and grants", Tag: tag, Need: rest.Read},
+		func(ctx context.Context, _ rest.Caller, r *lintRequest) (*lintAnswer, error) {
+			t := Trial{Files: map[string]string{}}
+			for _, f := range r.Body.Files {
+				t.Files[f.Name] = f.Text
+			}
+			found, err := s.Lint(ctx, t, r.Body.Since)
+			return &lintAnswer{found}, err
+		})
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/backtest", Summary: "Decide recorded calls again under changed policies, a part at a time, without changing anything", Tag: tag, Need: rest.Inspect},
 		func(ctx context.Context, c rest.Caller, r *backtestRequest) (*Backtest, error) {
 			b, err := s.Backtest(ctx, actor(c), r.trial(), r.window())
 			return &b, err
 		})
+}
+
+type synthRequest struct {
+	Body struct {
+		Agent string    `json:"agent" maxLength:"256"`
+		Since time.Time `json:"since,omitzero" required:"false" doc:"of calls from then on"`
+		Until time.Time `json:"until,omitzero" required:"false" doc:"of calls before then"`
+		Most  int       `json:"most,omitempty" minimum:"0" maximum:"1000000" doc:"of the newest so many; 200,000 if absent"`
+	}
+}
+
+type lintRequest struct {
+	Body struct {
+		Files []namedText `json:"files,omitempty" doc:"in place of the saved files of these names, and only they are looked at; all that is saved if there are none"`
+		Since time.Time   `json:"since,omitzero" required:"false" doc:"find what determined no call since then"`
+	}
+}
+
+type lintAnswer struct {
+	Found []Lint `json:"found"`
 }
 
 type trialGrant struct {

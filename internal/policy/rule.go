@@ -61,6 +61,7 @@ type rule struct {
 	forbid  bool
 	hold    *Needed // set on a forbid that holds
 	advice  string
+	apart   []string                 // actions that whoever may do what it is about must not be able to do
 	grant   string                   // name, if it is a grant
 	expires time.Time                // zero if never
 	needs   parts                    // of the context
@@ -199,7 +200,7 @@ func tooDeep(text string) (int, string) {
 }
 
 // The annotations that mean something.
-var ours = []string{"id", "approval", "quorum", "decide_within", "execute_within", "advice", "execute", "exclude", "escalate", "strength"}
+var ours = []string{"id", "approval", "quorum", "decide_within", "execute_within", "advice", "execute", "exclude", "escalate", "strength", "apart"}
 
 var (
 	groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -230,6 +231,11 @@ func (r *rule) annotate() []Problem {
 	}
 	if r.advice = values["advice"]; len(r.advice) > maxAdvice || hasControl(r.advice) {
 		bad("advice", "must be one line of at most %d bytes", maxAdvice)
+	}
+	if v, ok := values["apart"]; ok && !r.forbid {
+		bad("apart", "has no meaning on a permit; put it on a forbid about what must be apart from what it names")
+	} else if ok {
+		r.annotateApart(v, bad)
 	}
 	_, holds := values["approval"]
 	for _, key := range []string{"approval", "quorum", "decide_within", "execute_within", "execute", "exclude", "escalate", "strength"} {
@@ -330,8 +336,8 @@ func resembles(key string) string {
 	for _, o := range ours {
 		known := hyphens.Replace(o)
 		near := 2
-		if len(known) < 4 {
-			near = 0 // only case and separators: everything is near "id"
+		if len(known) < 6 {
+			near = 0 // only case and separators: everything is near "id", and @part or @start are somebody's own
 		}
 		if distance(plain, known, near) <= near || (o == "approval" && strings.HasPrefix(plain, "appro")) {
 			return o

@@ -43,6 +43,11 @@ type Options struct {
 	// Agents finds a registered agent, for tests, explanations and to refuse a
 	// grant to an agent that does not exist. Nil finds none and refuses none.
 	Agents func(name string) (Agent, bool)
+	// All lists the registered agents, for Lint and Conflicts. Nil: there are none.
+	All func() []Agent
+	// Matched says which rules determined calls since a time, for Lint. Nil: that
+	// is not known.
+	Matched func(ctx context.Context, since time.Time) (Matched, error)
 	// People finds the person of a recorded principal chain, for explanations.
 	// Nil finds none.
 	People func(a audit.Actor) (User, bool)

@@ -243,7 +243,7 @@ func (h *house) buildRooms(_ context.Context, log *slog.Logger) error {
 	if h.connections, err = connections.New(h.db, h.log, h.watch, h.findings, connections.Options{Redactor: h.scanner, Instructs: h.instructs, Logger: log}); err != nil {
 		return err
 	}
-	h.policy, err = policy.New(h.db, h.log, h.watch, tools{h.connections}, policy.Options{Logger: log, Findings: h.findings, Agents: h.policyAgent, People: h.policyUser})
+	h.policy, err = policy.New(h.db, h.log, h.watch, tools{h.connections}, policy.Options{Logger: log, Findings: h.findings, Agents: h.policyAgent, All: h.policyAgents, Matched: h.matched, People: h.policyUser})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"log/slog"
+	"time"
 
+	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/use"
 )
 
@@ -18,4 +20,20 @@ func (h *house) startUse(ctx context.Context, log *slog.Logger) error {
 	}
 	h.onClose("use", h.use.Stop)
 	return nil
+}
+
+// policyAgents lists the registered agents, as policies see them.
+func (h *house) policyAgents() []policy.Agent {
+	var out []policy.Agent
+	for _, a := range h.identity.Agents() {
+		if a.Retired.IsZero() {
+			out = append(out, policy.Agent{Name: a.Name, Team: a.Team, Stage: a.Stage, Owner: a.Owner, Labels: a.Labels})
+		}
+	}
+	return out
+}
+
+// matched says which rules determined calls since a time.
+func (h *house) matched(ctx context.Context, since time.Time) (policy.Matched, error) {
+	return h.use.Matched(ctx, since)
 }
