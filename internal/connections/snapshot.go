@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/countersign/countersign/internal/connections/operation"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -27,7 +28,15 @@ type ToolType struct {
 }
 
 func toolType(c Connection, t Tool) ToolType {
-	return ToolType{Connection: c.Name, Kind: c.Kind, Tool: t.Name, Effect: t.Effect, InputSchema: t.InputSchema}
+	out := ToolType{Connection: c.Name, Kind: c.Kind, Tool: t.Name, Effect: t.Effect, InputSchema: t.InputSchema}
+	if c.Kind == HTTP && len(t.Definition) > 0 {
+		if o, err := operation.Read(t.Definition); err == nil && o.WebSocket {
+			if schema, err := o.WithMessages(); err == nil {
+				out.InputSchema = schema
+			}
+		}
+	}
+	return out
 }
 
 // BuiltinTypes returns the tools that a connection will have without discovery,

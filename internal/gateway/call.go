@@ -70,6 +70,9 @@ type Call struct {
 	// Instructed says that the provider adds instructions of its own keeping, which
 	// nobody here has seen.
 	Instructed bool
+	// JSONMessages says that policy reads the messages of the call, once it is
+	// upgraded, as JSON and not as text.
+	JSONMessages bool
 	// Rewrite, if set, may change the upstream's answer (header and body)
 	// before it is observed, measured and passed on: lists are filtered here. It
 	// runs for every status. If it replaces the body it answers for closing the
@@ -162,9 +165,16 @@ type Answer struct {
 	// Upgraded is where to write what goes to the upstream after 101, while Body
 	// is what comes from it. Closing Body closes both.
 	Upgraded io.Writer
-	// Cover makes the upstream's secret unreadable in a whole message of an
-	// upgraded connection, whose Body is passed on as it comes.
-	Cover func(message []byte)
+	// Messages decides about the whole messages of an upgraded connection, whose
+	// Body is passed on as it comes; nil if it is none.
+	Messages Messages
+}
+
+// Messages says of whole messages whether they may pass; see its methods on the
+// answer of an upgraded call.
+type Messages interface {
+	Send(batch []Message) (n int, err error)
+	Receive(m *Message) error
 }
 
 // Observer sees a call's answer as it passes. One is made by the front for

@@ -76,7 +76,7 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 	}
 	answer = &Answer{Status: resp.StatusCode, Header: resp.Header, Body: a, Call: call.ID, Event: receipt.Event(), Run: call.Run, Trailer: trailer}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		answer.Upgraded, answer.Cover = a.upgraded(), call.cover
+		answer.Upgraded, answer.Messages = a.upgraded(), a
 	}
 	if p := call.permit; p != nil && call.resume == nil { // of a resumed call there is nobody to tell
 		answer.Told = func() { p.Told(client) }

@@ -266,11 +266,11 @@ func classify(o *audit.Outcome, seen Seen, err error) {
 	}
 }
 
-// isAnswer reports whether err is about what the upstream answered rather than
-// about its silence.
+// isAnswer reports whether err is about what passes, an answer of the upstream or
+// a message to it, rather than about silence.
 func isAnswer(err error) bool {
 	r, ok := errors.AsType[*Refusal](err)
-	return ok && (r.Code == ErrRedirect.Code || r.Code == ErrRejected.Code || r.Code == CodeInspected || r.Code == CodeGuarded || r.Code == ErrResult.Code)
+	return ok && (r.Code == ErrRedirect.Code || r.Code == ErrRejected.Code || r.Code == CodeInspected || r.Code == CodeGuarded || r.Code == ErrResult.Code || r.Code == CodeDenied || r.Code == CodeLimited)
 }
 
 // cause says what broke, with the reason that only our log may show.

@@ -21,7 +21,7 @@ func hide(resp *http.Response, secret string) {
 		}
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return // nothing may be held back there; see Answer.Cover
+		return // nothing may be held back there; see answerBody.Receive
 	}
 	resp.Body = &veil{ReadCloser: resp.Body, secret: []byte(secret), stars: []byte(stars)}
 }

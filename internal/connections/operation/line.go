@@ -9,12 +9,13 @@ import (
 
 // Parse reads an operation as a person lists it:
 //
-//	METHOD PATH[?PARAMETER&…] [header(PARAMETER, …)] [json(FIELD, …) | form(FIELD, …) | multipart(FIELD, …) | any | websocket]
+//	METHOD PATH[?PARAMETER&…] [header(PARAMETER, …)] [json(FIELD, …) | form(FIELD, …) | multipart(FIELD, …) | any | websocket [json(FIELD, …)]]
 //
 // A parameter or field is NAME or NAME:TYPE, where TYPE is string (the
 // default), integer, number or boolean, and one that may be there several times
 // ends in []; a "!" after it says that it must be there. "json" without fields
-// takes any JSON, of which policy then sees nothing; "any" takes anything.
+// takes any JSON, of which policy then sees nothing; "any" takes anything. After
+// "websocket" the fields are those of each message that is sent.
 //
 //	GET /repos/{repo}/pulls?state&page:integer
 //	POST /deployments json(ref!, environment!, replicas:integer)

@@ -57,7 +57,10 @@ type Operation struct {
 	Parameters  []Parameter `json:"parameters,omitzero"`
 	Body        *Body       `json:"body,omitzero"`
 	// WebSocket says that a GET may ask for the upgrade to a WebSocket.
-	WebSocket   bool           `json:"websocket,omitzero"`
+	WebSocket bool `json:"websocket,omitzero"`
+	// Message is the schema of the JSON that each message to the upstream is then;
+	// none: a message is anything.
+	Message     jsontext.Value `json:"message,omitzero"`
 	InputSchema jsontext.Value `json:"inputSchema"`
 	Annotations Annotations    `json:"annotations"`
 }
@@ -106,6 +109,9 @@ func (o *Operation) Finish() error {
 	}
 	if err := o.checkParameters(t.names); err != nil {
 		return err
+	}
+	if b := o.Body; b != nil && o.WebSocket && slices.Equal(b.Types, []string{JSON}) && len(b.Schema) > 0 {
+		o.Message, o.Body = b.Schema, nil
 	}
 	if o.Body != nil && o.Method == get || o.Body != nil && o.Method == head {
 		return fmt.Errorf("%s has no body", o.Method)
@@ -224,6 +230,34 @@ func (o *Operation) schema() (jsontext.Value, error) {
 		}
 	}
 	return json.Marshal(map[string]any{"type": "object", "properties": props, "required": required, "additionalProperties": false}, json.Deterministic(true))
+}
+
+// WithMessages returns the schema of o's arguments with those of the messages of
+// its WebSocket, each of which is decided about with them. They are no part of the
+// schema that was pinned: what was accepted before there were any stays what it is.
+func (o *Operation) WithMessages() (jsontext.Value, error) {
+	message := map[string]any{"bytes": map[string]any{"type": "integer"}, "kind": map[string]any{"type": "string"}}
+	required := []string{"bytes", "kind"}
+	if len(o.Message) > 0 {
+		message["json"], required = o.Message, append(required, "json")
+	} else {
+		message["text"] = map[string]any{"type": "string"}
+	}
+	var whole, props map[string]jsontext.Value
+	if err := json.Unmarshal(o.InputSchema, &whole); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(whole["properties"], &props); err != nil {
+		return nil, err
+	}
+	var err error
+	if props["message"], err = json.Marshal(map[string]any{"type": "object", "properties": message, "required": required, "additionalProperties": false}, json.Deterministic(true)); err != nil {
+		return nil, err
+	}
+	if whole["properties"], err = json.Marshal(props, json.Deterministic(true)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(whole, json.Deterministic(true))
 }
 
 func (p Parameter) schema() any {

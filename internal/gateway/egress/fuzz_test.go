@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bufio"
 	"bytes"
 	"mime/multipart"
 	"strings"
@@ -86,13 +87,13 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte{0x81, 0x81, 0, 0, 0, 0, 'a'}, true)
 	f.Add([]byte{0x01, 0x01, 'a', 0x80, 0x01, 'b'}, false)
 	f.Fuzz(func(t *testing.T, b []byte, masked bool) {
-		m := &messages{r: bytes.NewReader(b), masked: masked, limit: 1 << 16}
+		m := &messages{r: bufio.NewReader(bytes.NewReader(b)), masked: masked, limit: 1 << 16}
 		for {
 			got, err := m.next()
 			if err != nil {
 				return
 			}
-			again := &messages{r: bytes.NewReader(appendMessage(nil, got, masked)), masked: masked, limit: 1 << 16}
+			again := &messages{r: bufio.NewReader(bytes.NewReader(appendMessage(nil, got, masked))), masked: masked, limit: 1 << 16}
 			if back, err := again.next(); err != nil || back.op != got.op || !bytes.Equal(back.payload, got.payload) {
 				t.Errorf("%+v became %+v (%v)", got, back, err)
 			}

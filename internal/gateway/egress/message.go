@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bufio"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -37,7 +38,7 @@ type message struct {
 
 // messages reads whole messages from one side of a WebSocket.
 type messages struct {
-	r      io.Reader
+	r      *bufio.Reader
 	masked bool // what comes from a client must be
 	limit  int64
 
@@ -71,6 +72,42 @@ func (m *messages) next() (message, error) {
 		}
 		return out, nil
 	}
+}
+
+// maxBatch is how many messages are decided and recorded in one step at most.
+const maxBatch = 64
+
+// batch returns the next message and those after it that have arrived whole
+// already. What came before an error is returned with it.
+func (m *messages) batch() (out []message, err error) {
+	for {
+		next, err := m.next()
+		if err != nil {
+			return out, err
+		}
+		if out = append(out, next); next.op == opClose || len(out) == maxBatch || !m.arrived() {
+			return out, nil
+		}
+	}
+}
+
+// arrived reports whether a frame that ends a message can be read without waiting.
+func (m *messages) arrived() bool {
+	b, _ := m.r.Peek(m.r.Buffered()) // all of it is there
+	if len(b) < 2 || b[0]&frameFinal == 0 {
+		return false
+	}
+	size, head := uint64(b[1]&0x7f), 2
+	switch {
+	case size == 126 && len(b) >= 4:
+		size, head = uint64(binary.BigEndian.Uint16(b[2:])), 4
+	case size >= 126:
+		return false // more than is buffered, or not here
+	}
+	if m.masked {
+		head += 4
+	}
+	return uint64(len(b)) >= uint64(head)+size //nolint:gosec // head is small
 }
 
 // frame reads one frame, its payload unmasked.

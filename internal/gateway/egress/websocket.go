@@ -49,7 +49,7 @@ func (x *exchange) upgrade(call *gateway.Call) error {
 			x.ws.protocols = append(x.ws.protocols, strings.TrimSpace(p))
 		}
 	}
-	call.Request.Upgrade = "websocket"
+	call.Request.Upgrade, call.JSONMessages = "websocket", len(x.op.Message) > 0
 	call.Request.Header = x.r.Header.Clone()
 	call.Request.Header.Del("Sec-Websocket-Extensions")
 	call.Observer = x.ws.seen
@@ -100,25 +100,59 @@ func (x *exchange) upgraded(a *gateway.Answer) {
 	ended := make(chan struct{})
 	go func() { // from the client to the upstream
 		defer close(ended)
-		err := carry(&messages{r: buf.Reader, masked: true, limit: limit}, a.Upgraded, true, func(m message) { x.ws.seen.add('>', m) })
-		if err != nil {
+		if err := x.sends(&messages{r: buf.Reader, masked: true, limit: limit}, a); err != nil {
 			client.end(err)
 			a.Body.Close()
 		}
 	}()
-	err = carry(&messages{r: bufio.NewReader(a.Body), limit: limit}, client, false, func(m message) {
-		if a.Cover != nil {
-			a.Cover(m.payload)
-		}
-		x.ws.seen.add('<', m)
-	})
+	err = x.receives(&messages{r: bufio.NewReader(a.Body), limit: limit}, a, client)
 	client.end(err)
 	conn.Close()
 	<-ended
 }
 
-// carry passes messages on, whole, each after it was seen; nil at the end.
-func carry(from *messages, to io.Writer, mask bool, see func(message)) error {
+// sends passes on what the client sends, whole, as far as it may go; nil at the end.
+func (x *exchange) sends(from *messages, a *gateway.Answer) error {
+	for {
+		batch, err := from.batch()
+		for len(batch) > 0 {
+			n, refused := x.send(batch, a)
+			if refused != nil {
+				return refused
+			}
+			batch = batch[n:]
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// send passes on the first of batch, as many as may go.
+func (x *exchange) send(batch []message, a *gateway.Answer) (int, error) {
+	asked := make([]gateway.Message, len(batch))
+	for i, m := range batch {
+		asked[i] = m.asked()
+	}
+	n, err := a.Messages.Send(asked)
+	if err != nil {
+		return 0, err
+	}
+	var out []byte
+	for i, m := range batch[:n] {
+		m.payload = asked[i].Body
+		x.ws.seen.add('>', m)
+		out = appendMessage(out, m, true)
+	}
+	_, err = a.Upgraded.Write(out)
+	return n, err
+}
+
+// receives passes on what the upstream sends, in the same way.
+func (x *exchange) receives(from *messages, a *gateway.Answer, to io.Writer) error {
 	for {
 		m, err := from.next()
 		if errors.Is(err, io.EOF) {
@@ -127,11 +161,20 @@ func carry(from *messages, to io.Writer, mask bool, see func(message)) error {
 		if err != nil {
 			return err
 		}
-		see(m)
-		if _, err := to.Write(appendMessage(nil, m, mask)); err != nil {
+		asked := m.asked()
+		if err := a.Messages.Receive(&asked); err != nil {
+			return err
+		}
+		m.payload = asked.Body
+		x.ws.seen.add('<', m)
+		if _, err := to.Write(appendMessage(nil, m, false)); err != nil {
 			return err
 		}
 	}
+}
+
+func (m message) asked() gateway.Message {
+	return gateway.Message{Text: m.op == opText, Control: m.op >= opClose, Body: m.payload}
 }
 
 // peer is the client's side.

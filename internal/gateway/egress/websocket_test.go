@@ -4,10 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,7 +178,6 @@ func TestWebSocketHandshakesRefused(t *testing.T) {
 func TestWebSocketFramesRefused(t *testing.T) {
 	r := newRig(t, nil, chatOperations)
 	r.up.Answer(chat(t))
-	host := strings.TrimPrefix(strings.TrimSuffix(r.url, "/http/forge"), "http://")
 	n := 0
 	for name, c := range map[string]struct {
 		frame []byte
@@ -190,17 +193,7 @@ func TestWebSocketFramesRefused(t *testing.T) {
 		"too large":              {[]byte{0x82, 0xff, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, 1009},
 		"larger than all memory": {[]byte{0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}, 1009},
 	} {
-		conn, err := net.Dial("tcp", host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-		_, _ = io.WriteString(conn, "GET /http/forge/chat HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer "+r.Key+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-		in := bufio.NewReader(conn)
-		resp, err := http.ReadResponse(in, nil)
-		if err != nil || resp.StatusCode != 101 {
-			t.Fatal(resp, err)
-		}
+		conn, in := r.open(t)
 		_, _ = conn.Write(c.frame)
 		head := make([]byte, 4)
 		if _, err := io.ReadFull(in, head); err != nil || head[0] != 0x88 || int(head[2])<<8|int(head[3]) != c.code {
@@ -210,4 +203,288 @@ func TestWebSocketFramesRefused(t *testing.T) {
 		n++
 	}
 	r.Events(n, audit.CallOutcome)
+}
+
+// said is what a chat's server was sent.
+type said struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (s *said) add(m string) {
+	s.mu.Lock()
+	s.all = append(s.all, m)
+	s.mu.Unlock()
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.all, "|")
+}
+
+// parrot answers each message with what it is told to, and keeps it.
+func (s *said) parrot(t *testing.T, answer map[string]string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			t.Log(err)
+			return
+		}
+		defer c.CloseNow()
+		for {
+			_, b, err := c.Read(r.Context())
+			if err != nil {
+				return
+			}
+			s.add(string(b))
+			out := "got it"
+			if a := answer[string(b)]; a != "" {
+				out = a
+			}
+			if c.Write(r.Context(), websocket.MessageText, []byte(out)) != nil {
+				return
+			}
+		}
+	}
+}
+
+// talk sends messages and returns what came back; what was refused ends it.
+func talk(t *testing.T, c *websocket.Conn, kind websocket.MessageType, texts ...string) (out []string, status websocket.StatusCode, reason string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for _, m := range texts {
+		if err := c.Write(ctx, kind, []byte(m)); err != nil {
+			t.Fatal(err)
+		}
+		_, b, err := c.Read(ctx)
+		if err != nil {
+			if closed, ok := errors.AsType[websocket.CloseError](err); ok {
+				return out, closed.Code, closed.Reason
+			}
+			return out, -1, err.Error()
+		}
+		out = append(out, string(b))
+	}
+	return out, 0, ""
+}
+
+func TestEachWebSocketMessageIsDecided(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind    websocket.MessageType
+		message string
+		reason  string
+	}{
+		"text":       {websocket.MessageText, "please drop it", "denied by policy drop"},
+		"JSON":       {websocket.MessageText, `{"type":"delete","n":1.5}`, "denied by policy delete"},
+		"binary":     {websocket.MessageBinary, "\x00\xff", "denied by policy binary"},
+		"for people": {websocket.MessageText, "pay", "people would have to decide"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s said
+			operations, forbid, hello := map[string]string{"chat": "GET /chat?room websocket"}, `@id("drop") forbid (principal, action == Action::"forge/chat", resource)
+					when { context.args has message && context.args.message has text && context.args.message.text like "*drop*" };
+				@id("pay") @approval("ops") forbid (principal, action == Action::"forge/chat", resource)
+					when { context.args has message && context.args.message has text && context.args.message.text == "pay" };`, "hello"
+			if strings.HasPrefix(name, "JSON") {
+				operations, forbid, hello = map[string]string{"chat": "GET /chat?room websocket json(type!, n:number)"}, `@id("delete") forbid (principal, action == Action::"forge/chat", resource)
+					when { context.args has message && context.args.message.json.type == "delete" };`, `{"type":"hello"}`
+			}
+			r := newRig(t, nil, operations)
+			r.up.Answer(s.parrot(t, nil))
+			r.Policies(line.AllowAll + forbid + `
+				@id("binary") forbid (principal, action == Action::"forge/chat", resource)
+					when { context.args has message && context.args.message.kind == "binary" };`)
+			conn, _ := dial(t, r)
+			if out, status, _ := talk(t, conn, websocket.MessageText, hello, `{"type":"list","n":1.5}`); len(out) != 2 {
+				t.Fatalf("%v %d", out, status)
+			}
+			out, status, reason := talk(t, conn, c.kind, c.message)
+			if len(out) != 0 || status != websocket.StatusPolicyViolation || !strings.Contains(reason, c.reason) {
+				t.Errorf("%v %d %q", out, status, reason)
+			}
+			if got := s.String(); got != hello+`|{"type":"list","n":1.5}` {
+				t.Errorf("the upstream got %q", got)
+			}
+			o := r.Events(1, audit.CallOutcome)[0]
+			if o.Event.Outcome.Status != audit.Failed || !strings.Contains(o.Event.Outcome.Error, c.reason) {
+				t.Errorf("outcome %+v", o.Event.Outcome)
+			}
+			sent := r.Events(3, "call.sent")
+			for i, want := range []struct{ effect, detail, text string }{
+				{"allow", fmt.Sprintf(`{"bytes":%d,"messages":1}`, len(hello)), hello + "\n"}, {"allow", `{"bytes":23,"messages":1}`, "{\"type\":\"list\",\"n\":1.5}\n"}, {"deny", `"refused":"policy_denied"`, ""},
+			} {
+				ev := sent[i].Event
+				if ev.Decision == nil || ev.Decision.Effect != want.effect || !strings.Contains(string(ev.Detail), want.detail) || want.text != "" && string(sent[i].Payloads["messages"]) != want.text || ev.Call != o.Event.Call {
+					t.Errorf("%d: %+v %s %q", i, ev.Decision, ev.Detail, sent[i].Payloads["messages"])
+				}
+			}
+		})
+	}
+}
+
+func TestEachWebSocketMessageIsInspected(t *testing.T) {
+	const token = "ghp_aB3xK9mQ2zaB3xK9mQ2zaB3xK9mQ2zaB3xK9"
+	for name, c := range map[string]struct {
+		kind           websocket.MessageType
+		message        string
+		upstream, back string // empty: it is cut
+	}{
+		"a mail address": {websocket.MessageText, `{"to":"jane@example.org"}`, `{"to":"[redacted:email]"}`, "got it"},
+		"in binary":      {websocket.MessageBinary, "to jane@example.org", "", ""},
+		"a secret":       {websocket.MessageText, "use " + token, "", ""},
+		"an answer":      {websocket.MessageText, "who?", "who?", "ask [redacted:email]"},
+		"a bad answer":   {websocket.MessageText, "key?", "key?", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s said
+			r := newRig(t, nil, chatOperations)
+			r.up.Answer(s.parrot(t, map[string]string{"who?": "ask jane@example.org", "key?": "it is " + token}))
+			r.inspects(map[string]string{"pii": "redact", "secret": "block"})
+			conn, _ := dial(t, r)
+			out, status, reason := talk(t, conn, c.kind, c.message)
+			if c.back != "" && (len(out) != 1 || out[0] != c.back) || c.back == "" && (len(out) != 0 || status != websocket.StatusPolicyViolation) {
+				t.Errorf("%q %d %q", out, status, reason)
+			}
+			if got := s.String(); got != c.upstream {
+				t.Errorf("the upstream got %q", got)
+			}
+			conn.CloseNow()
+			if ev := r.Events(1, audit.CallOutcome)[0].Event; len(ev.Labels) != 1 || c.back == "" && ev.Outcome.Status != audit.Failed {
+				t.Errorf("outcome %+v, labels %v", ev.Outcome, ev.Labels)
+			}
+		})
+	}
+}
+
+func TestAGuardrailServiceIsAskedAboutWebSocketMessages(t *testing.T) {
+	guard := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		verdict := "allow"
+		if bytes.Contains(b, []byte("rude")) {
+			verdict = "block"
+		}
+		_, _ = io.WriteString(w, `{"verdict":"`+verdict+`","labels":["tone"]}`)
+	}))
+	defer guard.Close()
+	for _, message := range []string{"rude", "who?"} {
+		var s said
+		r := newRig(t, nil, chatOperations)
+		r.up.Answer(s.parrot(t, map[string]string{"who?": "a rude one"}))
+		r.inspects(map[string]string{"guard": guard.URL + " private"})
+		conn, _ := dial(t, r)
+		out, status, reason := talk(t, conn, websocket.MessageText, "hello", message)
+		if len(out) != 1 || status != websocket.StatusPolicyViolation || !strings.Contains(reason, "guardrail service") {
+			t.Errorf("%s: %q %d %q", message, out, status, reason)
+		}
+		if got := s.String(); strings.Contains(got, "rude") || !strings.HasPrefix(got, "hello") {
+			t.Errorf("%s: the upstream got %q", message, got)
+		}
+		if ev := r.Events(2, "call.sent")[0].Event; !strings.Contains(string(ev.Detail), `"guard":[{"labels":["tone"]`) {
+			t.Errorf("%s: %s", message, ev.Detail)
+		}
+	}
+}
+
+// A ping's few bytes can carry what may not pass, too; other control frames pass.
+func TestWebSocketControlFramesAreInspected(t *testing.T) {
+	var s said
+	r := newRig(t, nil, chatOperations)
+	r.up.Answer(s.parrot(t, nil))
+	r.inspects(map[string]string{"pii": "block"})
+	raw := func(frames ...[]byte) []byte {
+		conn, in := r.open(t)
+		defer conn.Close()
+		for _, f := range frames {
+			_, _ = conn.Write(f)
+		}
+		head := make([]byte, 4)
+		_, _ = io.ReadFull(in, head)
+		return head
+	}
+	ping := func(text string) []byte {
+		return append([]byte{0x89, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...)
+	}
+	if got := raw(ping("hi")); !bytes.Equal(got, []byte{0x8a, 2, 'h', 'i'}) {
+		t.Errorf("a ping got %x", got)
+	}
+	if got := raw(ping("jane@example.org")); got[0] != 0x88 || int(got[2])<<8|int(got[3]) != 1008 {
+		t.Errorf("a ping with an address got %x", got)
+	}
+	r.Events(2, audit.CallOutcome)
+	r.Events(0, "call.sent")
+}
+
+func TestNoWebSocketMessageGoesOutThatTheLogDoesNotHold(t *testing.T) {
+	var s said
+	r := newRig(t, nil, chatOperations)
+	r.up.Answer(s.parrot(t, nil))
+	conn, _ := dial(t, r)
+	if out, status, reason := talk(t, conn, websocket.MessageText, "hello"); len(out) != 1 {
+		t.Fatal(status, reason)
+	}
+	if err := r.Log.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if out, status, reason := talk(t, conn, websocket.MessageText, "more"); status != websocket.StatusPolicyViolation || !strings.Contains(reason, "the log cannot be written") {
+		t.Errorf("%q %d %q", out, status, reason)
+	}
+	if got := s.String(); got != "hello" {
+		t.Errorf("the upstream got %q", got)
+	}
+}
+
+// What comes before a message that is refused goes, though they arrive together.
+func TestWebSocketMessagesGoUpToTheRefusedOne(t *testing.T) {
+	var s said
+	r := newRig(t, nil, chatOperations)
+	r.up.Answer(s.parrot(t, nil))
+	r.Policies(line.AllowAll + `@id("drop") forbid (principal, action == Action::"forge/chat", resource)
+		when { context.args has message && context.args.message has text && context.args.message.text == "d" };`)
+	conn, in := r.open(t)
+	defer conn.Close()
+	var wire []byte
+	for _, m := range "abdc" {
+		wire = append(wire, 0x81, 0x81, 0, 0, 0, 0, byte(m))
+	}
+	_, _ = conn.Write(wire)
+	all, _ := io.ReadAll(in)
+	if !strings.Contains(string(all), "denied by policy drop") {
+		t.Errorf("it ended with %q", all)
+	}
+	for deadline := time.Now().Add(30 * time.Second); s.String() != "a|b" && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if got := s.String(); got != "a|b" {
+		t.Errorf("the upstream got %q", got)
+	}
+	n := 0
+	list, err := r.Log.List(t.Context(), audit.Query{Types: []audit.Type{"call.sent"}, Oldest: true, Limit: 10, Payloads: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rec := range list {
+		n += strings.Count(string(rec.Payloads["messages"]), "\n")
+	}
+	if last := list[len(list)-1].Event; n != 3 || last.Decision.Effect != "deny" {
+		t.Errorf("%d messages in %d events, the last %+v", n, len(list), last.Decision)
+	}
+}
+
+// open opens a WebSocket by hand.
+func (r *rig) open(t *testing.T) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(strings.TrimSuffix(r.url, "/http/forge"), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_, _ = io.WriteString(conn, "GET /http/forge/chat HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer "+r.Key+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	in := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	return conn, in
 }
