@@ -108,8 +108,11 @@ func (p *pass) reviews(looked, duties question, grants []policy.Grant) []Check {
 		rows = append(rows, reviewed{"grant/" + g.Name, at[g.Name], p.now})
 	}
 	var apart []met
+	if conflicts == nil { // nobody has said which duties must be apart
+		duties.apart = "no duties are declared that must be apart"
+	}
 	for _, a := range p.s.o.Identity.Agents() {
-		if !isGuest(a.Name) && a.Retired.IsZero() {
+		if conflicts != nil && !isGuest(a.Name) && a.Retired.IsZero() {
 			apart = append(apart, met{object: "agent/" + a.Name, known: len(conflicts[a.Name]) == 0, last: sight{at: p.now}, why: strings.Join(conflicts[a.Name], "; ")})
 		}
 	}

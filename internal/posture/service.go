@@ -88,8 +88,8 @@ type Options struct {
 	Ours func(remote, client string) bool
 
 	// Releases says what is pinned of agents, Reviews when grants were reviewed and
-	// which duties of agents conflict. Nil: there is no such room, and what needs it
-	// has no data.
+	// which duties of agents conflict (nil: none are declared). Nil: there is no such
+	// room, and what needs it has no data.
 	Releases func(ctx context.Context) ([]Pinned, error)
 	Reviews  func(ctx context.Context) (at map[string]time.Time, conflicts map[string][]string, err error)
 

@@ -31,6 +31,10 @@ func (h *house) buildPosture(ctx context.Context, log *slog.Logger) error {
 	h.posture, err = posture.New(posture.Options{
 		DB: h.db, Log: h.log, Identity: h.identity, Connections: h.connections, Tools: tools{h.connections}, Policy: h.policy, Secrets: h.secrets, Tokens: h.tokens, Locks: h.locks,
 		Approvals: h.approvals, Inventory: h.inventory, Findings: h.findings, Lifecycle: h.lifecycle, Doors: postureDoors{frontDoors{h}}, Logger: log,
+		Reviews: func(ctx context.Context) (map[string]time.Time, map[string][]string, error) {
+			at, err := h.reviews.Reviewed(ctx)
+			return at, nil, err
+		},
 		Sealed: h.sealing, Deliveries: h.deliveries, Prove: h.proveEvent, Derive: h.secrets.Derive, Version: h.version, Known: h.knownSecrets, Plant: h.plant, Ours: ours, Keep: h.cfg.Posture.Keep,
 	})
 	if err != nil {
