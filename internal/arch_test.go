@@ -100,7 +100,7 @@ findings, inventory, undo, audit/search, posture/bundle, rest < incident
 incident < server
 
 # what was given is kept or taken back: by the verbs of rooms that do not know each other
-connections, policy, secrets, tokens, locks, findings, audit, job < reviews
+connections, policy, secrets, tokens, locks, approvals, findings, audit, job < reviews
 reviews < server
 
 # the whole database, out and in

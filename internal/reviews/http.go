@@ -60,8 +60,75 @@ func reasonOf(c rest.Caller, body string) string {
 	return c.Reason
 }
 
+type askRequest struct {
+	Body struct {
+		Wish
+		Reason string `json:"reason,omitempty" doc:"needed, here or in the header"`
+	}
+}
+
+type requestsRequest struct {
+	Agent string `query:"agent" maxLength:"63"`
+	All   bool   `query:"all" doc:"what is over, too"`
+}
+
+type byID struct {
+	ID string `path:"id" maxLength:"64"`
+}
+
+type approversRequest struct {
+	Connection string `path:"connection" maxLength:"63" doc:"* for every connection that has none of its own"`
+	Body       struct {
+		Groups  []string `json:"groups"`
+		Quorum  int      `json:"quorum,omitempty"`
+		Longest string   `json:"longest,omitempty"`
+		Apart   bool     `json:"apart,omitempty"`
+		Passkey bool     `json:"passkey,omitempty"`
+	}
+}
+
+type byConnection struct {
+	Connection string `path:"connection" maxLength:"63"`
+}
+
+// wishRoutes are those of grants that are asked for.
+func (s *Service) wishRoutes(api *rest.API) {
+	const path, who, tag = "/api/v1/grant-requests", "/api/v1/grant-approvers", "reviews"
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path, Summary: "Ask people to give an agent a grant for a time", Tag: tag, Need: rest.Decide, Status: http.StatusCreated},
+		func(ctx context.Context, c rest.Caller, q *askRequest) (*GrantRequest, error) {
+			g, err := s.Ask(ctx, asker(c), reasonOf(c, q.Body.Reason), q.Body.Wish)
+			return &g, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List grants that were asked for, the latest first", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, q *requestsRequest) (*[]GrantRequest, error) {
+			found, err := s.Requests(ctx, q.Agent, !q.All)
+			return &found, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/{id}", Summary: "Show a grant that was asked for", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, q *byID) (*GrantRequest, error) {
+			g, err := s.request(ctx, q.ID)
+			return &g, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: who, Summary: "List who approves grants that are asked for", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]Approvers, error) {
+			found, err := s.Approvers(ctx)
+			return &found, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: who + "/{connection}", Summary: "Say who approves grants of a connection", Tag: tag, Need: rest.Govern},
+		func(ctx context.Context, c rest.Caller, q *approversRequest) (*Approvers, error) {
+			b := q.Body
+			a, err := s.SetApprovers(ctx, audit.Person(c.ID, c.Name), c.Reason, Approvers{Connection: q.Connection, Groups: b.Groups, Quorum: b.Quorum, Longest: b.Longest, Apart: b.Apart, Passkey: b.Passkey})
+			return &a, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: who + "/{connection}", Summary: "Have nobody approve grants of a connection", Tag: tag, Need: rest.Govern},
+		func(ctx context.Context, c rest.Caller, q *byConnection) (*rest.None, error) {
+			return nil, s.RemoveApprovers(ctx, audit.Person(c.ID, c.Name), c.Reason, q.Connection)
+		})
+}
+
 // Routes declares the room's operations.
 func (s *Service) Routes(api *rest.API) {
+	s.wishRoutes(api)
 	const path, tag = "/api/v1/reviews", "reviews"
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List reviews, the latest first, without their items", Tag: tag},
 		func(ctx context.Context, _ rest.Caller, q *listRequest) (*[]Review, error) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
@@ -59,6 +60,7 @@ type Options struct {
 	Tokens      *tokens.Service
 	Locks       *locks.Service
 	Findings    *findings.Service
+	Approvals   *approvals.Service
 	Doors       Doors
 
 	// Uses returns the use of grants, by name. Nil: they are not watched.
@@ -87,7 +89,7 @@ type Service struct {
 // New returns a stopped Service.
 func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Log == nil || o.Watch == nil || o.Identity == nil || o.Policy == nil || o.Connections == nil || o.Secrets == nil || o.Tokens == nil || o.Locks == nil ||
-		o.Findings == nil || o.Doors == nil {
+		o.Findings == nil || o.Approvals == nil || o.Doors == nil {
 		return nil, errors.New("reviews: an option is missing")
 	}
 	if o.Now == nil {

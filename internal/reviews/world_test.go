@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
@@ -49,6 +50,7 @@ type world struct {
 	secrets  *secrets.Service
 	tokens   *tokens.Service
 	locks    *locks.Service
+	asks     *approvals.Service
 	findings *findings.Service
 	lease    *job.Lease
 
@@ -146,11 +148,14 @@ func build(t *testing.T, dsn string) *world {
 	w.must(err)
 	w.tokens, err = tokens.New(db, w.log, w.watch, w.ids, tokens.Options{Derive: derive, Fetcher: nothing{}})
 	w.must(err)
-	w.must(w.watch.Start(ctx))
+	w.asks, err = approvals.New(db, w.log, w.watch, approvals.Options{Identity: w.ids, Findings: w.findings, Derive: derive, Redactor: scanner,
+		Stale: func(b approvals.Binding) string { why, _ := w.Stale(b); return why }})
+	w.must(err)
+	w.Service = w.process()
+	w.must(w.watch.Start(ctx)) // when every room has its view
 	t.Cleanup(w.watch.Stop)
 	w.must(w.locks.Start(ctx))
 	t.Cleanup(func() { w.locks.Stop(ctx) })
-	w.Service = w.process()
 	w.lease = w.NewLease()
 	w.settle()
 	return w
@@ -160,7 +165,7 @@ func build(t *testing.T, dsn string) *world {
 func (w *world) process() *reviews.Service {
 	w.t.Helper()
 	s, err := reviews.New(reviews.Options{DB: w.db, Log: w.log, Watch: w.watch, Identity: w.ids, Policy: w.policy, Connections: w.conns, Secrets: w.secrets, Tokens: w.tokens, Locks: w.locks,
-		Findings: w.findings, Doors: w, Now: w.clock,
+		Findings: w.findings, Approvals: w.asks, Doors: w, Now: w.clock,
 		Uses: func(context.Context) (map[string]reviews.Use, error) { return w.used, nil },
 		Tell: func(_ context.Context, _ *audit.Tx, n reviews.Notice) error { w.told = append(w.told, n); return nil }})
 	w.must(err)

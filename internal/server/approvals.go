@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/passkeys"
+	"github.com/countersign/countersign/internal/reviews"
 )
 
 // buildApprovals builds the room where people decide about held calls.
@@ -46,6 +47,9 @@ func (h *house) tell(ctx context.Context, tx *audit.Tx, n approvals.News) error 
 
 // template returns how a tool's calls are said in plain words.
 func (h *house) template(connection, tool string) string {
+	if tool == reviews.Tool {
+		return reviews.Template
+	}
 	t, _ := h.connections.Tool(connection, tool)
 	return t.References.Template
 }
@@ -75,6 +79,9 @@ func (h *house) startApprovals(ctx context.Context) error {
 
 // staleBinding says what an approval is bound to that has changed.
 func (h *house) staleBinding(b approvals.Binding) string {
+	if why, ours := h.reviews.Stale(b); ours {
+		return why
+	}
 	c, ok := h.connections.Connection(b.Connection)
 	if !ok || gateway.Target(c) != b.Target {
 		return "the connection changed"
@@ -109,6 +116,9 @@ var errNotMade = fault.New(fault.Denied, "not_made", "the line refused the call 
 // makeApproved makes an approved call whose client may be gone. It goes
 // through its front the way of every call, from the beginning.
 func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approvals.Wire) error {
+	if w.Front == reviews.Front {
+		return h.reviews.Give(ctx, r)
+	}
 	req, err := http.NewRequestWithContext(ctx, w.Method, w.Path, bytes.NewReader(w.Body))
 	if err != nil {
 		return err

@@ -2,10 +2,16 @@ package server
 
 import (
 	"context"
+	"encoding/json/v2"
 	"log/slog"
+	"net"
 
+	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/gateway"
+	"github.com/countersign/countersign/internal/gateway/mcp"
+	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/posture"
 	"github.com/countersign/countersign/internal/reviews"
 )
@@ -14,7 +20,7 @@ import (
 func (h *house) buildReviews(_ context.Context, log *slog.Logger) error {
 	var err error
 	h.reviews, err = reviews.New(reviews.Options{
-		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Policy: h.policy, Connections: h.connections, Secrets: h.secrets, Tokens: h.tokens, Locks: h.locks, Findings: h.findings,
+		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Policy: h.policy, Connections: h.connections, Secrets: h.secrets, Tokens: h.tokens, Locks: h.locks, Findings: h.findings, Approvals: h.approvals,
 		Doors: reviewDoors{postureDoors{frontDoors{h}}}, Rotate: h.rotateReviewed, Prove: h.proveEvent, Tell: h.tellReviewers, Uses: h.grantUses, Logger: log,
 	})
 	return err
@@ -64,4 +70,26 @@ func (d reviewDoors) Ask(ctx context.Context, connection, tool, credential strin
 		path = c.Kind
 	}
 	return d.ask(ctx, posture.Door{Path: "/" + path + "/" + c.Name, Connection: c.Name}, t, credential, reviewClient)
+}
+
+// wishes are the grants that agents ask for, by their tool.
+type wishes struct{ h *house }
+
+// Offered implements mcp.Grants.
+func (w wishes) Offered(ctx context.Context) bool { return w.h.reviews.Offers(ctx) }
+
+// Ask implements mcp.Grants.
+func (w wishes) Ask(ctx context.Context, who identity.Caller, in gateway.Incoming, ask mcp.GrantAsk) (string, []byte, error) {
+	host, _, err := net.SplitHostPort(in.Remote)
+	if err != nil {
+		host = in.Remote
+	}
+	origin := approvals.Origin{Credential: who.Credential.ID, Kind: who.Credential.Kind, Lineage: who.Lineage, Remote: host, Client: in.Client, Front: reviews.Front}
+	text, g, err := w.h.reviews.AskFor(ctx, who, origin, ask.ID, ask.Reason, reviews.Wish{Connection: ask.Connection, Tools: ask.Tools, For: ask.For})
+	if err != nil {
+		return "", nil, err
+	}
+	// Who approves, and what others said, is not the agent's to know.
+	b, err := json.Marshal(map[string]any{"id": g.ID, "state": g.State, "url": g.URL, "grant": g.Grant, "expires": g.Expires, "decide_by": g.DecideBy}, json.Deterministic(true))
+	return text, b, err
 }

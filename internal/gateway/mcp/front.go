@@ -98,6 +98,8 @@ type Options struct {
 	Progress    time.Duration // how often a client that waits for people hears of it; 0 means 10 s
 	Now         func() time.Time
 	Logger      *slog.Logger
+	// Grants lets agents ask for grants; nil: they cannot.
+	Grants Grants
 	// Challenge returns the WWW-Authenticate header of a refusal at a path; nil
 	// names the scheme alone.
 	Challenge func(ctx context.Context, who identity.Caller, path, scope string, presented bool) string

@@ -27,6 +27,9 @@ func (a *aggregate) list() error {
 	if a.x.method == "tools/list" && a.mayWait() {
 		items = append(items, []byte(checkDefinition))
 	}
+	if g := a.f.o.Grants; a.x.method == "tools/list" && g != nil && g.Offered(a.r.Context()) {
+		items = append(items, []byte(grantDefinition))
+	}
 	out := fmt.Appendf(nil, `%q:[`, lists[a.x.method])
 	for i, item := range items {
 		if i > 0 {

@@ -33,6 +33,9 @@ func (x *exchange) isOwn() bool {
 	if x.msg.Kind != wire.Request {
 		return false
 	}
+	if x.isGrant() {
+		return true
+	}
 	if x.method == "tools/call" {
 		_, theirs := x.f.o.Registry.Tool(x.conn.Name, checkTool)
 		return x.msg.Name == checkTool && !(theirs && x.conn.Name != "")
@@ -48,6 +51,8 @@ func (x *exchange) own() {
 	case x.msg.Kind == wire.Response:
 		x.w.WriteHeader(http.StatusAccepted)
 		return
+	case x.isGrant():
+		result, err = x.grant()
 	case x.method == "tools/call":
 		result, err = x.check()
 	default:
