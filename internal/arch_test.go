@@ -47,6 +47,8 @@ audit/seal, audit/search < audit/selfaudit
 audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
 findings < budget
+findings, locks < detection
+detection < manifest, server
 connections < undo
 undo < server
 connections, policy, identity, locks < releases
@@ -162,6 +164,7 @@ var only = map[string][]string{
 		"lifecycle",
 		"locks",
 		"budget",
+		"detection",
 		"undo",
 		"releases",
 		"identity",
@@ -200,6 +203,7 @@ var only = map[string][]string{
 		"lifecycle",
 		"locks",
 		"budget",
+		"detection",
 		"undo",
 		"releases",
 		"job",
@@ -229,6 +233,7 @@ var only = map[string][]string{
 	"go.opentelemetry.io":             {"audit/export"},
 	"google.golang.org":               {"audit/export"},
 	"filippo.io/age":                  {"backup/...", "backup", "server", "cli", "cmd/countersign"},
+	"github.com/expr-lang":            {"detection"},
 	"github.com/BurntSushi/toml":      {"discovery"},
 	"github.com/nicholas-fedor":       {"channels/send"},
 	"github.com/spf13/cobra":          {"cli"},

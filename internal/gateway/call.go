@@ -59,6 +59,8 @@ type Call struct {
 	// Reread makes the call anew from what replace leaves of what the client sent.
 	// Nil where nothing can be replaced.
 	Reread func(replace func([]byte) []byte) error
+	Model  string // of a call of a model, which one was asked for: for the log
+	Odd    string // the parameter of it that no client sends; empty: none
 	// Said, if set, returns what the request says in the words of people.
 	Said func() []Said
 	// Continues, if set, returns by what the request can be seen to continue an

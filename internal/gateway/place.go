@@ -213,6 +213,8 @@ type intentDetail struct {
 	Approval   string      `json:"approval,omitzero"`
 	Approvers  []string    `json:"approvers,omitzero"`
 	Made       string      `json:"made_as,omitzero"`
+	Model      string      `json:"model,omitzero"`       // asked for
+	Odd        string      `json:"odd,omitzero"`         // the parameter that no client of a model sends
 	Proposed   *bool       `json:"proposed,omitzero"`    // by a model, of a tool call; absent where nobody looked
 	ProposedBy string      `json:"proposed_by,omitzero"` // the call to the model
 	Release    int64       `json:"release,omitzero"`     // of the agent that bound it
@@ -233,9 +235,10 @@ func (p placed) told(d *intentDetail, tooled bool) {
 // placedDetail is the detail of a call's intent, nil if there is nothing to say.
 func placedDetail(call *Call, v verdict) jsontext.Value {
 	d := approvalDetail(call, v)
+	d.Model, d.Odd = clip(call.Model, 100), call.Odd
 	call.placed.told(&d, call.tooled())
 	d.Release, d.Guard = call.release, call.guarded
-	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" && d.Release == 0 && len(d.Guard) == 0 {
+	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" && d.Release == 0 && len(d.Guard) == 0 && d.Model == "" {
 		return nil
 	}
 	return detail(d)

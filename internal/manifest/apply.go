@@ -24,7 +24,7 @@ func (e *refusedChange) Unwrap() error { return e.cause }
 // firstKinds and secondKinds are the two halves of an apply with new connections.
 var (
 	firstKinds  = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret}
-	secondKinds = []string{KindTool, KindBudget, KindGrant, KindPolicy}
+	secondKinds = []string{KindTool, KindBudget, KindDetection, KindGrant, KindPolicy}
 )
 
 // apply makes the changes of some kinds in one transaction: policies to be
@@ -150,6 +150,8 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 			return false, err
 		}
 		return o.Budgets.PutTx(ctx, tx, r.by, r.reason, b)
+	case *DetectionSpec:
+		return o.Detection.PutTx(ctx, tx, r.by, r.reason, spec.rule(c.Name))
 	case *GrantSpec:
 		reason := r.reason
 		if spec.Reason != "" {
@@ -183,6 +185,8 @@ func (r *run) delete(ctx context.Context, tx *audit.Tx, c Change) (err error) {
 		_, err = o.Secrets.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindBudget:
 		return o.Budgets.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
+	case KindDetection:
+		return o.Detection.DeleteTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindGrant:
 		return o.Policy.RevokeGrantTx(ctx, tx, r.by, r.reason, c.Name)
 	case KindPolicy:

@@ -12,7 +12,7 @@ import (
 // exportFiles says which file holds a kind.
 var exportFiles = map[string]string{
 	KindUser: "users.yaml", KindTeam: "teams.yaml", KindGroup: "groups.yaml", KindAgent: "agents.yaml", KindTrust: "trust.yaml", KindConnection: "connections.yaml",
-	KindChannel: "channels.yaml", KindSecret: "secrets.yaml", KindTool: "tools.yaml", KindBudget: "budgets.yaml", KindGrant: "grants.yaml",
+	KindChannel: "channels.yaml", KindSecret: "secrets.yaml", KindTool: "tools.yaml", KindBudget: "budgets.yaml", KindDetection: "detection.yaml", KindGrant: "grants.yaml",
 }
 
 const secretsNote = "# Values are never exported. To apply these elsewhere, add to each: from: {env: NAME} or from: {file: PATH}\n"

@@ -26,12 +26,13 @@ const (
 	KindSecret     = "Secret"
 	KindTool       = "Tool"
 	KindBudget     = "Budget"
+	KindDetection  = "Detection"
 	KindGrant      = "Grant"
 	KindPolicy     = "Policy"
 )
 
 // Kinds lists all kinds in that order.
-var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret, KindTool, KindBudget, KindGrant, KindPolicy}
+var Kinds = []string{KindUser, KindTeam, KindGroup, KindAgent, KindTrust, KindConnection, KindChannel, KindSecret, KindTool, KindBudget, KindDetection, KindGrant, KindPolicy}
 
 func order(kind string) int { return slices.Index(Kinds, kind) }
 
@@ -50,6 +51,7 @@ var nameForms = map[string]*regexp.Regexp{
 	KindSecret:     plainName,
 	KindTool:       regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}/.{1,128}$`),
 	KindBudget:     plainName,
+	KindDetection:  plainName,
 	KindGrant:      regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`),
 	KindPolicy:     regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`),
 }
@@ -194,6 +196,8 @@ func newSpec(kind string) any {
 		return &ToolSpec{}
 	case KindBudget:
 		return &BudgetSpec{}
+	case KindDetection:
+		return &DetectionSpec{}
 	case KindGrant:
 		return &GrantSpec{}
 	}

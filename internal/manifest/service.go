@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/detection"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/secrets"
@@ -33,6 +34,7 @@ type Options struct {
 	Tokens      *tokens.Service
 	Channels    *channels.Service
 	Budgets     *budget.Service
+	Detection   *detection.Service
 	Now         func() time.Time
 	Logger      *slog.Logger
 }
@@ -42,7 +44,7 @@ type Service struct{ o Options }
 
 // New returns a Service.
 func New(o Options) (*Service, error) {
-	if o.Log == nil || o.Watch == nil || o.Identity == nil || o.Connections == nil || o.Secrets == nil || o.Policy == nil || o.Tokens == nil || o.Channels == nil || o.Budgets == nil {
+	if o.Log == nil || o.Watch == nil || o.Identity == nil || o.Connections == nil || o.Secrets == nil || o.Policy == nil || o.Tokens == nil || o.Channels == nil || o.Budgets == nil || o.Detection == nil {
 		return nil, errors.New("manifest: every room is required")
 	}
 	if o.Now == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/connections/mapping"
+	"github.com/countersign/countersign/internal/detection"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/policy"
 )
@@ -32,6 +33,9 @@ func (s *Service) read(ctx context.Context) (*state, error) {
 	st.upstreams(s)
 	for _, c := range s.o.Channels.Channels() {
 		st.specs[key{KindChannel, c.Name}] = channelSpec(c)
+	}
+	for _, r := range s.o.Detection.Own() {
+		st.specs[key{KindDetection, r.ID}] = detectionSpec(r)
 	}
 	for _, b := range s.o.Budgets.Budgets() {
 		st.specs[key{KindBudget, b.Name}] = budgetSpec(b)
@@ -154,6 +158,9 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 			return nil, err
 		}
 		return budgetSpec(b), nil
+	case *DetectionSpec:
+		rule := spec.rule(r.Name).Plain()
+		return detectionSpec(rule), detection.Check(rule)
 	case *GrantSpec:
 		g := *spec
 		g.Expires = Expiry{At: s.expires(r.Name, spec.Expires, st)}

@@ -20,8 +20,10 @@ import (
 	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/channels"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/detection"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/manifest"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/secrets"
@@ -152,7 +154,11 @@ func build(t *testing.T, db *storage.DB) *world {
 	limits, err := budget.New(db, w.log, w.watch, budget.Options{Findings: w.findings, Now: clock})
 	must(err)
 	t.Cleanup(func() { limits.Close(ctx) })
-	w.Service, err = manifest.New(manifest.Options{Channels: tellers, Budgets: limits, Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
+	watches, err := detection.New(db, w.log, w.watch, detection.Options{Findings: w.findings, Locks: locks.New(db, w.log, w.watch, locks.Options{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Service, err = manifest.New(manifest.Options{Detection: watches, Channels: tellers, Budgets: limits, Log: w.log, Watch: w.watch, Identity: w.people, Connections: w.connections, Secrets: w.secrets, Policy: w.policy, Tokens: issuer, Now: clock})
 	must(err)
 	must(w.watch.Poll(ctx))
 	_, err = w.people.PutUser(ctx, audit.System, "", identity.User{Name: "root", Role: identity.Admin})

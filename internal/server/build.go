@@ -23,6 +23,7 @@ import (
 	"github.com/countersign/countersign/internal/config"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/console"
+	"github.com/countersign/countersign/internal/detection"
 	"github.com/countersign/countersign/internal/endorsements"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/flow"
@@ -77,6 +78,7 @@ type house struct {
 	undo        *undo.Service
 	use         *use.Service
 	releases    *releases.Service
+	detection   *detection.Service
 	leaks       *leaks.Service
 	digests     *leaks.Digests
 	borrowed    *borrowed
@@ -160,6 +162,7 @@ func build(ctx context.Context, cfg config.Config, version string, log *slog.Log
 		{"approvals", h.buildApprovals},
 		{"credentials", h.buildCredentials},
 		{"run memory", h.buildFlow},
+		{"detection", h.buildDetection},
 		{"line", h.buildLine},
 		{"lifecycle", h.buildLifecycle},
 		{"reviews", h.buildReviews},
@@ -293,7 +296,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.gateway = gateway.New(gateway.Options{
 		Authenticator: standing{h.identity, h.rolledBack}, Decider: h.policy, Ledger: h.log, Injector: h.secrets, Redactor: h.scanner, Scanner: h.scanner, Locks: h.locks, Trap: h.leaks.Tripped, Approvals: h.approvals, Budgets: h.budgets, Flow: h.flow, Runs: h.runs, Named: h.connections.Named, Rates: h.connections, Releases: h.releases, Posed: h.connections.Posed, Logger: log,
 		Endorsements: h.endorsed, Readers: h.readers, Pseudonyms: h.stand,
-		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used,
+		IdleTimeout: h.cfg.Limits.IdleStream, Used: h.connections.Used, Posture: h.detectionPosture,
 	})
 	h.onClose("gateway", h.gateway.Close)
 	h.locks.Enforce(h.gateway.Cut)
@@ -398,6 +401,10 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	if err := h.startCredentials(ctx); err != nil { // after sealing, which knows whether anything may be ended
 		return err
 	}
+	if err := h.detection.Start(ctx); err != nil { // after the rotation that it may begin
+		return err
+	}
+	h.onClose("detection", h.detection.Stop)
 	return h.startExport(ctx, log)
 }
 
@@ -434,7 +441,7 @@ func (h *house) alert(ctx context.Context, a seal.Alert) {
 // buildAPI mounts every room's operations.
 func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	var err error
-	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Channels: h.channels, Budgets: h.budgets, Logger: log})
+	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Channels: h.channels, Budgets: h.budgets, Detection: h.detection, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -456,6 +463,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.use,
 		h.releases,
 		h.leaks,
+		h.detection,
 		h.connections,
 		h.knowledge,
 		h.policy,

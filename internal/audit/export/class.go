@@ -79,6 +79,9 @@ var kinds = map[audit.Type]kind{
 	"leak.reported": {detectionFinding, 1}, "canary.used": {detectionFinding, 1},
 	"finding.opened": {detectionFinding, 1}, "finding.updated": {detectionFinding, 2}, "finding.closed": {detectionFinding, 3},
 	"finding.reopened": {detectionFinding, 2}, "finding.tuned": {detectionFinding, 2}, "finding.muted": {detectionFinding, 2}, "finding.unmuted": {detectionFinding, 2},
+	"detection.observed": {detectionFinding, 1}, "detection.acted": {detectionFinding, 1}, "detection.repeated": {detectionFinding, 2}, "detection.contained": {detectionFinding, 2},
+	"detection.crowded": {detectionFinding, 2}, "detection.lifted": {detectionFinding, 3}, "detection.expired": {detectionFinding, 3}, "detection.ended": {detectionFinding, 3},
+	"usage.surplus": {detectionFinding, 1}, "usage.reconciled": {apiActivity, read},
 	"budget.warned": {detectionFinding, 1}, "budget.exhausted": {detectionFinding, 1},
 }
 

@@ -301,7 +301,9 @@ func (x *exchange) take(call *gateway.Call, body []byte) error {
 	call.Args = withQuery(q.args(x.tool), x.query)
 	call.Said = func() []gateway.Said { return said(body, q.prompt) }
 	call.Prompt = prompt(body, q.prompt, gateway.CaptureLimit(call.Connection))
-	call.Observer = newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection), lastSaid(body, q.prompt))
+	o := newObserver(x.dialect, x.tool != string(openai.Embeddings), gateway.CaptureLimit(call.Connection), lastSaid(body, q.prompt))
+	o.model, call.Model, call.Odd = q.model, q.model, odd(q, body)
+	call.Observer = o
 	call.Fetches = len(q.provided) > 0
 	call.Instructed = slices.Contains(q.provided, "prompt")
 	call.Continues = func() []runs.Link { return links(body, q) }

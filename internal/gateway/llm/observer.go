@@ -36,6 +36,7 @@ type observer struct {
 	parsed bool   // head was read
 	valid  bool   // and is JSON
 	before string // what was said before the answer
+	model  string // that was asked for
 	linked int    // identifiers that were told
 	voiced bool   // what was said was told
 }
@@ -135,6 +136,9 @@ func (o *observer) Done(err error) gateway.Seen {
 		if !o.valid && err == nil {
 			s.Failed = "the answer is not JSON"
 		}
+	}
+	if o.model != "" {
+		s.Detail = shapeOf(clip(o.model), o.before)
 	}
 	usage, failed, text := learned(o.reader)
 	s.Usage = usage
