@@ -225,6 +225,7 @@ type Flow struct {
 	Counterparty string   `json:"counterparty,omitempty"` // the argument whose approved values endorse later calls
 	Known        string   `json:"known,omitempty"`        // for how long, such as 720h; empty: 30 days
 	Readers      []string `json:"readers,omitempty"`      // who may know the answers; empty: they are not confidential
+	Expand       []string `json:"expand,omitempty"`       // arguments in which references become their text
 	Reveal       []string `json:"reveal,omitempty"`       // labels whose values it gets in place of placeholders
 }
 

@@ -14,7 +14,7 @@ import (
 // toolFlow says who writes what a tool answers, and which arguments matter.
 func (a *app) toolFlow() *cobra.Command {
 	var source string
-	var args, fields, asked, readers, reveal []string
+	var args, fields, asked, readers, reveal, expand []string
 	var counterparty, known string
 	var given func(string) bool
 	cmd := a.tool("flow CONNECTION/TOOL", "Say whose words a tool's answers are, and which arguments matter", func(ctx context.Context, c *client.Client, connection, tool string, _ []string) error {
@@ -22,7 +22,7 @@ func (a *app) toolFlow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc([]string{"source", "arg", "field", "asked", "counterparty", "known-for", "reader", "reveal"}, given) {
+		if !slices.ContainsFunc([]string{"source", "arg", "field", "asked", "counterparty", "known-for", "reader", "reveal", "expand"}, given) {
 			return a.show(t, flowRows(t)...)
 		}
 		next := t.References
@@ -46,6 +46,9 @@ func (a *app) toolFlow() *cobra.Command {
 		if given("known-for") {
 			next.Flow.Known = known
 		}
+		if given("expand") {
+			next.Flow.Expand = expand
+		}
 		if given("reveal") {
 			next.Flow.Reveal = reveal
 		}
@@ -68,6 +71,7 @@ func (a *app) toolFlow() *cobra.Command {
 	cmd.Flags().StringVar(&counterparty, "counterparty", "", "the argument that names a counterparty: one that people approved endorses later calls of the agent (empty: none)")
 	cmd.Flags().StringVar(&known, "known-for", "", "how long, such as 720h (default: 30 days)")
 	cmd.Flags().StringSliceVar(&readers, "reader", nil, "who may know the answers, which are confidential then: user:NAME, group:NAME, team:NAME or an address (repeatable; replaces all; empty: not confidential)")
+	cmd.Flags().StringSliceVar(&expand, "expand", nil, "arguments in which references to untrusted text become the text (replaces all; empty: none)")
 	cmd.Flags().StringSliceVar(&reveal, "reveal", nil, "labels (pii, secret, injection) whose values the tool gets in place of placeholders (replaces all; empty: none)")
 	cmd.Long = `Says what policy has to know to see where the values of a call come from (context.provenance). Without flags it shows what is declared.
 
@@ -90,6 +94,6 @@ func flowRows(t client.ToolDetail) []field {
 	return []field{
 		row("tool", t.Connection+"/"+t.Name), row("answers", sourceOf(t.Flow)), row("arguments", orNone(pairs(t.Flow.Args))),
 		row("fields", orNone(pairs(t.Flow.Fields))), row("asked for by", orNone(strings.Join(t.Flow.Asked, " "))),
-		row("counterparty", t.Flow.Counterparty), row("known for", t.Flow.Known), row("readers", strings.Join(t.Flow.Readers, " ")), row("reveals", strings.Join(t.Flow.Reveal, " ")),
+		row("counterparty", t.Flow.Counterparty), row("known for", t.Flow.Known), row("readers", strings.Join(t.Flow.Readers, " ")), row("expands", strings.Join(t.Flow.Expand, " ")), row("reveals", strings.Join(t.Flow.Reveal, " ")),
 	}
 }

@@ -15,12 +15,25 @@ const (
 	InspectHold   = "hold:"        // prefix, then a group: its people decide about the call; an answer ends
 )
 
+// InspectUntrusted is the label of untrusted text, of which a connection can hand
+// out references.
+const (
+	InspectUntrusted = "untrusted"
+	InspectReference = "reference"
+)
+
 // InspectLabels are the labels that inspection gives.
 var InspectLabels = []string{"secret", "pii", "injection"}
 
 // checkInspect leaves out what is the default.
 func checkInspect(c *Connection) error {
 	for label, action := range c.Inspect {
+		if label == InspectUntrusted {
+			if action != InspectReference || c.Kind != MCP {
+				return bad("inspect", "untrusted: the only action is %s, of MCP connections", InspectReference)
+			}
+			continue
+		}
 		if label == InspectGuard {
 			if _, err := ParseGuard(action); err != nil {
 				return bad("inspect", "guard: %s", err.Error())

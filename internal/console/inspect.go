@@ -110,8 +110,10 @@ func (c *Console) setInspect(v *visit) (done, error) {
 	}
 	spec := of.Spec
 	spec.Inspect = v.inspectForm()
-	if guard := of.Spec.Inspect["guard"]; guard != "" { // the form does not have it
-		spec.Inspect["guard"] = guard
+	for _, label := range []string{"guard", "untrusted"} { // the form does not have them
+		if action := of.Spec.Inspect[label]; action != "" {
+			spec.Inspect[label] = action
+		}
 	}
 	_, err = v.reason().PutConnection(v.ctx(), name, spec)
 	return done{to: string(pathOf("/connections", name)) + "#inspection", said: "What is done about what is found in calls of " + name + " is changed; it holds for the next call."}, err

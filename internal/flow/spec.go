@@ -64,6 +64,8 @@ type Spec struct {
 	// Reveal are the labels of inspection whose values the tool may have in place of
 	// placeholders.
 	Reveal []string `json:"reveal,omitempty" yaml:"reveal,omitempty"`
+	// Expand are the arguments in which references to untrusted text become the text.
+	Expand []string `json:"expand,omitempty" yaml:"expand,omitempty"`
 }
 
 // revealed are the labels of which there are placeholders.
@@ -90,7 +92,7 @@ func (s Spec) IsZero() bool { return s.Equal(Spec{}) }
 // Equal reports whether two declarations say the same.
 func (s Spec) Equal(o Spec) bool {
 	return s.Source == o.Source && maps.Equal(s.Args, o.Args) && maps.Equal(s.Fields, o.Fields) && slices.Equal(s.Asked, o.Asked) &&
-		s.Counterparty == o.Counterparty && s.Known == o.Known && slices.Equal(s.Readers, o.Readers) && slices.Equal(s.Reveal, o.Reveal)
+		s.Counterparty == o.Counterparty && s.Known == o.Known && slices.Equal(s.Readers, o.Readers) && slices.Equal(s.Reveal, o.Reveal) && slices.Equal(s.Expand, o.Expand)
 }
 
 var (
@@ -123,6 +125,14 @@ func (s Spec) Check(args []string) (field, wrong string) {
 	for _, w := range s.Asked {
 		if w == "" || len(w) > maxName || strings.ContainsFunc(w, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
 			return "asked", fmt.Sprintf("%q is not a single word", w)
+		}
+	}
+	for _, name := range s.Expand {
+		switch {
+		case name == "" || len(name) > maxName || len(s.Expand) > maxEntries:
+			return "expand", fmt.Sprintf("%q is not the name of an argument", name)
+		case len(args) > 0 && !slices.Contains(args, name):
+			return "expand", "the tool has no argument " + name + "; it has " + strings.Join(args, ", ")
 		}
 	}
 	return s.checkPeople()

@@ -13,6 +13,8 @@ import (
 type Pseudonyms interface {
 	For(ctx context.Context, a pseudonyms.Agent, label, rule string, value []byte) (string, error)
 	Reveal(ctx context.Context, a pseudonyms.Agent, labels []string, b []byte) ([]byte, error)
+	Refer(ctx context.Context, a pseudonyms.Agent, text string) (string, error)
+	Expand(ctx context.Context, a pseudonyms.Agent, text string) (string, error)
 }
 
 func pseudonymous(call *Call) pseudonyms.Agent {
@@ -47,7 +49,8 @@ func (g *Gateway) inPlace(call *Call, a actions) func(inspection.Finding, []byte
 // have them. What is decided about, recorded and sent has the values.
 func (g *Gateway) reveal(call *Call) error {
 	labels := call.Tool.References.Flow.Reveal
-	if g.o.Pseudonyms == nil || len(labels) == 0 || call.Reread == nil || call.Who.Agent.Name == "" || !pseudonyms.In(call.Request.Body, labels) {
+	some := len(labels) > 0 && pseudonyms.In(call.Request.Body, labels) || len(call.Tool.References.Flow.Expand) > 0 && bytes.Contains(call.Request.Body, []byte("ref:"))
+	if g.o.Pseudonyms == nil || !some || call.Reread == nil || call.Who.Agent.Name == "" {
 		return nil
 	}
 	given := call.Args
@@ -56,6 +59,9 @@ func (g *Gateway) reveal(call *Call) error {
 		ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 		defer cancel()
 		out, err := g.o.Pseudonyms.Reveal(ctx, pseudonymous(call), labels, b)
+		if err == nil {
+			out, err = g.expand(call, out)
+		}
 		if err != nil {
 			failed = err
 			return b

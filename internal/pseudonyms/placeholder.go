@@ -18,6 +18,9 @@ var ErrStored = fault.New(fault.Unavailable, "pseudonyms_unavailable", "what sta
 // MaxValue is the longest value that a placeholder stands for, in bytes.
 const MaxValue = 512
 
+// MaxText is the longest text that a reference stands for, in bytes.
+const MaxText = 1 << 20
+
 // Agent is whose placeholders they are.
 type Agent struct{ ID, Name string }
 

@@ -63,23 +63,28 @@ func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
 // For returns what stands for a value of an agent, durably kept. It must be Fit.
 func (s *Service) For(ctx context.Context, a Agent, label, rule string, value []byte) (string, error) {
 	token := label + ":" + rule + ":" + s.digest(a, label, value)
-	out, now := "["+token+"]", s.o.Now()
+	out := "[" + token + "]"
 	if !Fit(value) || !form.MatchString(out) {
 		return "", ErrStored.Say("a value of %s has no placeholder", label)
 	}
-	r := row{a.ID, token}
+	return out, s.keep(ctx, a, token, value)
+}
+
+// keep makes a placeholder and its value durable.
+func (s *Service) keep(ctx context.Context, a Agent, token string, value []byte) error {
+	now, r := s.o.Now(), row{a.ID, token}
 	s.mu.Lock()
 	fresh := now.Sub(s.known[r]) < freshFor
 	s.mu.Unlock()
 	if fresh {
-		return out, nil
+		return nil
 	}
 	sealed, err := s.log.SealBeside(ctx, a.Name, bound(a, token), value)
 	if err != nil {
-		return "", ErrStored.With(err)
+		return ErrStored.With(err)
 	}
 	if err := put(ctx, s.db, r, sealed, now); err != nil {
-		return "", ErrStored.With(err)
+		return ErrStored.With(err)
 	}
 	s.mu.Lock()
 	if len(s.known) >= mostKnown {
@@ -96,7 +101,7 @@ func (s *Service) For(ctx context.Context, a Agent, label, rule string, value []
 			s.o.Logger.Warn("old placeholders could not be removed", "error", err)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func (s *Service) digest(a Agent, label string, value []byte) string {
@@ -111,10 +116,33 @@ func (s *Service) digest(a Agent, label string, value []byte) string {
 // bound binds a sealed value to its agent and placeholder.
 func bound(a Agent, token string) string { return "pseudonym\x00" + a.ID + "\x00" + token }
 
+// refs is the label of references to texts.
+const refs = "ref"
+
+// Refer returns what stands for a text, durably kept.
+func (s *Service) Refer(ctx context.Context, a Agent, text string) (string, error) {
+	if len(text) > MaxText {
+		return "", ErrStored.Say("a text of %d bytes is too long to stand for; at most %d", len(text), MaxText)
+	}
+	token := refs + ":text:" + s.digest(a, refs, []byte(text))
+	return "[" + token + "]", s.keep(ctx, a, token, []byte(text))
+}
+
+// Expand returns a text with the texts in place of an agent's references to them.
+func (s *Service) Expand(ctx context.Context, a Agent, text string) (string, error) {
+	out, err := s.put(ctx, a, []string{refs}, []byte(text), func([]byte) bool { return true })
+	return string(out), err
+}
+
 // Reveal returns the text with the values in place of an agent's placeholders of
 // these labels: b itself if there is none. What nobody knows, or what cannot be
 // read any more, stays as it is.
 func (s *Service) Reveal(ctx context.Context, a Agent, labels []string, b []byte) ([]byte, error) {
+	return s.put(ctx, a, labels, b, Fit)
+}
+
+// put puts values that are good in place of placeholders.
+func (s *Service) put(ctx context.Context, a Agent, labels []string, b []byte, good func([]byte) bool) ([]byte, error) {
 	values := map[string][]byte{}
 	for _, t := range tokens(b, labels) {
 		sealed, err := get(ctx, s.db, row{a.ID, t})
@@ -132,7 +160,7 @@ func (s *Service) Reveal(ctx context.Context, a Agent, labels []string, b []byte
 			return nil, ErrStored.With(err)
 		}
 		label, _, _ := strings.Cut(t, ":")
-		if Fit(value) && strings.HasSuffix(t, ":"+s.digest(a, label, value)) {
+		if good(value) && strings.HasSuffix(t, ":"+s.digest(a, label, value)) {
 			values[t] = value
 		}
 	}

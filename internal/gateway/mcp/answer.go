@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -51,7 +52,9 @@ func (x *exchange) rewrite(resp *http.Response) error {
 }
 
 // mustRead reports whether the answer may only pass after it was read.
-func (x *exchange) mustRead() bool { return lists[x.method] != "" || x.method == "resources/read" }
+func (x *exchange) mustRead() bool {
+	return lists[x.method] != "" || x.method == "resources/read" || x.strict()
+}
 
 // document handles a JSON answer.
 func (x *exchange) document(b []byte) ([]byte, error) {
@@ -96,6 +99,10 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 	}
 	result := wire.Find(b, whole, "result")
 	failure := wire.Find(b, whole, "error")
+	strict := x.strict()
+	if strict && !result.Present() && !failure.Present() { // what a server says on the way may be anybody's words
+		return nil, nil
+	}
 	if !result.Present() && !failure.Present() {
 		if bytes.Contains(b, []byte("/list_changed")) {
 			x.f.watch.changed(x.conn)
@@ -106,6 +113,9 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 		x.note(b, result, failure)
 	}
 	if !result.Present() {
+		if strict {
+			return withoutWords(b, failure), nil
+		}
 		return b, nil
 	}
 	method := x.method
@@ -114,6 +124,17 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 	}
 	if (method == "tools/call" || method == "resources/read") && x.call != nil {
 		x.f.o.Line.Learn(x.call, result.Of(b))
+	}
+	if strict {
+		if method == "" {
+			return nil, nil // an answer to something else
+		}
+		referred, err := x.f.o.Line.Refer(x.call, result.Of(b))
+		if err != nil {
+			return nil, gateway.Refuse(err)
+		}
+		b = slices.Concat(b[:result.Start], referred, b[result.End:])
+		result = wire.Find(b, wire.Whole(b), "result")
 	}
 	if method == "server/discover" && x.modern && x.peer == nil {
 		return offerTasks(b, result), nil
@@ -129,6 +150,21 @@ func (x *exchange) message(b []byte) ([]byte, error) {
 		out = x.f.offerTaskTools(x.who, x.conn, out)
 	}
 	return x.passed(out), nil
+}
+
+// strict reports whether untrusted text of the answer is handed on as references.
+func (x *exchange) strict() bool {
+	return x.call != nil && (x.method == "tools/call" || x.method == "resources/read" || x.method == "prompts/get") && x.f.o.Line.Strict(x.call)
+}
+
+// withoutWords returns a server's error with its code alone.
+func withoutWords(b []byte, failure wire.Span) []byte {
+	code, err := strconv.Atoi(string(wire.Find(b, failure, "code").Of(b)))
+	if err != nil {
+		code = -32603 // internal error (JSON-RPC 2.0, section 5.1)
+	}
+	text := `{"code":` + strconv.Itoa(code) + `,"message":"the server answered with an error; its words are not handed on"}`
+	return slices.Concat(b[:failure.Start], []byte(text), b[failure.End:])
 }
 
 // passed is the last change to a message for a client of the aggregated

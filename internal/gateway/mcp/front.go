@@ -65,6 +65,8 @@ type Line interface {
 	Withdraw(ctx context.Context, who identity.Caller, w *gateway.Waiting) error
 	MayHold(who identity.Caller, c connections.Connection, t connections.Tool) bool
 	Learn(call *gateway.Call, result []byte)
+	Strict(call *gateway.Call) bool
+	Refer(call *gateway.Call, result []byte) ([]byte, error)
 	Would(who identity.Caller, c connections.Connection, t connections.Tool, args jsontext.Value) policy.Decision
 }
 
