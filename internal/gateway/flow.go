@@ -100,7 +100,7 @@ func (g *Gateway) judge(call *Call) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()
-	if g.runs.look(call.Who, call.Run, call.Started).unseen || g.runs.blind(call.Who, call.Started) && inherits(call) { // something was done while nobody asked
+	if g.runs.look(call.Who, call.Run, call.Started).unseen || g.runs.unwatchedLately(call.Who, call.Started) && inherits(call) { // something was done while nobody asked
 		if err := each(call, func(name string) error { return g.o.Flow.Lost(ctx, name) }); err != nil {
 			return err
 		}

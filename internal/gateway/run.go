@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type book struct {
 
 	mu    sync.Mutex
 	runs  map[runKey]*run
+	blind map[string]time.Time // when a call of an agent last went out while nobody asked where values come from
 	swept time.Time
 }
 
@@ -38,7 +40,7 @@ type run struct {
 }
 
 func newBook(gap time.Duration) *book {
-	return &book{gap: gap, runs: map[runKey]*run{}}
+	return &book{gap: gap, runs: map[runKey]*run{}, blind: map[string]time.Time{}}
 }
 
 func keyOf(who identity.Caller) runKey { return runKey{who.Agent.ID, who.Credential.ID, who.Run} }
@@ -115,16 +117,16 @@ func (r *book) unwatched(who identity.Caller, name string, now time.Time) {
 	r.each(who, name, func(u *run) { u.unseen = true })
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.runs[runKey{agent: who.Agent.ID}] = &run{last: now, unseen: true}
+	r.blind[who.Agent.ID] = now
 }
 
-// blind reports whether any call of the agent went out, as long ago as a run may
+// unwatchedLately reports whether any call of the agent went out, as long ago as a run may
 // last, while nobody asked where values come from.
-func (r *book) blind(who identity.Caller, now time.Time) bool {
+func (r *book) unwatchedLately(who identity.Caller, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	u := r.runs[runKey{agent: who.Agent.ID}]
-	return u != nil && now.Sub(u.last) <= longest
+	last, ok := r.blind[who.Agent.ID]
+	return ok && now.Sub(last) <= longest
 }
 
 // longest is the longest life of a run token.
@@ -175,6 +177,7 @@ func (r *book) look(who identity.Caller, name string, now time.Time) run {
 // is bounded by the number of live credentials, run tokens and conversations.
 func (r *book) sweep(now time.Time) {
 	r.swept = now
+	maps.DeleteFunc(r.blind, func(_ string, last time.Time) bool { return now.Sub(last) > longest })
 	for key, u := range r.runs {
 		quiet := r.gap
 		if key.run != "" || u.unseen {
