@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/countersign/countersign/client"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
@@ -38,6 +40,24 @@ func TestWhatNobodyWatchedIsUntrusted(t *testing.T) {
 @id("never") forbid (principal, action == Action::"liar/other", resource);`}, nil)
 	if body := call(key, "tools/call", "read"); strings.Contains(body, "MADE-IT") {
 		t.Errorf("a run that read before anybody asked: %s", body)
+	}
+	// What is refused later, too, is told as one of its run.
+	if body := call(key, "tools/call", "nothing"); !strings.Contains(body, "unknown") {
+		t.Errorf("%s", body)
+	}
+	run, admin := "", client.New(p.url, p.token)
+	for end := time.Now().Add(30 * time.Second); run == "" && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		page, err := admin.SearchLog(t.Context(), "type:call.refused", "", 1, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Events) > 0 {
+			run = page.Events[0].Run
+			break
+		}
+	}
+	if run == "" {
+		t.Error("a refusal is in no run")
 	}
 	fresh := token()
 	call(fresh, "tools/list", "")
