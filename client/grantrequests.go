@@ -84,3 +84,33 @@ func (c *Client) SetGrantApprovers(ctx context.Context, a GrantApprovers) (Grant
 func (c *Client) RemoveGrantApprovers(ctx context.Context, connection string) error {
 	return c.do(ctx, http.MethodDelete, v1+"/grant-approvers"+segment(connection), nil, nil, nil)
 }
+
+// GrantException says that a grant may stand without an end of its own.
+type GrantException struct {
+	ID      string    `json:"id"`
+	Grant   string    `json:"grant"`
+	GrantID string    `json:"grant_id"`
+	Owner   string    `json:"owner"`
+	Reason  string    `json:"reason"`
+	Until   time.Time `json:"until"`
+	By      string    `json:"by"`
+	Created time.Time `json:"created"`
+}
+
+// GrantExceptions lists all there are, those that are over too.
+func (c *Client) GrantExceptions(ctx context.Context) ([]GrantException, error) {
+	return get[[]GrantException](ctx, c, v1+"/grant-exceptions", nil)
+}
+
+// ExceptGrant makes an exception for a grant: who answers for it, and until when.
+func (c *Client) ExceptGrant(ctx context.Context, grant, owner string, until time.Time) (GrantException, error) {
+	return send[GrantException](ctx, c, http.MethodPut, v1+"/grants"+segment(grant)+"/exception", struct {
+		Owner string    `json:"owner"`
+		Until time.Time `json:"until"`
+	}{owner, until})
+}
+
+// EndGrantException ends one before its time.
+func (c *Client) EndGrantException(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, v1+"/grant-exceptions"+segment(id), nil, nil, nil)
+}

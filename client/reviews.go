@@ -221,3 +221,17 @@ func (c *Client) DelegateReview(ctx context.Context, review string, n int, to st
 func (c *Client) CloseReview(ctx context.Context, review string) (Review, error) {
 	return send[Review](ctx, c, http.MethodPost, reviewPath(review)+"/close", struct{}{})
 }
+
+// ExportedReview is a review with a proof file of every event of it.
+type ExportedReview struct {
+	Format   string            `json:"format"`
+	Exported time.Time         `json:"exported"`
+	By       string            `json:"by"`
+	Review   Review            `json:"review"`
+	Proofs   map[string]string `json:"proofs"`
+}
+
+// ExportReview returns a review with the proofs that the log says so.
+func (c *Client) ExportReview(ctx context.Context, review string) (ExportedReview, error) {
+	return send[ExportedReview](ctx, c, http.MethodPost, reviewPath(review)+"/export", struct{}{})
+}

@@ -15,7 +15,7 @@ import (
 
 func (a *app) reviewCommand() *cobra.Command {
 	return group("review", "Keep or revoke what was given: grants, secrets, owners, connections, trust rules", a.reviewStart(), a.reviewList(), a.reviewShow(), a.reviewMine(), a.reviewDecide(),
-		a.reviewDelegate(), a.reviewClose())
+		a.reviewDelegate(), a.reviewClose(), a.reviewExport(), a.reviewVerify())
 }
 
 func reviewNames(ctx context.Context, c *client.Client) ([]string, error) {

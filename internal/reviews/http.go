@@ -87,6 +87,15 @@ type approversRequest struct {
 	}
 }
 
+type exceptionRequest struct {
+	Name string `path:"name" maxLength:"100"`
+	Body struct {
+		Owner  string    `json:"owner" maxLength:"63" doc:"who answers for it"`
+		Until  time.Time `json:"until"`
+		Reason string    `json:"reason,omitempty" doc:"needed, here or in the header"`
+	}
+}
+
 type byConnection struct {
 	Connection string `path:"connection" maxLength:"63"`
 }
@@ -126,9 +135,29 @@ func (s *Service) wishRoutes(api *rest.API) {
 		})
 }
 
+// exceptionRoutes are those of rights that may stand.
+func (s *Service) exceptionRoutes(api *rest.API) {
+	const path, tag = "/api/v1/grant-exceptions", "reviews"
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List exceptions for grants that stand without an end", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*[]Exception, error) {
+			found, err := s.Exceptions(ctx)
+			return &found, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: "/api/v1/grants/{name}/exception", Summary: "Say who answers for a grant that stands without an end, why and until when", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, q *exceptionRequest) (*Exception, error) {
+			e, err := s.Except(ctx, audit.Person(c.ID, c.Name), reasonOf(c, q.Body.Reason), q.Name, q.Body.Owner, q.Body.Until)
+			return &e, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{id}", Summary: "End an exception before its time", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, q *byID) (*rest.None, error) {
+			return nil, s.EndException(ctx, audit.Person(c.ID, c.Name), c.Reason, q.ID)
+		})
+}
+
 // Routes declares the room's operations.
 func (s *Service) Routes(api *rest.API) {
 	s.wishRoutes(api)
+	s.exceptionRoutes(api)
 	const path, tag = "/api/v1/reviews", "reviews"
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path, Summary: "List reviews, the latest first, without their items", Tag: tag},
 		func(ctx context.Context, _ rest.Caller, q *listRequest) (*[]Review, error) {
@@ -165,5 +194,10 @@ func (s *Service) Routes(api *rest.API) {
 		func(ctx context.Context, c rest.Caller, q *reasoned) (*Review, error) {
 			r, err := s.Close(ctx, audit.Person(c.ID, c.Name), reasonOf(c, q.Body.Reason), q.Review)
 			return &r, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/{review}/export", Summary: "Export a review with proofs of every event of it", Tag: tag, Need: rest.Inspect},
+		func(ctx context.Context, c rest.Caller, q *reasoned) (*Exported, error) {
+			x, err := s.Export(ctx, audit.Person(c.ID, c.Name), reasonOf(c, q.Body.Reason), q.Review)
+			return &x, err
 		})
 }

@@ -94,6 +94,14 @@ func (s *Service) Tick(ctx context.Context, lease *job.Lease) error {
 			all = append(all, ignoring(s.lookAt(ctx, &r)))
 		}
 	}
+	all = append(all, s.lookAtChanges(ctx))
+	if s.dirty.Swap(false) || s.o.Now().Sub(s.looked) > lookAgain {
+		s.looked = s.o.Now()
+		if err := s.lookAtStanding(ctx); err != nil {
+			s.dirty.Store(true)
+			all = append(all, err)
+		}
+	}
 	return errors.Join(all...)
 }
 

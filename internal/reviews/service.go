@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/countersign/countersign/internal/approvals"
@@ -82,6 +83,8 @@ type Service struct {
 	o Options
 
 	step   func(string) error // tests die here
+	dirty  atomic.Bool        // grants or tools may have changed
+	looked time.Time          // at standing rights, by the clock alone
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
@@ -98,7 +101,11 @@ func New(o Options) (*Service, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{o: o, step: func(string) error { return nil }}, nil
+	s := &Service{o: o, step: func(string) error { return nil }}
+	for _, room := range []string{"policy", "connections"} {
+		o.Watch.On(room, func(context.Context) error { s.dirty.Store(true); return nil })
+	}
+	return s, nil
 }
 
 // now is the time as the store keeps it, so that what is written equals what is read.
