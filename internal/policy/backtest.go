@@ -8,9 +8,13 @@ import (
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/fault"
@@ -126,10 +130,8 @@ func (s *Service) try(ctx context.Context, w Window, all ...*backtester) error {
 		if err := s.log.LoadPayloads(ctx, affected); err != nil {
 			return err
 		}
-		for i := range affected {
-			for _, b := range all {
-				b.compare(&affected[i])
-			}
+		for _, b := range all {
+			b.compare(affected)
 		}
 		return ctx.Err()
 	})
@@ -144,20 +146,38 @@ func (s *Service) try(ctx context.Context, w Window, all ...*backtester) error {
 // and returns from where to go on.
 func (s *Service) eachCall(ctx context.Context, w Window, types []audit.Type, fn func([]audit.Record) error) (next string, err error) {
 	q := audit.Query{Agent: w.Agent, Types: types, Since: w.Since, Until: w.Until, After: w.After, Limit: backtestPage}
-	for left := cmp.Or(w.Most, defaultPart); left > 0; left -= backtestPage {
-		recs, err := s.log.List(ctx, q)
-		if err != nil {
-			return "", err
+	group, ctx := errgroup.WithContext(ctx)
+	pages := make(chan []audit.Record, 1) // one is read while fn has another
+	group.Go(func() error {
+		defer close(pages)
+		for left := cmp.Or(w.Most, defaultPart); left > 0; left -= backtestPage {
+			recs, err := s.log.List(ctx, q)
+			if err != nil {
+				return err
+			}
+			select {
+			case pages <- recs:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if len(recs) < backtestPage {
+				return nil
+			}
+			q.After = recs[len(recs)-1].Event.ID
 		}
-		if err := fn(recs); err != nil {
-			return "", err
+		next = q.After
+		return nil
+	})
+	group.Go(func() error {
+		for recs := range pages {
+			if err := fn(recs); err != nil {
+				return err
+			}
 		}
-		if len(recs) < backtestPage {
-			return "", nil
-		}
-		q.After = recs[len(recs)-1].Event.ID
-	}
-	return q.After, nil
+		return nil
+	})
+	err = group.Wait()
+	return next, err
 }
 
 // backtester compares two engines over recorded calls.
@@ -353,31 +373,57 @@ func (e *engine) near(a *Agent, t *tool) (says []string, need parts) {
 
 const unrecorded = needRun | needCaller | needProvenance
 
-// compare decides one recorded call twice.
-func (b *backtester) compare(rec *audit.Record) {
-	ev := &rec.Event
-	st := b.stake(ev)
-	if st.gone || st.same {
-		return // it is here for another trial
-	}
-	reqs, need := b.s.recorded(rec), st.need
-	if !seen(rec) {
-		if need&needArgs != 0 {
+// twice is a recorded call decided twice.
+type twice struct {
+	rec      *audit.Record
+	need     parts
+	from, to Effect
+	by       []string
+}
+
+// compare decides recorded calls twice, on every core, and counts in their order
+// which come out differently.
+func (b *backtester) compare(recs []audit.Record) {
+	calls := make([]twice, 0, len(recs))
+	for i := range recs {
+		rec := &recs[i]
+		st := b.stake(&rec.Event)
+		switch {
+		case st.gone, st.same: // it is here for another trial
+			continue
+		case !seen(rec) && st.need&needArgs != 0:
 			b.out.Unseen++
-			return
+			continue
+		case st.need&unrecorded != 0:
+			b.out.Assumed++
 		}
+		calls = append(calls, twice{rec: rec, need: st.need})
+	}
+	var group sync.WaitGroup
+	for part := range slices.Chunk(calls, max(1, (len(calls)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
+		group.Go(func() {
+			for i := range part {
+				b.decide(&part[i])
+			}
+		})
+	}
+	group.Wait()
+	for i := range calls {
+		if c := &calls[i]; c.from != c.to {
+			b.count(&c.rec.Event, c.from, c.to, c.by)
+		}
+	}
+}
+
+func (b *backtester) decide(c *twice) {
+	reqs := b.s.recorded(c.rec)
+	if !seen(c.rec) {
 		for i := range reqs {
 			reqs[i].unread = true
 		}
 	}
-	if need&unrecorded != 0 {
-		b.out.Assumed++
-	}
-	from, _ := decideAll(b.now, reqs)
-	to, by := decideAll(b.new, reqs)
-	if from != to {
-		b.count(ev, from, to, by)
-	}
+	c.from, _ = decideAll(b.now, reqs)
+	c.to, c.by = decideAll(b.new, reqs)
 }
 
 // decideAll decides for every agent that has to be allowed: the least of what

@@ -282,7 +282,9 @@ func BenchmarkBacktest(b *testing.B) {
 					}
 				}
 				b.ReportMetric(float64(calls)/time.Since(began).Seconds(), "calls/s")
-				b.ReportMetric(time.Since(began).Seconds()*1e6/float64(calls), "s/1,000,000")
+				share := time.Since(began).Seconds() * 1e6 / float64(calls) / 60
+				b.ReportMetric(share*60, "s/1,000,000")
+				b.ReportMetric(100*share, "%of-a-minute") // the aim: 1,000,000 in a minute on two cores
 			}
 		})
 	}

@@ -110,18 +110,22 @@ func (o *Observed) merge(p *Observed) {
 	o.Looked, o.Seen, o.More = o.Looked+p.Looked, o.Seen+p.Seen, o.More || p.More
 }
 
-// valueAt returns the value at a path of args, and whether there is one. Null is none.
-func valueAt(args jsontext.Value, path string) (jsontext.Value, bool) {
-	v := args
-	for name := range strings.SplitSeq(path, ".") {
-		var fields map[string]jsontext.Value
-		if v.Kind() != '{' || json.Unmarshal(v, &fields) != nil {
-			return nil, false
-		}
-		var ok bool
-		if v, ok = fields[name]; !ok {
-			return nil, false
-		}
+// fieldsOf returns what an object holds; nothing if it is none.
+func fieldsOf(v jsontext.Value) map[string]jsontext.Value {
+	var fields map[string]jsontext.Value
+	if v.Kind() != '{' || json.Unmarshal(v, &fields) != nil {
+		return nil
 	}
-	return v, v.Kind() != 'n'
+	return fields
+}
+
+// valueAt returns the value at a path of arguments, and whether there is one.
+// Null is none.
+func valueAt(fields map[string]jsontext.Value, path string) (jsontext.Value, bool) {
+	name, rest, deeper := strings.Cut(path, ".")
+	v, ok := fields[name]
+	if !ok || !deeper {
+		return v, ok && v.Kind() != 'n'
+	}
+	return valueAt(fieldsOf(v), rest)
 }

@@ -63,7 +63,7 @@ func (t *tail) take(rec *audit.Record) {
 	}
 	t.latest = max(t.latest, at)
 	p := pairOf(ev)
-	args, readable := arguments(rec)
+	values := t.values(rec, at)
 	for _, rule := range rules(ev) {
 		k := key{p, rule, ev.Stage, dayOf(at)}
 		one := t.tallies[k]
@@ -72,16 +72,41 @@ func (t *tail) take(rec *audit.Record) {
 			t.tallies[k] = one
 		}
 		one.add(ev)
-		if !readable || ev.Type != audit.CallIntent || rule != "" && !isGrant(rule) {
+		if rule != "" && !isGrant(rule) {
 			continue
 		}
-		for _, a := range t.pairs[p].args {
-			if at >= a.since {
-				v, has := valueAt(args, a.path)
-				one.at(a.path, a.kind).add(v, !has)
-			}
+		for _, v := range values {
+			one.at(v.path, v.kind).add(v.value, !v.there)
 		}
 	}
+}
+
+// value is what an argument was in a call.
+type value struct {
+	argument
+	value jsontext.Value
+	there bool
+}
+
+// values returns what is looked at of an allowed call's arguments.
+func (t *tail) values(rec *audit.Record, at int64) []value {
+	w := t.pairs[pairOf(&rec.Event)]
+	if len(w.args) == 0 || rec.Event.Type != audit.CallIntent {
+		return nil
+	}
+	args, readable := arguments(rec)
+	if !readable {
+		return nil
+	}
+	fields := fieldsOf(args)
+	var out []value
+	for _, a := range w.args {
+		if at >= a.since {
+			v, there := valueAt(fields, a.path)
+			out = append(out, value{a, v, there})
+		}
+	}
+	return out
 }
 
 func pairOf(ev *audit.Event) pair { return pair{ev.Agent, ev.Connection, ev.Tool} }

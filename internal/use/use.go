@@ -47,11 +47,9 @@ type Watched struct {
 	Behind int64     `json:"behind,omitempty" doc:"events that were recorded and not looked at yet"`
 }
 
-// How long an answer waits until what was recorded before it is known.
-const (
-	freshWithin = 2 * time.Second
-	freshEvery  = 20 * time.Millisecond
-)
+// freshWithin is how long an answer waits until what was recorded before it is
+// known.
+const freshWithin = 2 * time.Second
 
 // Uses returns what q selects, by agent, tool, rule, stage and day.
 func (s *Service) Uses(ctx context.Context, q Query) ([]Use, Watched, error) {
@@ -136,7 +134,7 @@ func (s *Service) fresh(ctx context.Context) (Watched, error) {
 	if err != nil {
 		return Watched{}, err
 	}
-	for end := time.Now().Add(freshWithin); ; pause(ctx, freshEvery) {
+	for end := time.Now().Add(freshWithin); ; {
 		s.mu.Lock()
 		n, err := s.step(ctx)
 		behind := s.behind(head)
