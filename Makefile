@@ -13,7 +13,7 @@ PG      := scripts/with-postgres.sh
 GOTEST  := scripts/test-twice.sh go test
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help up build test test-short test-browser test-race test-race-long test-faults bench fuzz conformance containment screenshots lint verify clean
+.PHONY: help up build test test-short test-browser test-race test-race-long test-faults bench detection-bench fuzz conformance containment screenshots lint verify clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ screenshots: build ## make docs/screenshots/*.png of the example business
 
 containment: build ## replay recorded attacks and honest tasks through a server, write docs/containment-bench.md
 	go run ./containment -out docs/containment-bench.md
+
+detection-bench: ## run attacks and honest agents of a simulated month through detection, write docs/detection-bench.md
+	COUNTERSIGN_DETECTION_BENCH=$(CURDIR)/docs/detection-bench.md go test ./internal/detection -count=1 -run TheBench
 
 lint: ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l cmd client internal conformance containment test 2>/dev/null)" || { gofmt -l cmd client internal conformance containment test; echo 'run gofmt -w on these'; exit 1; }

@@ -30,4 +30,5 @@ run "console: every page with 1,000,000 events and 1,000 agents in the store" ./
 run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm Line 1x
 run "the HTTP front: beside direct and a plain reverse proxy" ./internal/gateway/egress HTTP 1x
 run "runs: what a proposal, and looking for one, costs beside one durable row" ./internal/runs Runs 20x
+run "detection: events a second through all rules, on one core" ./internal/detection Rules 1s
 run "idle streams: resident memory of the server alone" ./internal/server IdleStreams 1x

@@ -3,6 +3,7 @@ package detection_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -497,4 +498,48 @@ func TestTheProvidersBill(t *testing.T) {
 			w.t.Error("a row that says nothing")
 		}
 	})
+}
+
+// contain measures, so many times, how long it takes from the event that decides
+// until the credential is refused, with the follower at work.
+func (w *world) contain(times int) []time.Duration {
+	w.enforce("")
+	w.settle()
+	if err := w.Service.Start(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	defer w.Service.Stop(ctx)
+	var out []time.Duration
+	for i := range times {
+		key := id.New("key")
+		w.hop(fmt.Sprintf("bot-%d", i), key, 10, time.Now())
+		began := time.Now()
+		w.asks(fmt.Sprintf("bot-%d", i), key, "the eleventh", began)
+		for w.poll(); w.locks.Check(locks.Subject{Credential: key}) == nil; w.poll() {
+			if time.Since(began) > 30*time.Second {
+				w.t.Fatal("nobody stops it")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		out = append(out, time.Since(began))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// TestTheBench writes docs/detection-bench.md (make detection-bench).
+func TestTheBench(t *testing.T) {
+	path := os.Getenv("COUNTERSIGN_DETECTION_BENCH")
+	if path == "" {
+		t.Skip("make detection-bench runs it")
+	}
+	lite(t, func(w *world) {
+		if err := os.WriteFile(path, []byte(detection.MonthReport(t, 1, w.contain(100))), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestWhileItRunsACredentialIsCut(t *testing.T) {
+	each(t, func(w *world) { w.contain(2) })
 }
