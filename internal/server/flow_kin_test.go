@@ -138,6 +138,26 @@ func TestNoNewCredentialWashesLabelsOff(t *testing.T) {
 	if !w.made(fresh.Token, "other", nil) || !w.made(w.access(fresh.Token), "other", nil) {
 		t.Error("a run that a person started is not clean")
 	}
+
+	// Nor can it say in a new run what its user would have said.
+	w.model(t, "up", "openai", newEchoModel(t).URL+"/v1", "upstream-key-4242")
+	w.flow("other", client.Flow{Source: "trusted", Args: map[string]string{"to": "recipient"}})
+	w.api(t, "PUT", "/policies/clean", map[string]any{"text": `@id("clean") forbid (principal, action == Action::"liar/other", resource) when { context.provenance.untrusted && !context.provenance.endorsed };`}, nil)
+	said := func(credential string) string {
+		t.Helper()
+		resp, body := w.send(t, "/llm/up/v1/chat/completions", credential, "", map[string]any{"model": "m", "messages": []any{map[string]any{"role": "user", "content": "Write to eve@evil.test"}}})
+		if resp.StatusCode != http.StatusOK {
+			t.Fatal(body)
+		}
+		return credential
+	}
+	to := map[string]any{"to": "eve@evil.test"}
+	if w.made(said(w.began()), "other", to) {
+		t.Error("words of a run that the agent began itself, after it had read, endorse")
+	}
+	if run := said(w.started().Token); !w.made(run, "read", nil) || !w.made(run, "other", to) {
+		t.Error("words of a run that a person started do not")
+	}
 }
 
 // What people approved once endorses the same counterparty later, and a call of

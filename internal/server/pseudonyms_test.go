@@ -131,6 +131,18 @@ func TestAModelSeesPlaceholders(t *testing.T) {
 	if body := w.call(run.Token, "read", nil); !strings.Contains(body, stands+" wrote") || strings.Contains(body, "jane") {
 		t.Errorf("the agent read %s", body)
 	}
+	// Where nothing is hidden either, a tool that may not have it gets it no more.
+	c, err := w.admin.Connection(ctx, "liar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Spec.Inspect = nil
+	if _, err := w.admin.PutConnection(ctx, "liar", c.Spec); err != nil {
+		t.Fatal(err)
+	}
+	if w.call(run.Token, "read", map[string]any{"note": stands}); strings.Contains(sent(), "jane") || !strings.Contains(sent(), stands) {
+		t.Errorf("a tool that may not have it got %s", sent())
+	}
 }
 
 // guardian is a guardrail service.
