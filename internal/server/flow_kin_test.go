@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"fmt"
 	"net/http"
@@ -63,13 +64,16 @@ func (w *flowWorld) flow(tool string, f client.Flow) {
 }
 
 // call returns the body of the answer.
-func (w *flowWorld) call(credential, tool string, args map[string]any) string {
+func (w *flowWorld) call(credential, tool string, args any) string {
 	w.t.Helper()
+	if args == nil {
+		args = map[string]any{}
+	}
 	_, body := w.send(w.t, "/mcp/liar", credential, "", map[string]any{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": map[string]any{"name": tool, "arguments": args}})
 	return body
 }
 
-func (w *flowWorld) made(credential, tool string, args map[string]any) bool {
+func (w *flowWorld) made(credential, tool string, args any) bool {
 	w.t.Helper()
 	return strings.Contains(w.call(credential, tool, args), "MADE-IT")
 }
@@ -174,8 +178,10 @@ func TestWhatPeopleEndorsedIsNotAskedAgain(t *testing.T) {
 	w.flow("other", client.Flow{Args: map[string]string{"to": "recipient"}, Counterparty: "to", Asked: []string{"send"}})
 	w.api(t, "PUT", "/policies/reaches", map[string]any{"text": `@id("reaches") @approval("deciders") forbid (principal, action == Action::"liar/other", resource)
 		when { context.provenance.untrusted && !context.provenance.endorsed || context.provenance.confidential && !context.provenance.cleared };`}, nil)
-	to := func(who string) map[string]any {
-		return map[string]any{"to": who, "text": fmt.Sprint(time.Now().UnixNano())}
+	n := 0
+	to := func(who string) jsontext.Value { // the same bytes each time it is sent: an approval is for them
+		n++
+		return jsontext.Value(fmt.Sprintf(`{"to":%q,"text":"letter %d"}`, who, n))
 	}
 	read := func() client.RunToken {
 		t.Helper()
@@ -206,8 +212,8 @@ func TestWhatPeopleEndorsedIsNotAskedAgain(t *testing.T) {
 	if _, err := fiona.DecideApproval(ctx, id, "approve", ""); err != nil {
 		t.Fatal(err)
 	}
-	if !w.made(run.Token, "other", args) {
-		t.Fatal("approved, it was not made")
+	if body := w.call(run.Token, "other", args); !strings.Contains(body, "MADE-IT") {
+		t.Fatalf("approved, it was not made: %s", body)
 	}
 	var known []client.Endorsement
 	for end := time.Now().Add(30 * time.Second); len(known) == 0 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // recorded when the answer has ended
