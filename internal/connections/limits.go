@@ -99,8 +99,8 @@ func (t Tool) Limits() Limits {
 
 // Take counts a call of an agent against the rates of a tool, on all replicas
 // together. It returns how long to wait if one of them is used up: then the
-// call counts for none.
-func (s *Service) Take(ctx context.Context, t Tool, agent string) (retry time.Duration, err error) {
+// call counts for none, unless it is made in any case (sure).
+func (s *Service) Take(ctx context.Context, t Tool, agent string, sure bool) (retry time.Duration, err error) {
 	l := t.Limits()
 	if l.Calls == (Rate{}) && l.Agent == (Rate{}) {
 		return 0, nil
@@ -126,7 +126,7 @@ func (s *Service) Take(ctx context.Context, t Tool, agent string) (retry time.Du
 			}
 			retry = max(retry, wait)
 		}
-		if retry > 0 {
+		if retry > 0 && !sure {
 			return errUsedUp
 		}
 		return nil
@@ -137,7 +137,7 @@ func (s *Service) Take(ctx context.Context, t Tool, agent string) (retry time.Du
 	if err != nil {
 		return 0, storage.ErrUnavailable.With(err)
 	}
-	return 0, nil
+	return retry, nil
 }
 
 // errUsedUp takes back what a refused call counted.
@@ -145,7 +145,7 @@ var errUsedUp = fmt.Errorf("a rate is used up")
 
 // take counts one call: full is when the allowance would be whole again if
 // nothing came. A call moves it by one share, and must not move it further than a
-// period ahead.
+// period ahead, unless it is made in any case.
 func take(ctx context.Context, tx *storage.Tx, key string, r Rate, now time.Time) (wait time.Duration, err error) {
 	share, at := max(1, r.Per.Microseconds()/r.Calls), storage.Micros(now)
 	var full int64

@@ -38,7 +38,7 @@ func TestRatesCountOnAllReplicas(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 40 {
 			wg.Go(func() {
-				retry, err := []*room{a, b}[i%2].Take(ctx, tool, "agt_1")
+				retry, err := []*room{a, b}[i%2].Take(ctx, tool, "agt_1", false)
 				switch {
 				case err != nil:
 					t.Error(err)
@@ -57,7 +57,7 @@ func TestRatesCountOnAllReplicas(t *testing.T) {
 		}
 		*a.now = a.now.Add(12 * time.Second)
 		for i, want := range []bool{true, true, false} {
-			if retry, err := a.Take(ctx, tool, "agt_2"); err != nil || (retry == 0) != want {
+			if retry, err := a.Take(ctx, tool, "agt_2", false); err != nil || (retry == 0) != want {
 				t.Errorf("call %d after twelve seconds: %s %v", i, retry, err)
 			}
 		}
@@ -68,12 +68,22 @@ func TestRatesCountOnAllReplicas(t *testing.T) {
 			agent string
 			want  bool
 		}{{"agt_1", true}, {"agt_1", false}, {"agt_1", false}, {"agt_2", true}, {"agt_3", false}} {
-			if retry, err := a.Take(ctx, tool, c.agent); err != nil || (retry == 0) != c.want {
+			if retry, err := a.Take(ctx, tool, c.agent, false); err != nil || (retry == 0) != c.want {
 				t.Errorf("%s: %s %v", c.agent, retry, err)
 			}
 		}
+		// What is made in any case counts, and the others wait for it.
 		*a.now = a.now.Add(time.Hour)
-		if _, err := a.Take(ctx, tool, "agt_1"); err != nil {
+		for i, c := range []struct {
+			agent      string
+			sure, want bool
+		}{{"agt_1", true, true}, {"agt_1", false, false}, {"agt_1", true, false}, {"agt_2", false, false}} {
+			if retry, err := a.Take(ctx, tool, c.agent, c.sure); err != nil || (retry == 0) != c.want {
+				t.Errorf("call %d of %s: %s %v", i, c.agent, retry, err)
+			}
+		}
+		*a.now = a.now.Add(time.Hour)
+		if _, err := a.Take(ctx, tool, "agt_1", false); err != nil {
 			t.Error(err)
 		}
 		var n int
@@ -81,7 +91,7 @@ func TestRatesCountOnAllReplicas(t *testing.T) {
 			t.Errorf("%d rates are kept (%v)", n, err)
 		}
 		db.Close()
-		if _, err := a.Take(ctx, tool, "agt_1"); !errors.Is(err, storage.ErrUnavailable) {
+		if _, err := a.Take(ctx, tool, "agt_1", false); !errors.Is(err, storage.ErrUnavailable) {
 			t.Errorf("counted without a database: %v", err)
 		}
 	})

@@ -76,7 +76,12 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 		return g.notHeld(call, v, approvals.ErrImpossible.Say("this call needs an approval, and none can be for it: %s", call.Unbound))
 	}
 	held := g.held(in, call, v)
-	held.Ready = func(ctx context.Context) error { return g.reserve(ctx, call) } // before the approval is used up
+	held.Ready = func(ctx context.Context) error { // before the approval is used up
+		if err := g.granted(ctx, call); err != nil {
+			return err
+		}
+		return g.reserve(ctx, call)
+	}
 	// Whoever leaves now must not leave us in doubt about what was used up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
 	defer cancel()

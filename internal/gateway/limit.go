@@ -19,18 +19,19 @@ var ErrResult = fault.New(fault.Upstream, "result_too_large", "the answer is lon
 
 // Rates counts calls of tools; connections.Service does.
 type Rates interface {
-	Take(ctx context.Context, t connections.Tool, agent string) (time.Duration, error)
+	Take(ctx context.Context, t connections.Tool, agent string, sure bool) (time.Duration, error)
 }
 
 // limit refuses a call that would go out now, if its tool is called too often.
-// One that people decide about is not refused: they allowed exactly it.
+// One that people decide about is not refused: they allowed exactly it. It is
+// counted when it goes out (granted).
 func (g *Gateway) limit(ctx context.Context, call *Call, v verdict) verdict {
-	if v.effect != policy.Allow || g.o.Rates == nil || len(call.Tool.References.Limits) == 0 {
+	if v.effect != policy.Allow || g.o.Rates == nil || len(call.Tool.References.Limits) == 0 || call.resume != nil && call.resume.Approval != "" {
 		return v
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
 	defer cancel()
-	retry, err := g.o.Rates.Take(ctx, call.Tool, call.Who.Agent.ID)
+	retry, err := g.o.Rates.Take(ctx, call.Tool, call.Who.Agent.ID, false)
 	switch {
 	case err != nil:
 		r := Refuse(err)
@@ -43,6 +44,15 @@ func (g *Gateway) limit(ctx context.Context, call *Call, v verdict) verdict {
 	v.effect, v.advice = policy.Deny, nil
 	v.record.Effect, v.record.Reason = policy.Deny.String(), v.reason
 	return v
+}
+
+// granted counts a call that people approved, before the approval is used up.
+func (g *Gateway) granted(ctx context.Context, call *Call) error {
+	if g.o.Rates == nil || len(call.Tool.References.Limits) == 0 {
+		return nil
+	}
+	_, err := g.o.Rates.Take(ctx, call.Tool, call.Who.Agent.ID, true)
+	return err
 }
 
 // sized bounds an answer by its tool's limit.

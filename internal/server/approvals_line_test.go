@@ -334,3 +334,34 @@ func TestNoAgentDecides(t *testing.T) {
 		t.Error("an agent decided")
 	}
 }
+
+// What people approved is made whatever its tool's rate says, and counts against it.
+func TestAnApprovedCallCountsAgainstTheRate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process")
+	}
+	w := newHeldWorld(t, start(t, t.TempDir(), storagetest.SQLite(t), ""))
+	w.api(t, "PATCH", "/connections/liar/tools/read", map[string]any{"limits": map[string]string{"calls": "1/1h"}}, nil)
+	for range 2 {
+		limit, id := w.held(1)
+		if status, body := w.vote(w.process, "fiona", id, "approve"); status != 200 {
+			t.Fatal(status, body)
+		}
+		if body := w.call(w.process, "read", limit); !strings.Contains(body, "MADE-IT") {
+			t.Fatalf("an approved call: %s", body)
+		}
+	}
+	w.api(t, "DELETE", "/policies/held", nil, nil)
+	var body string
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if body = w.call(w.process, "read", 9000); !strings.Contains(body, "apr_") {
+			break
+		}
+	}
+	if !strings.Contains(body, "called too often") {
+		t.Errorf("a call after two approved ones in an hour that has room for one: %s", body)
+	}
+	if n := w.made.Load(); n != 2 {
+		t.Errorf("%d calls were made", n)
+	}
+}
