@@ -98,6 +98,7 @@ type Call struct {
 
 	given     jsontext.Value        // its arguments as they came, if values were put in place of placeholders
 	revealed  func(b []byte) []byte // puts them there again; nil if there were none
+	message   bool                  // it is asked about for a message of it, whose schema policy has
 	placed    placed
 	inspected inspected
 	judged    *flow.Judgement // where its values come from; nil if no policy asks

@@ -86,7 +86,7 @@ func (a *answerBody) sendable(m *Message) (verdict, []guardFact, error) {
 // part is the call as it is asked about for a message of it.
 func (a *answerBody) part() *Call {
 	c := a.call
-	out := &Call{ID: c.ID, Run: c.Run, Who: c.Who, Connection: c.Connection, Tool: c.Tool, Started: a.g.o.Now(), placed: c.placed, remote: c.remote}
+	out := &Call{ID: c.ID, Run: c.Run, Who: c.Who, Connection: c.Connection, Tool: c.Tool, Started: a.g.o.Now(), placed: c.placed, remote: c.remote, message: true}
 	out.inspected.kinds.Store(c.inspected.kinds.Load())
 	return out
 }

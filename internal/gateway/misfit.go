@@ -41,11 +41,12 @@ func (s *schemas) of(raw []byte) *argschema.Schema {
 	return found
 }
 
-// misfit refuses a call of an MCP server's tool whose arguments are not what the
-// definition that a person accepted allows: nobody has seen what the tool does
-// with others.
+// misfit refuses a call of an MCP server's tool, or of an operation of an HTTP API,
+// whose arguments are not what the definition that a person accepted allows: nobody
+// has seen what it does with others.
 func (g *Gateway) misfit(call *Call) (verdict, bool) {
-	if call.Connection.Kind != connections.MCP || call.Tool.Builtin {
+	operation := call.Connection.Kind == connections.HTTP && call.Connection.Dialect == ""
+	if call.Connection.Kind != connections.MCP && !operation || call.Tool.Builtin || call.message {
 		return verdict{}, false
 	}
 	args := call.Args

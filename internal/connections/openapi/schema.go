@@ -13,8 +13,8 @@ const (
 	maxSchemaDepth = 6
 )
 
-// shaper writes a schema anew with only what policy reads of it: types, names
-// and what must be there. References are replaced by what they refer to.
+// shaper writes a schema anew with only what policy reads of it, types, names
+// and what must be there, and what the gateway holds values to. References are replaced by what they refer to.
 type shaper struct {
 	d     *document
 	nodes int
@@ -28,6 +28,18 @@ type shape struct {
 	Items      *shape           `json:"items,omitzero"`
 	Closed     *bool            `json:"additionalProperties,omitzero"`
 	OneOf      []shape          `json:"anyOf,omitzero"`
+	// What else is said of a value, as it is said: the gateway holds calls to it.
+	Enum     jsontext.Value `json:"enum,omitzero"`
+	Const    jsontext.Value `json:"const,omitzero"`
+	Pattern  jsontext.Value `json:"pattern,omitzero"`
+	Least    jsontext.Value `json:"minimum,omitzero"`
+	Most     jsontext.Value `json:"maximum,omitzero"`
+	Above    jsontext.Value `json:"exclusiveMinimum,omitzero"`
+	Below    jsontext.Value `json:"exclusiveMaximum,omitzero"`
+	Shortest jsontext.Value `json:"minLength,omitzero"`
+	Longest  jsontext.Value `json:"maxLength,omitzero"`
+	Fewest   jsontext.Value `json:"minItems,omitzero"`
+	Greatest jsontext.Value `json:"maxItems,omitzero"`
 
 	file bool // the content of a file, not text
 }
@@ -104,7 +116,34 @@ func (s *shaper) of(v jsontext.Value, depth int) (shape, error) {
 	if nullable {
 		out.Type = []string{name, "null"}
 	}
+	out.bound(o, nullable)
 	return out, nil
+}
+
+// maxEnum is how many bytes of a list of values are kept.
+const maxEnum = 2 << 10
+
+// bound keeps what a schema says of values beside their type, where it is what
+// JSON Schema has for it.
+func (s *shape) bound(o object, nullable bool) {
+	keep := func(name string, kind jsontext.Kind) jsontext.Value {
+		if v := o[name]; v.Kind() == kind && len(v) <= maxEnum {
+			return v
+		}
+		return nil
+	}
+	if !nullable { // OpenAPI 3.0 leaves open whether null must be listed then
+		s.Enum, s.Const = keep("enum", '['), o["const"]
+	}
+	s.Pattern = keep("pattern", '"')
+	s.Least, s.Most, s.Above, s.Below = keep("minimum", '0'), keep("maximum", '0'), keep("exclusiveMinimum", '0'), keep("exclusiveMaximum", '0')
+	s.Shortest, s.Longest, s.Fewest, s.Greatest = keep("minLength", '0'), keep("maxLength", '0'), keep("minItems", '0'), keep("maxItems", '0')
+	if string(o["exclusiveMinimum"]) == "true" { // as OpenAPI 3.0 says it
+		s.Least, s.Above = nil, s.Least
+	}
+	if string(o["exclusiveMaximum"]) == "true" {
+		s.Most, s.Below = nil, s.Most
+	}
 }
 
 func (s *shaper) object(out *shape, o object, depth int) error {

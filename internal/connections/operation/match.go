@@ -12,7 +12,7 @@ import (
 // Errors of Match.
 var (
 	// ErrForm refuses a path that two readers could read in two ways.
-	ErrForm = errors.New("the path can be read in two ways: it has an escape that is not needed, an escaped or double slash, a dot segment, a semicolon, or a fixed name in another case")
+	ErrForm = errors.New("the path can be read in two ways: it has an escape that is not needed, an escaped slash where none can be, a double slash, a dot segment, a semicolon, or a fixed name in another case")
 	// ErrNone says that no operation has this path.
 	ErrNone = errors.New("no operation has this path")
 	// ErrMethod says that operations have this path, but none this method.
@@ -113,7 +113,49 @@ type Argument struct{ Name, Value string }
 // Match returns the operation that a request with this method and escaped path
 // is, and the parameters of its path. A HEAD without an operation of its own is
 // that of GET (RFC 9110, 9.3.2). With ErrMethod it returns which methods the path takes.
+//
+// Slashes that are escaped are slashes where all that is left of a path is a
+// parameter; the path is then to be sent as Slashes writes it.
 func (m *Matcher) Match(method, path string) (*Operation, []Argument, []string, error) {
+	first := escapedSlash(path)
+	if first < 0 {
+		return m.match(method, path)
+	}
+	op, args, _, err := m.match(method, Slashes(path))
+	if before, ok := op.fixedSegments(); err != nil || !ok || strings.Count(path[:first], "/") <= before {
+		return nil, nil, nil, ErrForm // a reader who unescapes it takes it for another path
+	}
+	return op, args, nil, nil
+}
+
+// escapedSlash returns where the first escaped slash of a path stands, -1 if there is none.
+func escapedSlash(path string) int {
+	upper, lower := strings.Index(path, "%2F"), strings.Index(path, "%2f")
+	if upper < 0 || lower >= 0 && lower < upper {
+		return lower
+	}
+	return upper
+}
+
+// Slashes returns a path with its escaped slashes as slashes.
+func Slashes(path string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(path, "%2F", "/"), "%2f", "/")
+}
+
+// fixedSegments returns how many segments stand before the parameter that is all
+// that is left of o's path; false if there is none.
+func (o *Operation) fixedSegments() (int, bool) {
+	if o == nil {
+		return 0, false
+	}
+	t, err := parseTemplate(o.Path)
+	if err != nil || !t.segments[len(t.segments)-1].rest {
+		return 0, false
+	}
+	return len(t.segments) - 1, true
+}
+
+func (m *Matcher) match(method, path string) (*Operation, []Argument, []string, error) {
 	segments, err := split(path)
 	if err != nil {
 		return nil, nil, nil, err

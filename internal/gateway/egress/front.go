@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/connections/operation"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
@@ -254,7 +255,7 @@ func (x *exchange) match(call *gateway.Call) (func(context.Context, *gateway.Cal
 		x.allow = allow
 		return nil, err
 	}
-	x.op, call.Tool = op, op.tool
+	x.op, call.Tool, x.path = op, op.tool, operation.Slashes(x.path)
 	return func(_ context.Context, call *gateway.Call) error { return x.operation(call, values) }, nil
 }
 
