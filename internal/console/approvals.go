@@ -22,12 +22,19 @@ var approvalActions = []action{
 	{"/approvals", "approvals", (*Console).decideMany},
 }
 
-// mostPending bounds the requests that are looked at to count what waits.
-const mostPending = 200
+// pendingAtOnce is how many requests are asked for at a time.
+const pendingAtOnce = 1000
 
-// pending returns the requests that wait, the newest first.
-func (v *visit) pending() ([]client.Approval, error) {
-	return v.API.Approvals(v.ctx(), client.ApprovalQuery{State: "pending", Limit: mostPending})
+// pending returns all requests that wait, the newest first.
+func (v *visit) pending() (all []client.Approval, err error) {
+	q := client.ApprovalQuery{State: "pending", Limit: pendingAtOnce}
+	for {
+		page, err := v.API.Approvals(v.ctx(), q)
+		if all = append(all, page...); err != nil || len(page) < q.Limit {
+			return all, err
+		}
+		q.Before = page[len(page)-1].ID
+	}
 }
 
 // count finds out how much waits for the person.

@@ -22,6 +22,7 @@ var sections = []entry{
 	{Section: "runs", Title: "Runs", Path: "/runs", Icon: "run"},
 	{Section: "log", Title: "Log", Path: "/events", Icon: "log"},
 	{Section: "findings", Title: "Findings", Path: "/findings", Icon: "warn"},
+	{Section: "reviews", Title: "Reviews", Path: "/reviews", Icon: "eye"},
 	{Section: "posture", Title: "Posture", Path: "/posture", Icon: "seal"},
 	{Section: "connections", Title: "Connections", Path: "/connections", Icon: "plug"},
 	{Section: "policies", Title: "Policies", Path: "/policies", Icon: "policy"},
@@ -111,7 +112,7 @@ var badges = map[string][2]string{
 	"untrusted": {"wait", "warn"}, "secret": {"wait", "warn"}, "pii": {"wait", "warn"}, "confidential": {"wait", "warn"}, "irreversible": {"bad", "warn"}, "write": {"wait", "flag"}, "approval": {"wait", "wait"},
 	"read": {"quiet", "eye"}, "unknown": {"wait", "warn"}, "cancelled": {"quiet", "no"}, "expired": {"quiet", "wait"}, "void": {"quiet", "no"}, "ended": {"quiet", "ok"},
 	"production": {"accent", "flag"}, "staging": {"quiet", "flag"}, "development": {"quiet", "flag"}, "disabled": {"bad", "no"}, "low": {"quiet", "warn"}, "info": {"quiet", "eye"},
-	"pass": {"good", "ok"}, "fail": {"bad", "no"}, "no_data": {"wait", "eye"}, "not_applicable": {"quiet", "ok"}, "manual": {"quiet", "person"}, "running": {"wait", "wait"}, "attention": {"bad", "warn"}, "muted": {"quiet", "no"}, "open": {"wait", "warn"}, "planned": {"quiet", "wait"}, "making": {"wait", "wait"}, "cannot": {"quiet", "no"},
+	"pass": {"good", "ok"}, "fail": {"bad", "no"}, "no_data": {"wait", "eye"}, "not_applicable": {"quiet", "ok"}, "manual": {"quiet", "person"}, "running": {"wait", "wait"}, "keep": {"good", "ok"}, "revoke": {"bad", "no"}, "gone": {"quiet", "no"}, "decided": {"good", "ok"}, "attention": {"bad", "warn"}, "muted": {"quiet", "no"}, "open": {"wait", "warn"}, "planned": {"quiet", "wait"}, "making": {"wait", "wait"}, "cannot": {"quiet", "no"},
 	"in use": {"good", "ok"}, "promoted": {"good", "ok"}, "rolled_back": {"wait", "back"}, "canary": {"wait", "wait"},
 }
 
