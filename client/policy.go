@@ -31,6 +31,43 @@ type PolicyVersion struct {
 	Saved   time.Time `json:"saved"`
 }
 
+// GrantVersion is one state that a grant had.
+type GrantVersion struct {
+	Version int64     `json:"version"`
+	Grant   Grant     `json:"grant"`
+	Revoked bool      `json:"revoked,omitempty"`
+	SavedBy string    `json:"saved_by"`
+	Reason  string    `json:"reason,omitempty"`
+	Saved   time.Time `json:"saved"`
+}
+
+// RolledBack is what is in force after a rollback of a policy file or a grant.
+type RolledBack struct {
+	ID      string `json:"id"`
+	Version int64  `json:"version"`
+	Changed bool   `json:"changed"`
+}
+
+// GrantHistory lists a grant's versions, the newest first, also of a revoked one.
+func (c *Client) GrantHistory(ctx context.Context, name string) ([]GrantVersion, error) {
+	return get[[]GrantVersion](ctx, c, v1+"/grants"+segment(name)+"/history", nil)
+}
+
+// RollBackGrant gives a grant back as it was: in the version before, if it is 0.
+func (c *Client) RollBackGrant(ctx context.Context, name string, version int64) (RolledBack, error) {
+	return send[RolledBack](ctx, c, http.MethodPost, v1+"/grants"+segment(name)+"/rollback", toVersion{version})
+}
+
+// RollBackPolicy saves an earlier version of a policy file as its newest: the one
+// before, if it is 0.
+func (c *Client) RollBackPolicy(ctx context.Context, name string, version int64) (RolledBack, error) {
+	return send[RolledBack](ctx, c, http.MethodPost, policyPath(name)+"/rollback", toVersion{version})
+}
+
+type toVersion struct {
+	Version int64 `json:"version,omitempty"`
+}
+
 // Grant is an entitlement: an agent may use tools of a connection.
 type Grant struct {
 	ID         string    `json:"id"`

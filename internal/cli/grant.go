@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) grantCommand() *cobra.Command {
-	return group("grant", "Give agents tools, under conditions and for a time", a.grantList(), a.grantShow(), a.grantAdd(), a.grantRightsize(), a.grantRequest(), a.grantRequests(), a.grantApprovers(), a.grantException(),
+	return group("grant", "Give agents tools, under conditions and for a time", a.grantList(), a.grantShow(), a.grantAdd(), a.grantHistory(), a.grantRollback(), a.grantRightsize(), a.grantRequest(), a.grantRequests(), a.grantApprovers(), a.grantException(),
 		a.remove("revoke NAME", "Revoke a grant", "grant", "The agent loses what it allows at once.", grantNames, (*client.Client).RevokeGrant))
 }
 

@@ -18,7 +18,7 @@ func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "Write, check, test and explain policies (Cedar)",
 		a.policyList(), a.policyShow(), a.policyPut(),
 		a.remove("delete NAME", "Delete a policy file; its history stays", "policy", "What it forbade is no longer forbidden.", policyNames, (*client.Client).DeletePolicy),
-		a.policyHistory(), a.policyCheck(), a.policyTest(), a.policyBacktest(), a.policySynth(), a.policyLint(), a.policyWhy(), a.policyPack())
+		a.policyHistory(), a.policyDiff(), a.policyRollback(), a.policyCheck(), a.policyTest(), a.policyBacktest(), a.policySynth(), a.policyLint(), a.policyWhy(), a.policyPack())
 }
 
 func (a *app) policyList() *cobra.Command {

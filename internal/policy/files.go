@@ -289,6 +289,9 @@ func (s *Service) revoke(ctx context.Context, tx *audit.Tx, by audit.Actor, reas
 		if err := deleteGrant(ctx, tx, g.Name, g.revision); err != nil {
 			return err
 		}
+		if err := keepGrant(ctx, tx, g.Grant, true, by.Name, reason, s.o.Now()); err != nil {
+			return err
+		}
 		tx.Record(g.event("grant.revoked", by, reason))
 	}
 	if len(rows) == 0 {

@@ -72,10 +72,37 @@ func (s *Service) fileRoutes(api *rest.API) {
 			f, err := s.File(ctx, r.Name)
 			return &savedFile{f, changed}, err
 		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/{name}/rollback", Summary: "Save an earlier version of a policy file as its newest", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, r *rollbackRequest) (*rolledBack, error) {
+			changed, err := s.RollbackPolicy(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Version)
+			if err != nil {
+				return nil, err
+			}
+			found, err := s.History(ctx, r.Name)
+			if err != nil {
+				return nil, err
+			}
+			return &rolledBack{r.Name, found[0].Version, changed}, nil
+		})
 	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{name}", Summary: "Delete a policy file; its history stays", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *byName) (*rest.None, error) {
 			return nil, s.DeletePolicy(ctx, actor(c), c.Reason, r.Name)
 		})
+}
+
+type rollbackRequest struct {
+	Name string `path:"name" maxLength:"100"`
+	Body struct {
+		Version int64  `json:"version,omitempty" minimum:"0" doc:"the one before the present if absent"`
+		Reason  string `json:"reason,omitempty" doc:"needed, here or in the header X-Countersign-Reason"`
+	}
+}
+
+// rolledBack is what is in force after a rollback.
+type rolledBack struct {
+	ID      string `json:"id"`
+	Version int64  `json:"version" doc:"the newest, which says what is in force"`
+	Changed bool   `json:"changed"`
 }
 
 type listGrants struct {
@@ -122,6 +149,23 @@ func (s *Service) grantRoutes(api *rest.API) {
 			}
 			g, err := s.Grant(ctx, r.Name)
 			return &savedGrant{g, changed}, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: path + "/{name}/history", Summary: "List a grant's versions, newest first", Tag: tag},
+		func(ctx context.Context, _ rest.Caller, r *byName) (*[]GrantVersion, error) {
+			found, err := s.GrantHistory(ctx, r.Name)
+			return &found, err
+		})
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/{name}/rollback", Summary: "Give a grant back as it was", Tag: tag, Need: rest.Write},
+		func(ctx context.Context, c rest.Caller, r *rollbackRequest) (*rolledBack, error) {
+			changed, err := s.RollbackGrant(ctx, actor(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.Version)
+			if err != nil {
+				return nil, err
+			}
+			found, err := s.GrantHistory(ctx, r.Name)
+			if err != nil {
+				return nil, err
+			}
+			return &rolledBack{r.Name, found[0].Version, changed}, nil
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{name}", Summary: "Revoke a grant", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, r *byName) (*rest.None, error) {

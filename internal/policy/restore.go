@@ -165,6 +165,9 @@ func (s *Service) saveGrant(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	if err != nil {
 		return err
 	}
+	if err := keepGrant(ctx, tx, g, false, by.Name, reason, s.o.Now()); err != nil {
+		return err
+	}
 	tx.Record(g.event(kind, by, reason))
 	return storage.Bump(ctx, tx.Tx, version)
 }

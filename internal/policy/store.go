@@ -133,3 +133,35 @@ func changed(err error) error {
 // micros rounds to what the store keeps, so that what is written equals what
 // is read.
 func micros(t time.Time) time.Time { return storage.Time(storage.Micros(t)) }
+
+// readGrantVersions returns the states that a grant had, the newest first.
+func readGrantVersions(ctx context.Context, q querier, name string) ([]GrantVersion, error) {
+	return collect(ctx, q, func(rows *sql.Rows) (GrantVersion, error) {
+		v := GrantVersion{Grant: Grant{Name: name}}
+		var tools string
+		var expires, saved int64
+		err := rows.Scan(&v.Version, &v.Grant.ID, &v.Grant.Agent, &v.Grant.Connection, &tools, &v.Grant.When, &expires, &v.Revoked, &v.SavedBy, &v.Reason, &saved)
+		v.Grant.Expires, v.Saved = storage.Time(expires), storage.Time(saved)
+		v.Grant.GivenBy, v.Grant.Reason, v.Grant.Created = v.SavedBy, v.Reason, v.Saved
+		return v, errors.Join(err, json.Unmarshal([]byte(tools), &v.Grant.Tools))
+	}, `SELECT version, id, agent, connection, tools, condition, expires, revoked, saved_by, reason, saved FROM grant_versions WHERE name = $1 ORDER BY version DESC`, name)
+}
+
+// keepGrant adds the next version to a grant's history.
+func keepGrant(ctx context.Context, tx *audit.Tx, g Grant, revoked bool, by, reason string, at time.Time) error {
+	tools, err := json.Marshal(g.Tools)
+	if err != nil {
+		return err
+	}
+	var last int64
+	if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(version), 0) FROM grant_versions WHERE name = $1`, g.Name).Scan(&last); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO grant_versions (name, version, id, agent, connection, tools, condition, expires, revoked, saved_by, reason, saved)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		g.Name, last+1, g.ID, g.Agent, g.Connection, string(tools), g.When, storage.Micros(g.Expires), revoked, by, reason, storage.Micros(at))
+	if storage.Duplicate(err) {
+		return ErrChanged
+	}
+	return err
+}

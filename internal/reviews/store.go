@@ -154,6 +154,16 @@ type kept struct {
 	digest string
 }
 
+// LastKept returns when what was ever kept was kept last, by its identifier.
+func (s *Service) LastKept(ctx context.Context) (map[string]time.Time, error) {
+	found, err := lastKept(ctx, s.o.DB)
+	out := make(map[string]time.Time, len(found))
+	for id, k := range found {
+		out[id] = k.at
+	}
+	return out, err
+}
+
 // lastKept returns of what was ever kept, by identifier, the last time.
 func lastKept(ctx context.Context, q querier) (map[string]kept, error) {
 	type row struct {

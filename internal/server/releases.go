@@ -1,8 +1,10 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/identity"
@@ -13,7 +15,7 @@ import (
 func (h *house) buildReleases(log *slog.Logger) {
 	h.releases = releases.New(releases.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Policy: h.policy, Locks: h.locks, Findings: h.findings, Logger: log,
-		Rooms: releases.Rooms{Secret: h.secretState, Budgeted: h.budgeted},
+		Rooms: releases.Rooms{Secret: h.secretState, Budgeted: h.budgeted, Reviewed: h.lastReviewed},
 	})
 	h.identity.OnDelete(h.releases.BeforeDelete)
 }
@@ -30,4 +32,18 @@ func (h *house) budgeted(a identity.Agent) bool {
 	return slices.ContainsFunc(h.budgets.Budgets(), func(b budget.Budget) bool {
 		return b.Hard > 0 && (b.Agent == a.Name || b.Agent == "" && (b.Team == "" || b.Team == a.Team))
 	})
+}
+
+// lastReviewed says when each grant was last kept by a reviewer.
+func (h *house) lastReviewed(ctx context.Context) (map[string]time.Time, error) {
+	kept, err := h.reviews.LastKept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	grants, err := h.policy.Grants(ctx, "")
+	out := map[string]time.Time{}
+	for _, g := range grants {
+		out[g.Name] = kept[g.ID]
+	}
+	return out, err
 }
