@@ -35,7 +35,7 @@ type PolicyVersion struct {
 type GrantVersion struct {
 	Version int64     `json:"version"`
 	Grant   Grant     `json:"grant"`
-	Revoked bool      `json:"revoked,omitempty"`
+	Revoked bool      `json:"revoked,omitzero"`
 	SavedBy string    `json:"saved_by"`
 	Reason  string    `json:"reason,omitempty"`
 	Saved   time.Time `json:"saved"`
@@ -65,7 +65,7 @@ func (c *Client) RollBackPolicy(ctx context.Context, name string, version int64)
 }
 
 type toVersion struct {
-	Version int64 `json:"version,omitempty"`
+	Version int64 `json:"version,omitzero"`
 }
 
 // Grant is an entitlement: an agent may use tools of a connection.

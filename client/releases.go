@@ -61,10 +61,10 @@ type ReleaseSpec struct {
 
 // ReleaseSignals are by what a canary is judged, in percent of its calls.
 type ReleaseSignals struct {
-	Refusals int64  `json:"refusals,omitempty"`
-	Errors   int64  `json:"errors,omitempty"`
+	Refusals int64  `json:"refusals,omitzero"`
+	Errors   int64  `json:"errors,omitzero"`
 	Finding  string `json:"finding,omitempty"`
-	Least    int64  `json:"least,omitempty"`
+	Least    int64  `json:"least,omitzero"`
 }
 
 // ReleaseMove is something that was done with an agent's releases: promoted,
@@ -86,8 +86,8 @@ type ReleaseState struct {
 	Agent   string          `json:"agent"`
 	Stage   string          `json:"stage"`
 	Active  int64           `json:"active"`
-	Canary  int64           `json:"canary,omitempty"`
-	Percent int64           `json:"percent,omitempty"`
+	Canary  int64           `json:"canary,omitzero"`
+	Percent int64           `json:"percent,omitzero"`
 	Signals *ReleaseSignals `json:"signals,omitempty"`
 	Since   time.Time       `json:"since"`
 	Moves   []ReleaseMove   `json:"moves"`
@@ -127,9 +127,9 @@ type ReleaseChange struct {
 
 // ReleaseAsk is what a promotion is asked for with.
 type ReleaseAsk struct {
-	Number  int64           `json:"number,omitempty"`
+	Number  int64           `json:"number,omitzero"`
 	Stage   string          `json:"stage,omitempty"`
-	Percent int64           `json:"percent,omitempty"`
+	Percent int64           `json:"percent,omitzero"`
 	Signals *ReleaseSignals `json:"signals,omitempty"`
 	Accept  []string        `json:"accept,omitempty"`
 }
@@ -142,7 +142,7 @@ type ReleaseRequest struct {
 	Number    int64           `json:"number"`
 	Digest    string          `json:"digest"`
 	Stage     string          `json:"stage"`
-	Percent   int64           `json:"percent,omitempty"`
+	Percent   int64           `json:"percent,omitzero"`
 	Signals   *ReleaseSignals `json:"signals,omitempty"`
 	Accepted  []string        `json:"accepted"`
 	State     string          `json:"state"`
@@ -168,8 +168,8 @@ type ReleaseReport struct {
 type ReleaseItem struct {
 	ID       string `json:"id"`
 	OK       bool   `json:"ok"`
-	Accepted bool   `json:"accepted,omitempty"`
-	May      bool   `json:"may_accept,omitempty"`
+	Accepted bool   `json:"accepted,omitzero"`
+	May      bool   `json:"may_accept,omitzero"`
 	What     string `json:"what"`
 	Mend     string `json:"mend,omitempty"`
 }
@@ -214,7 +214,7 @@ func (c *Client) PromoteRelease(ctx context.Context, agent string, ask ReleaseAs
 // RollBackRelease returns to the release before, or to one that was in force.
 func (c *Client) RollBackRelease(ctx context.Context, agent string, to int64) (ReleaseMoved, error) {
 	return send[ReleaseMoved](ctx, c, http.MethodPost, v1+"/agents"+segment(agent)+"/release/rollback", struct {
-		To int64 `json:"to,omitempty"`
+		To int64 `json:"to,omitzero"`
 	}{to})
 }
 

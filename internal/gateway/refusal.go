@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/releases"
 )
 
 // Codes of refusals that a front must be able to tell apart.
@@ -56,7 +57,7 @@ func (r *Refusal) Held() bool { return r.Code == CodePending }
 // to its form or to a failure.
 func (r *Refusal) Denied() bool {
 	switch r.Code {
-	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected, CodeBudget, CodeMisfit, CodeLimited:
+	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected, CodeBudget, CodeMisfit, CodeLimited, CodeStage, releases.CodeOutside, releases.CodeStage:
 		return true
 	}
 	return false

@@ -15,7 +15,7 @@ var ErrNoVersion = fault.New(fault.NotFound, "version_not_found", "there is no s
 type GrantVersion struct {
 	Version int64     `json:"version"`
 	Grant   Grant     `json:"grant"`
-	Revoked bool      `json:"revoked,omitempty"`
+	Revoked bool      `json:"revoked,omitzero"`
 	SavedBy string    `json:"saved_by"`
 	Reason  string    `json:"reason,omitempty"`
 	Saved   time.Time `json:"saved"`

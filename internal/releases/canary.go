@@ -10,10 +10,10 @@ import (
 // Signals are by what a canary is judged: what is reached first rolls it back. A
 // signal that is absent is not looked at.
 type Signals struct {
-	Refusals int64  `json:"refusals,omitempty" minimum:"0" maximum:"100" doc:"percent of the canary's calls that may be refused"`
-	Errors   int64  `json:"errors,omitempty" minimum:"0" maximum:"100" doc:"percent of the canary's calls that may fail"`
+	Refusals int64  `json:"refusals,omitzero" minimum:"0" maximum:"100" doc:"percent of the canary's calls that may be refused"`
+	Errors   int64  `json:"errors,omitzero" minimum:"0" maximum:"100" doc:"percent of the canary's calls that may fail"`
 	Finding  string `json:"finding,omitempty" doc:"a finding about the agent or a run of the canary, of this severity or a worse one: info, low, medium, high or critical"`
-	Least    int64  `json:"least,omitempty" minimum:"0" maximum:"100000" doc:"calls before percentages count; 20 if absent"`
+	Least    int64  `json:"least,omitzero" minimum:"0" maximum:"100000" doc:"calls before percentages count; 20 if absent"`
 }
 
 // defaultLeast is how many calls a canary makes before percentages count.

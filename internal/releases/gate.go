@@ -31,8 +31,8 @@ const ReviewedWithin = 90 * 24 * time.Hour
 type Item struct {
 	ID       string `json:"id"`
 	OK       bool   `json:"ok"`
-	Accepted bool   `json:"accepted,omitempty" doc:"it is missing, and the asker accepts that by name"`
-	May      bool   `json:"may_accept,omitempty" doc:"its lack may be accepted by name"`
+	Accepted bool   `json:"accepted,omitzero" doc:"it is missing, and the asker accepts that by name"`
+	May      bool   `json:"may_accept,omitzero" doc:"its lack may be accepted by name"`
 	What     string `json:"what" doc:"what was found"`
 	Mend     string `json:"mend,omitempty" doc:"the command that mends it"`
 }

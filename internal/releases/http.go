@@ -35,7 +35,7 @@ type createRequest struct {
 type rollbackRequest struct {
 	Name string `path:"name" maxLength:"63"`
 	Body struct {
-		To     int64  `json:"to,omitempty" minimum:"0" doc:"a release that was in force in this stage; the one before if absent"`
+		To     int64  `json:"to,omitzero" minimum:"0" doc:"a release that was in force in this stage; the one before if absent"`
 		Reason string `json:"reason,omitempty" doc:"needed, here or in the header"`
 	}
 }
@@ -49,9 +49,9 @@ type diffRequest struct {
 type promoteRequest struct {
 	Name string `path:"name" maxLength:"63"`
 	Body struct {
-		Number  int64    `json:"number,omitempty" minimum:"0" doc:"the newest if absent"`
+		Number  int64    `json:"number,omitzero" minimum:"0" doc:"the newest if absent"`
 		Stage   string   `json:"stage,omitempty" enum:"development,staging,production" doc:"the agent's if absent"`
-		Percent int64    `json:"percent,omitempty" minimum:"0" maximum:"100" doc:"makes a canary: the share of the runs that try it; all runs, and nothing is judged, if absent"`
+		Percent int64    `json:"percent,omitzero" minimum:"0" maximum:"100" doc:"makes a canary: the share of the runs that try it; all runs, and nothing is judged, if absent"`
 		Signals *Signals `json:"signals,omitempty" doc:"by what a canary is judged; 20 percent refused or failed and findings of high severity if absent"`
 		Accept  []string `json:"accept,omitempty" maxItems:"200" doc:"items of the gate that may be missing, each by its id"`
 		Reason  string   `json:"reason,omitempty" doc:"needed, here or in the header"`

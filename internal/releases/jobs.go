@@ -185,7 +185,7 @@ func (t *trial) bad() string {
 // giveUp rolls a canary back for what was seen, if it is still the one that was
 // judged, with a finding for people.
 func (s *Service) giveUp(ctx context.Context, t *trial) error {
-	why := fmt.Sprintf("release %d of %s rolled itself back: %s", t.state.Canary, t.state.Agent, t.bad())
+	why := t.bad()
 	err := s.change(ctx, func(tx *audit.Tx) error {
 		st, err := readState(ctx, tx, t.state.Agent)
 		if err != nil || st.revision != t.state.revision || st.Canary != t.state.Canary {
@@ -194,7 +194,8 @@ func (s *Service) giveUp(ctx context.Context, t *trial) error {
 		if _, err := s.rollbackTx(ctx, tx, audit.System, why, st, 0); err != nil {
 			return err
 		}
-		return s.o.Findings.OpenTx(ctx, tx, findings.Finding{Rule: RuleRolledBack, Severity: findings.High, Object: "agent/" + t.state.Agent, Title: why,
+		return s.o.Findings.OpenTx(ctx, tx, findings.Finding{Rule: RuleRolledBack, Severity: findings.High, Object: "agent/" + t.state.Agent,
+			Title:  fmt.Sprintf("release %d of %s rolled itself back: %s", t.state.Canary, t.state.Agent, why),
 			Detail: fmt.Sprintf("Release %d is in force again. Look at the canary's calls (countersign log search --agent %s), then countersign release diff %s --from %d.", t.state.Active, t.state.Agent, t.state.Agent, t.state.Canary)})
 	})
 	if errors.Is(err, ErrRaced) {

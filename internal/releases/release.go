@@ -22,6 +22,12 @@ const (
 	RequestID id.Kind = "rpr"
 )
 
+// The codes of refusals on the line.
+const (
+	CodeOutside = "outside_release"
+	CodeStage   = "release_of_other_stage"
+)
+
 // Errors of this package.
 var (
 	ErrNotFound = fault.New(fault.NotFound, "release_not_found", "there is no such release; countersign release list shows what there is")
@@ -30,8 +36,8 @@ var (
 	ErrInvalid  = fault.New(fault.Invalid, "invalid_release", "the release is not described well enough")
 	ErrRaced    = fault.New(fault.Conflict, "release_moved", "somebody moved the agent's releases at the same time; look again")
 	ErrNothing  = fault.New(fault.Conflict, "nothing_to_roll_back", "there is no release to go back to")
-	ErrOutside  = fault.New(fault.Denied, "outside_release", "the agent's release does not include this")
-	ErrStage    = fault.New(fault.Denied, "release_of_other_stage", "the agent's release was promoted to another stage")
+	ErrOutside  = fault.New(fault.Denied, CodeOutside, "the agent's release does not include this")
+	ErrStage    = fault.New(fault.Denied, CodeStage, "the agent's release was promoted to another stage")
 	ErrLocked   = fault.New(fault.Conflict, "agent_locked", "a lock is on the agent; nothing is promoted until it is lifted")
 	ErrGate     = fault.New(fault.Conflict, "not_ready", "the release does not pass the readiness gate")
 	ErrSelf     = fault.New(fault.Denied, "approve_by_another", "whoever asks for a promotion does not approve it; another person has to")
@@ -101,8 +107,8 @@ type State struct {
 	Agent   string    `json:"agent"`
 	Stage   string    `json:"stage" doc:"to which the release in force was promoted"`
 	Active  int64     `json:"active" doc:"the release in force; 0: none, the agent is in development"`
-	Canary  int64     `json:"canary,omitempty" doc:"the release that a share of the runs tries"`
-	Percent int64     `json:"percent,omitempty"`
+	Canary  int64     `json:"canary,omitzero" doc:"the release that a share of the runs tries"`
+	Percent int64     `json:"percent,omitzero"`
 	Signals *Signals  `json:"signals,omitempty" doc:"by what the canary is judged"`
 	Since   time.Time `json:"since" doc:"of the last move"`
 

@@ -32,7 +32,7 @@ type Request struct {
 	Number    int64     `json:"number"`
 	Digest    string    `json:"digest" doc:"of the release: what is approved is exactly that"`
 	Stage     string    `json:"stage"`
-	Percent   int64     `json:"percent,omitempty" doc:"of a canary: the share of the runs that try it"`
+	Percent   int64     `json:"percent,omitzero" doc:"of a canary: the share of the runs that try it"`
 	Signals   *Signals  `json:"signals,omitempty"`
 	Accepted  []string  `json:"accepted" doc:"what the gate found missing and the asker accepts by name"`
 	State     string    `json:"state" enum:"open,approved,denied,expired,done"`
