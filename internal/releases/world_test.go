@@ -1,6 +1,7 @@
 package releases_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json/jsontext"
 	"fmt"
@@ -150,8 +151,8 @@ func (r *replica) ask(q releases.Question) error {
 	if a, ok := r.ids.Agent("payer"); ok {
 		q.Stage = a.Stage
 	}
-	if t, ok := r.conns.Tool(q.Connection, q.Tool); ok && q.Digest == "" {
-		q.Digest, q.Effect = t.Digest, t.Effect
+	if t, ok := r.conns.Tool(q.Connection, q.Tool); ok {
+		q.Digest, q.Effect = cmp.Or(q.Digest, t.Digest), cmp.Or(q.Effect, t.Effect)
 	}
 	_, err := r.Check(&q)
 	return err
