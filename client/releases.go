@@ -90,6 +90,7 @@ type ReleaseState struct {
 	Percent int64           `json:"percent,omitzero"`
 	Signals *ReleaseSignals `json:"signals,omitempty"`
 	Since   time.Time       `json:"since"`
+	Binds   int64           `json:"binds,omitzero"` // the release that binds the run that was asked for
 	Moves   []ReleaseMove   `json:"moves"`
 }
 
@@ -198,6 +199,11 @@ func (c *Client) CreateRelease(ctx context.Context, agent string, spec ReleaseSp
 // ReleaseState returns which release of an agent is in force, and what was done.
 func (c *Client) ReleaseState(ctx context.Context, agent string) (ReleaseState, error) {
 	return get[ReleaseState](ctx, c, v1+"/agents"+segment(agent)+"/release", nil)
+}
+
+// RunRelease is ReleaseState with the release that binds a run of the agent.
+func (c *Client) RunRelease(ctx context.Context, agent, run string) (ReleaseState, error) {
+	return get[ReleaseState](ctx, c, v1+"/agents"+segment(agent)+"/release", url.Values{"run": {run}})
 }
 
 // DiffReleases compares two releases: from 0 is the one in force, to 0 the newest,

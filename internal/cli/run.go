@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -39,6 +40,7 @@ URLs that OpenAI, Anthropic and MCP clients read, so that unmodified programs ca
   HTTPS_PROXY, HTTP_PROXY, NO_PROXY        for everything else: a host of a connection is that connection, no other host is reached
   SSL_CERT_FILE and its like               the certificates to trust, the proxy's among them: docs/http.md says which programs read what
   COUNTERSIGN_RUN                          the run, for countersign log trace
+  COUNTERSIGN_RELEASE                      the number of the agent's release that binds it, if one does and you started it
 
 The token is revoked when the program ends. Your own token is not passed on. With --on-behalf-of me the agent acts for you: its calls
 are recorded under your name too, policies see you, and what cannot be undone needs --scope 'read write irreversible'.
@@ -89,6 +91,15 @@ func (a *app) run(ctx context.Context, f runFlags, args []string) error {
 	env, err := runEnvironment(c.URL(), f, b)
 	if err != nil {
 		return err
+	}
+	if b.by == byPerson {
+		st, err := c.RunRelease(ctx, f.agent, run.Run)
+		if err != nil {
+			return err
+		}
+		if st.Binds > 0 {
+			env = append(env, "COUNTERSIGN_RELEASE="+strconv.FormatInt(st.Binds, 10))
+		}
 	}
 	if !f.noProxy {
 		s, err := proxied(ctx, c, env, run.Token)

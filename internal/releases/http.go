@@ -13,8 +13,9 @@ type listRequest struct {
 	Agent string `query:"agent" maxLength:"63" doc:"of this agent alone"`
 }
 
-type byAgent struct {
+type byRun struct {
 	Name string `path:"name" maxLength:"63"`
+	Run  string `query:"run" maxLength:"64" doc:"a run of the agent, to learn which release binds it"`
 }
 
 type byNumber struct {
@@ -79,6 +80,7 @@ type decideRequest struct {
 // standingAnswer is an agent's releases in force and how it came to that.
 type standingAnswer struct {
 	State
+	Binds int64  `json:"binds,omitzero" doc:"the release that binds the run that was asked for"`
 	Moves []Move `json:"moves" doc:"the latest first"`
 }
 
@@ -111,13 +113,17 @@ func (s *Service) Routes(api *rest.API) {
 			return &one, err
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: agent + "/release", Summary: "Show which release of an agent is in force, and what was done", Tag: tag},
-		func(ctx context.Context, _ rest.Caller, r *byAgent) (*standingAnswer, error) {
+		func(ctx context.Context, _ rest.Caller, r *byRun) (*standingAnswer, error) {
 			st, err := s.State(ctx, r.Name)
 			if err != nil {
 				return nil, err
 			}
-			moves, err := s.Moves(ctx, r.Name)
-			return &standingAnswer{st, moves}, err
+			out := &standingAnswer{State: st}
+			if r.Run != "" {
+				out.Binds = s.Of(r.Name, r.Run)
+			}
+			out.Moves, err = s.Moves(ctx, r.Name)
+			return out, err
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: agent + "/release/diff", Summary: "Compare two releases, or one with the agent as it is now", Tag: tag},
 		func(ctx context.Context, _ rest.Caller, r *diffRequest) (*Diff, error) {

@@ -248,7 +248,7 @@ func (s *Service) tryTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reaso
 	}
 	m := Move{Kind: MoveCanary, Number: q.Number, Previous: st.Active}
 	st.Stage, st.Canary, st.Percent, st.Signals = q.Stage, q.Number, q.Percent, q.Signals
-	if m, err = s.writeMove(ctx, tx, by, reason, st, m); err != nil {
+	if _, err = s.writeMove(ctx, tx, by, reason, st, m); err != nil {
 		return err
 	}
 	tx.Record(audit.Event{Type: "release.canary_started", Actor: by, Object: "agent/" + q.Agent, Agent: q.Agent, Stage: q.Stage, Reason: reason, Digest: q.Digest,
