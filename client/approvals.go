@@ -22,6 +22,7 @@ type Approval struct {
 	Created    time.Time `json:"created"`
 	DecideBy   time.Time `json:"decide_by"`
 	ExecuteBy  time.Time `json:"execute_by,omitzero"`
+	SendAt     time.Time `json:"send_at,omitzero"` // it is sent then, and can be cancelled before
 	Why        string    `json:"why,omitempty"`
 	Outcome    string    `json:"outcome,omitempty"`
 	Override   bool      `json:"override,omitempty"`

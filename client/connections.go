@@ -196,6 +196,9 @@ type References struct {
 	// 60/1m, and result, the most bytes of an answer, such as 64KiB.
 	Limits map[string]string `json:"limits,omitempty"`
 	Undo   ToolUndo          `json:"undo,omitzero"`
+	// UndoWindow is how long a call with an effect waits before it is sent, and can
+	// be cancelled, such as 30s; empty: it is sent at once.
+	UndoWindow string `json:"undo_window,omitempty"`
 }
 
 // ToolUndo says how a call of a tool is undone. A source of an argument is
@@ -239,7 +242,7 @@ func (c *Client) SetReferences(ctx context.Context, connection, tool string, r R
 	if limits == nil {
 		limits = map[string]string{}
 	}
-	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal, "flow": r.Flow, "limits": limits, "undo": r.Undo})
+	return send[ToolDetail](ctx, c, http.MethodPatch, toolPath(connection, tool), map[string]any{"subject": r.Subject, "objects": objects, "template": r.Template, "proposal": r.Proposal, "flow": r.Flow, "limits": limits, "undo": r.Undo, "undo_window": r.UndoWindow})
 }
 
 // SetEffect says what effect a tool has: read, write or irreversible.

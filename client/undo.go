@@ -30,6 +30,7 @@ type UndoStep struct {
 	Attempts int            `json:"attempts,omitempty"`
 	Approval string         `json:"approval,omitempty"`
 	Why      string         `json:"why,omitempty"`
+	SendAt   time.Time      `json:"send_at,omitzero"` // the call was not sent yet, and is cancelled
 }
 
 // UndoPlan is what would be done, in this order.

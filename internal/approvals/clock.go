@@ -203,15 +203,16 @@ func (s *Service) ending(ctx context.Context, r *Request, now time.Time) (string
 
 // executor makes approved calls whose clients do not have to come back.
 func (s *Service) executor(ctx context.Context) {
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
 	for {
+		next := time.NewTimer(s.nextSend(ctx))
 		select {
 		case <-ctx.Done():
+			next.Stop()
 			return
 		case <-s.ready:
-		case <-tick.C:
+		case <-next.C:
 		}
+		next.Stop()
 		if err := s.runApproved(ctx); err != nil && ctx.Err() == nil {
 			s.o.Logger.Warn("approved calls could not be looked for; they are again in a moment", "error", err)
 		}
@@ -224,7 +225,7 @@ const atOnce = 64
 // runApproved makes every approved call that the server makes. It waits for
 // none of them: a slow upstream does not keep the others.
 func (s *Service) runApproved(ctx context.Context) error {
-	page, err := read(ctx, s.db, ` WHERE state = 'approved' AND server AND execute_by > $1 ORDER BY id LIMIT $2`, storage.Micros(s.o.Now()), tickBatch)
+	page, err := read(ctx, s.db, ` WHERE state = 'approved' AND server AND execute_by > $1 AND send_at <= $1 ORDER BY id LIMIT $2`, storage.Micros(s.o.Now()), tickBatch)
 	if err != nil {
 		return err
 	}

@@ -144,8 +144,8 @@ func (s *Service) decide(ctx context.Context, tx *audit.Tx, by By, r *Request, v
 		kind, next, r.Decided, r.Why = "approval.denied", Denied, now, "denied by "+by.Name+": "+d.Reason
 	case s.metBy(r, approvers(r), waited, in):
 		_, execute := clocks(r.Needs)
-		kind, next, r.Decided, r.ExecuteBy = "approval.granted", Approved, now, now.Add(execute)
-		r.Why = "approved"
+		kind, next, r.Why = "approval.granted", Approved, "approved"
+		r.allow(now, execute)
 	}
 	if next == r.State {
 		err = save(ctx, tx, r, now)

@@ -83,6 +83,9 @@ func (s *Service) notAnyMore(ctx context.Context, h Held, r *Request, now time.T
 	if !s.watch.Fresh() {
 		return "", identityStale
 	}
+	if r.prepared() { // the line has decided anew, by what the run has read since
+		return "", nil
+	}
 	for _, l := range h.Labels {
 		if !slices.Contains(r.Labels, l) {
 			return "the run has gathered the label " + l + " since people approved", nil

@@ -24,10 +24,11 @@ type Held struct {
 	Reason  string
 	Labels  []string
 	Origin  Origin
-	Args    []byte  // what policy read; people see it redacted
-	Values  []Value // of the arguments that matter, and where each comes from
-	Wire    *Wire   // not nil: the server may execute it
-	Server  bool    // the server executes it when it is approved
+	Args    []byte        // what policy read; people see it redacted
+	Values  []Value       // of the arguments that matter, and where each comes from
+	Wire    *Wire         // not nil: the server may execute it
+	Server  bool          // the server executes it when it is approved
+	Window  time.Duration // how long it waits when it may be made, and can be cancelled
 	// Ready, if set, is asked before an approval is used up, when everything else
 	// that was approved still holds; an error leaves the approval as it is. It may
 	// be asked more than once.
@@ -111,7 +112,7 @@ func (s *Service) request(ctx context.Context, h Held, digest string) (Answer, e
 		return Answer{}, err
 	}
 	if len(needs) == 0 {
-		return Answer{}, ErrNeed
+		return s.prepare(ctx, h, digest)
 	}
 	excluded, err := s.excluded(ctx, h.Binding.Chain, h.Run)
 	if err != nil {
@@ -121,7 +122,7 @@ func (s *Service) request(ctx context.Context, h Held, digest string) (Answer, e
 	decide, _ := clocks(needs)
 	r := Request{
 		ID: id.At(id.Approval, now), Digest: digest, same: h.Binding.same(), State: Pending, Binding: h.Binding, Call: h.Call, Run: h.Run, Event: id.At(id.Event, now), Effect: h.Effect,
-		Needs: needs, Excluded: excluded, Labels: h.Labels, Reason: h.Reason, Origin: h.Origin, Created: now, DecideBy: now.Add(decide), open: true, revision: 1,
+		Needs: needs, Window: h.Window, Excluded: excluded, Labels: h.Labels, Reason: h.Reason, Origin: h.Origin, Created: now, DecideBy: now.Add(decide), open: true, revision: 1,
 		Server: h.Wire != nil && (h.Server || slices.ContainsFunc(needs, func(n Need) bool { return n.Server })),
 	}
 	in, err := standIns(ctx, s.db, now)
@@ -206,6 +207,9 @@ func (s *Service) attach(ctx context.Context, h Held, r *Request) (Answer, error
 	case Approved:
 		if !now.Before(r.ExecuteBy) {
 			return Answer{}, again(s.expire(ctx, r, now))
+		}
+		if now.Before(r.SendAt) {
+			return Answer{Request: *r}, nil
 		}
 		return s.claim(ctx, h, r, now)
 	case Executing:

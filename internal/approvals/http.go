@@ -26,6 +26,7 @@ type Row struct {
 	Created    time.Time `json:"created"`
 	DecideBy   time.Time `json:"decide_by"`
 	ExecuteBy  time.Time `json:"execute_by,omitzero"`
+	SendAt     time.Time `json:"send_at,omitzero" doc:"it is sent then, and can be cancelled before"`
 	Why        string    `json:"why,omitempty" doc:"why it is in its state"`
 	Outcome    string    `json:"outcome,omitempty" doc:"of an executed one: how the call ended"`
 	Override   bool      `json:"override,omitempty" doc:"the glass was broken"`

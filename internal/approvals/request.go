@@ -29,6 +29,10 @@ type Request struct {
 	DecideBy  time.Time
 	Decided   time.Time
 	ExecuteBy time.Time // zero until approved
+	// Window is how long the call waits after it was allowed, and can be cancelled;
+	// SendAt is when that is over, zero until it is allowed or without a window.
+	Window    time.Duration
+	SendAt    time.Time
 	Settled   time.Time
 	Why       string // why it is in its state, for people
 	Outcome   string // of an executed request: audit.Succeeded, audit.Failed, …
@@ -84,6 +88,19 @@ type Decision struct {
 	Credential string // identifier of the token presented
 	Statement  string // what is signed: canonical JSON
 	Signature  string // base64 Ed25519 of Statement by the server's key
+}
+
+// prepared reports whether the request only waits for its time to be sent: nobody
+// has to approve it.
+func (r *Request) prepared() bool { return len(r.Needs) == 0 }
+
+// allow sets the times of a request that may be executed from now on, and after
+// its window.
+func (r *Request) allow(now time.Time, execute time.Duration) {
+	r.Decided, r.ExecuteBy = now, now.Add(r.Window+execute)
+	if r.Window > 0 {
+		r.SendAt = now.Add(r.Window)
+	}
 }
 
 // expiresIn is how long people have to decide, and the agent to execute: the

@@ -18,7 +18,7 @@ type querier interface {
 }
 
 const columns = `id, digest, state, open, revision, binding, call, run, event, effect, needs, excluded, labels, reason, origin, server,
-	created, decide_by, decided, execute_by, settled, why, outcome, exec_call, holder, escalated, overridden, updated`
+	created, decide_by, decided, execute_by, settled, why, outcome, exec_call, holder, escalated, overridden, updated, undo_window, send_at`
 
 // read returns requests without what is sealed and without their decisions.
 func read(ctx context.Context, q querier, where string, args ...any) ([]Request, error) {
@@ -40,13 +40,14 @@ func read(ctx context.Context, q querier, where string, args ...any) ([]Request,
 
 func scan(rows *sql.Rows) (r Request, err error) {
 	var binding, needs, excluded, labels, origin string
-	var created, decideBy, decided, executeBy, settled, updated int64
+	var created, decideBy, decided, executeBy, settled, updated, window, sendAt int64
 	err = rows.Scan(&r.ID, &r.Digest, &r.State, &r.open, &r.revision, &binding, &r.Call, &r.Run, &r.Event, &r.Effect, &needs, &excluded, &labels,
-		&r.Reason, &origin, &r.Server, &created, &decideBy, &decided, &executeBy, &settled, &r.Why, &r.Outcome, &r.ExecCall, &r.holder, &r.Escalated, &r.Override, &updated)
+		&r.Reason, &origin, &r.Server, &created, &decideBy, &decided, &executeBy, &settled, &r.Why, &r.Outcome, &r.ExecCall, &r.holder, &r.Escalated, &r.Override, &updated, &window, &sendAt)
 	if err != nil {
 		return r, unavailable(err)
 	}
 	r.Created, r.DecideBy, r.Decided = storage.Time(created), storage.Time(decideBy), storage.Time(decided)
+	r.Window, r.SendAt = time.Duration(window)*time.Microsecond, storage.Time(sendAt)
 	r.ExecuteBy, r.Settled, r.updated = storage.Time(executeBy), storage.Time(settled), storage.Time(updated)
 	for _, f := range []struct {
 		text string
@@ -106,10 +107,11 @@ func openOf(ctx context.Context, q querier, same string) (Request, bool, error) 
 
 func insert(ctx context.Context, tx *audit.Tx, r *Request) error {
 	_, err := tx.Exec(ctx, `INSERT INTO approvals (id, digest, same, state, open, revision, agent, policies, binding, call, run, event, effect, needs, excluded, labels,
-		reason, origin, server, created, decide_by, decided, execute_by, settled, updated, due, why, outcome, exec_call, holder, escalated, overridden, wire, kept, connection, tool)
-		VALUES ($1, $2, $23, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0, 0, $18, $20, '', '', '', '', 0, $21, $22, NULL, $24, $25)`,
+		reason, origin, server, created, decide_by, decided, execute_by, settled, updated, due, why, outcome, exec_call, holder, escalated, overridden, wire, kept, connection, tool, undo_window, send_at)
+		VALUES ($1, $2, $23, $3, $4, 1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $26, $27, 0, $18, $20, $28, '', '', '', 0, $21, $22, NULL, $24, $25, $29, $30)`,
 		r.ID, r.Digest, string(r.State), true, r.Binding.Agent, policiesOf(r.Needs), text(r.Binding), r.Call, r.Run, r.Event, r.Effect, text(r.Needs),
-		text(r.Excluded), text(r.Labels), r.Reason, text(r.Origin), r.Server, storage.Micros(r.Created), storage.Micros(r.DecideBy), storage.Micros(r.due()), false, r.wire, r.same, r.Binding.Connection, r.Binding.Tool)
+		text(r.Excluded), text(r.Labels), r.Reason, text(r.Origin), r.Server, storage.Micros(r.Created), storage.Micros(r.DecideBy), storage.Micros(r.due()), false, r.wire, r.same, r.Binding.Connection, r.Binding.Tool,
+		storage.Micros(r.Decided), storage.Micros(r.ExecuteBy), r.Why, r.Window.Microseconds(), storage.Micros(r.SendAt))
 	return err
 }
 
@@ -134,9 +136,9 @@ func save(ctx context.Context, tx *audit.Tx, r *Request, now time.Time) error {
 		wire = "NULL"
 	}
 	err := tx.ExecOne(ctx, `UPDATE approvals SET state = $1, open = $2, decided = $3, execute_by = $4, settled = $5, updated = $6, why = $7, outcome = $8, exec_call = $9,
-		holder = $10, escalated = $11, overridden = $12, kept = $13, due = $14, wire = `+wire+`, revision = revision + 1 WHERE id = $15 AND revision = $16`,
+		holder = $10, escalated = $11, overridden = $12, kept = $13, due = $14, send_at = $15, wire = `+wire+`, revision = revision + 1 WHERE id = $16 AND revision = $17`,
 		string(r.State), r.open, storage.Micros(r.Decided), storage.Micros(r.ExecuteBy), storage.Micros(r.Settled), storage.Micros(now), r.Why, r.Outcome, r.ExecCall,
-		r.holder, r.Escalated, r.Override, r.kept, storage.Micros(r.due()), r.ID, r.revision)
+		r.holder, r.Escalated, r.Override, r.kept, storage.Micros(r.due()), storage.Micros(r.SendAt), r.ID, r.revision)
 	if errors.Is(err, storage.ErrNotFound) {
 		return ErrRaced
 	}

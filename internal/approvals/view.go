@@ -67,7 +67,7 @@ func (s *Service) row(c rest.Caller, r *Request, in []Delegation, summary string
 	waited := s.o.Now().Sub(r.Created)
 	row := Row{
 		ID: r.ID, State: r.State, Summary: summary, Agent: r.Binding.Agent, Connection: r.Binding.Connection, Tool: r.Binding.Tool, Effect: r.Effect, Groups: []string{},
-		Created: r.Created, DecideBy: r.DecideBy, ExecuteBy: r.ExecuteBy, Why: r.Why, Outcome: r.Outcome, Override: r.Override,
+		Created: r.Created, DecideBy: r.DecideBy, ExecuteBy: r.ExecuteBy, SendAt: r.SendAt, Why: r.Why, Outcome: r.Outcome, Override: r.Override,
 	}
 	for _, n := range r.Needs {
 		for _, g := range n.groupsAt(waited) {

@@ -34,6 +34,9 @@ func (a *app) showApproval(r client.ApprovalDetail) error {
 	deadline := "decide " + until(r.DecideBy)
 	if !r.ExecuteBy.IsZero() {
 		deadline = "execute " + until(r.ExecuteBy)
+		if !r.SendAt.IsZero() {
+			deadline = "sent " + until(r.SendAt) + " (countersign undo CALL cancels it until then)"
+		}
 	}
 	if r.State != "pending" && r.State != "approved" {
 		deadline = ""

@@ -200,15 +200,16 @@ func (a *app) toolUndo() *cobra.Command {
 	var u client.ToolUndo
 	var args, when, checkArgs, checkDone []string
 	var none bool
+	var window string
 	var given func(string) bool
 	cmd := a.tool("undo CONNECTION/TOOL", "Say what undoes a call of a tool", func(ctx context.Context, c *client.Client, connection, tool string, _ []string) error {
 		t, err := c.Tool(ctx, connection, tool)
 		if err != nil {
 			return err
 		}
-		if !given("by") && !none {
+		if !given("by") && !none && !given("window") {
 			return a.show(t, row("tool", t.Connection+"/"+t.Name), row("undone by", orNone(t.Undo.Tool)), row("arguments", orNone(pairs(t.Undo.Args))), row("within", orNone(t.Undo.Within)),
-				row("only when", orNone(pairs(t.Undo.When))), row("checked by", orNone(t.Undo.Check.Tool)), row("with", orNone(pairs(t.Undo.Check.Args))), row("done when", orNone(pairs(t.Undo.Check.Done))))
+				row("only when", orNone(pairs(t.Undo.When))), row("checked by", orNone(t.Undo.Check.Tool)), row("with", orNone(pairs(t.Undo.Check.Args))), row("done when", orNone(pairs(t.Undo.Check.Done))), row("window", orNone(t.UndoWindow)))
 		}
 		var errs [4]error
 		u.Args, errs[0] = declared(args)
@@ -219,12 +220,20 @@ func (a *app) toolUndo() *cobra.Command {
 			return err
 		}
 		next := t.References
-		next.Undo = u
+		if given("by") {
+			next.Undo = u
+		}
+		if given("window") {
+			next.UndoWindow = window
+		}
 		if none {
-			next.Undo = client.ToolUndo{}
+			next.Undo, next.UndoWindow = client.ToolUndo{}, ""
 		}
 		if t, err = c.SetReferences(ctx, connection, tool, next); err != nil {
 			return err
+		}
+		if t.UndoWindow != "" {
+			return a.did(t, "%s/%s is undone by %s, and is sent %s after it was allowed: until then it can be cancelled", t.Connection, t.Name, orNone(t.Undo.Tool), t.UndoWindow)
 		}
 		return a.did(t, "%s/%s is undone by %s", t.Connection, t.Name, orNone(t.Undo.Tool))
 	})
@@ -237,12 +246,15 @@ func (a *app) toolUndo() *cobra.Command {
 	f.StringVar(&u.Check.Tool, "check", "", "a tool that reads, and shows whether it was undone")
 	f.StringArrayVar(&checkArgs, "check-arg", nil, "NAME=SOURCE of its arguments (repeatable)")
 	f.StringArrayVar(&checkDone, "check-done", nil, "/POINTER=JSON in its answer when it was undone (repeatable)")
-	f.BoolVar(&none, "none", false, "nothing undoes it")
+	f.StringVar(&window, "window", "", "how long a call waits before it is really sent, and can be cancelled, such as 30s; empty: not at all")
+	f.BoolVar(&none, "none", false, "nothing undoes it, and it is sent at once")
 	a.completeFlag(cmd, "by", toolNames)
 	a.completeFlag(cmd, "check", toolNames)
 	cmd.Long = `Declares the compensation of a tool: another tool, with arguments taken from the call and from what it answered. Without flags it shows what is
 declared. The check is asked where nobody knows whether a compensating call arrived; without one a person has to look.`
 	cmd.Example = `  countersign tool undo ledger/pay_invoice --by ledger/reverse_payment --arg payment_id=result:/id --within 24h \
-    --check ledger/get_invoice --check-arg number=call:/number --check-done '/status="open"' --reason 'banks take it back for a day'`
+    --check ledger/get_invoice --check-arg number=call:/number --check-done '/status="open"' --reason 'banks take it back for a day'
+  countersign tool undo forge/deploy --by forge/delete_deployment --arg path.id=result:/id --reason 'an HTTP operation: path, query, header, body'
+  countersign tool undo helpdesk/send_email --window 30s --reason 'nobody gets a mail back'`
 	return cmd
 }

@@ -76,6 +76,7 @@ type ToolRow struct {
 	Proposal    string            `json:"proposal,omitempty" doc:"what kind of proposal an answer is"`
 	Flow        flow.Spec         `json:"flow,omitzero" doc:"who writes what the tool answers, and which arguments matter"`
 	Undo        Undo              `json:"undo,omitzero" doc:"how a call of it is undone"`
+	UndoWindow  string            `json:"undo_window,omitempty" doc:"how long a call waits before it is sent, and can be cancelled"`
 	Limits      map[string]string `json:"limits,omitempty" doc:"calls and agent_calls such as 60/1m, result such as 64KiB"`
 	Digest      string            `json:"digest,omitempty" doc:"of the accepted definition"`
 	DriftDigest string            `json:"drift_digest,omitempty" doc:"of the definition as seen now; accept takes it"`
@@ -291,7 +292,7 @@ func (s *Service) httpTools(_ context.Context, _ rest.Caller, r *struct {
 
 func toolRowOf(t Tool) ToolRow {
 	return ToolRow{ID: t.ID, Connection: t.Connection, Name: t.Name, Effect: t.Effect, Status: t.Status, Builtin: t.Builtin, Description: t.Description,
-		Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Flow: t.References.Flow, Limits: t.References.Limits, Undo: t.References.Undo,
+		Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Flow: t.References.Flow, Limits: t.References.Limits, Undo: t.References.Undo, UndoWindow: t.References.UndoWindow,
 		Digest: t.Digest, DriftDigest: t.DriftDigest, PinnedBy: t.PinnedBy, PinnedAt: t.PinnedAt, SeenAt: t.SeenAt}
 }
 
@@ -335,6 +336,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 		Proposal *string            `json:"proposal,omitempty" maxLength:"32" doc:"what kind of proposal an answer is, such as anomaly; empty: none"`
 		Flow     *flow.Spec         `json:"flow,omitempty" doc:"who writes what the tool answers, and which arguments matter"`
 		Undo     *Undo              `json:"undo,omitempty" doc:"how a call of it is undone; empty: it cannot be"`
+		Window   *string            `json:"undo_window,omitempty" maxLength:"20" doc:"how long a call with an effect waits before it is sent, and can be cancelled, such as 30s; empty: it is sent at once"`
 		Limits   *map[string]string `json:"limits,omitempty" doc:"calls and agent_calls such as 60/1m, result such as 64KiB; replaces all"`
 		Reason   string             `json:"reason,omitempty" doc:"or the header X-Countersign-Reason"`
 	}
@@ -346,7 +348,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 				return err
 			}
 		}
-		if r.Body.Subject == nil && r.Body.Objects == nil && r.Body.Template == nil && r.Body.Proposal == nil && r.Body.Flow == nil && r.Body.Limits == nil && r.Body.Undo == nil {
+		if r.Body.Subject == nil && r.Body.Objects == nil && r.Body.Template == nil && r.Body.Proposal == nil && r.Body.Flow == nil && r.Body.Limits == nil && r.Body.Undo == nil && r.Body.Window == nil {
 			return nil
 		}
 		t, err := s.toolTx(ctx, tx, r.Connection, r.Tool)
@@ -354,7 +356,7 @@ func (s *Service) httpSay(ctx context.Context, c rest.Caller, r *struct {
 			return err
 		}
 		next := t.References
-		for to, said := range map[*string]*string{&next.Subject: r.Body.Subject, &next.Template: r.Body.Template, &next.Proposal: r.Body.Proposal} {
+		for to, said := range map[*string]*string{&next.Subject: r.Body.Subject, &next.Template: r.Body.Template, &next.Proposal: r.Body.Proposal, &next.UndoWindow: r.Body.Window} {
 			if said != nil {
 				*to = *said
 			}

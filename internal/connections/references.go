@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -57,6 +58,9 @@ type References struct {
 	Limits map[string]string
 	// Undo says how a call is undone.
 	Undo Undo
+	// UndoWindow is how long a call with an effect waits, prepared, before it is
+	// sent, and can be cancelled, such as 30s; empty: it is sent at once.
+	UndoWindow string
 }
 
 // MaxProposal is the longest name of a kind of proposals, in bytes.
@@ -89,6 +93,9 @@ func (r References) Normalize(schema jsontext.Value) (References, error) {
 	}
 	if field, wrong := r.Undo.check(); wrong != "" {
 		return References{}, badReference(field, "%s", wrong)
+	}
+	if d, err := time.ParseDuration(r.UndoWindow); r.UndoWindow != "" && (err != nil || d < time.Second || d > LongestUndoWindow) {
+		return References{}, badReference("undo_window", "is not a duration from 1s to %s, such as 30s", LongestUndoWindow)
 	}
 	if r.Subject != "" {
 		if err := checkPath("subject", r.Subject, properties); err != nil {
@@ -143,7 +150,16 @@ func propertiesOf(schema jsontext.Value) []string {
 
 // same reports whether two declarations say the same.
 func (r References) same(q References) bool {
-	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal && r.Flow.Equal(q.Flow) && maps.Equal(r.Limits, q.Limits) && r.Undo.Equal(q.Undo)
+	return r.Subject == q.Subject && maps.Equal(r.Objects, q.Objects) && r.Template == q.Template && r.Proposal == q.Proposal && r.Flow.Equal(q.Flow) && maps.Equal(r.Limits, q.Limits) && r.Undo.Equal(q.Undo) && r.UndoWindow == q.UndoWindow
+}
+
+// LongestUndoWindow is the longest time that a call waits before it is sent.
+const LongestUndoWindow = 24 * time.Hour
+
+// Delay returns how long a call waits before it is sent; 0: not at all.
+func (r References) Delay() time.Duration {
+	d, _ := time.ParseDuration(r.UndoWindow) // checked when it was declared
+	return d
 }
 
 // IsZero reports whether nothing is declared.
@@ -275,6 +291,9 @@ func (s *Service) SetReferencesTx(ctx context.Context, tx *audit.Tx, by audit.Ac
 	}
 	if !was.Flow.Equal(r.Flow) {
 		detail["flow"] = [2]flow.Spec{was.Flow, r.Flow}
+	}
+	if was.UndoWindow != r.UndoWindow {
+		detail["undo_window"] = [2]string{was.UndoWindow, r.UndoWindow}
 	}
 	if !was.Undo.Equal(r.Undo) {
 		detail["undo"] = [2]Undo{was.Undo, r.Undo}

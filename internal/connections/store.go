@@ -14,7 +14,7 @@ import (
 
 const connectionColumns = `id, name, kind, dialect, url, command, env, owner, secret, auth, description, allow_private, timeout_us, created, updated, discovered, capture, proposal, retrieval, inspect, stages`
 
-const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal, flow, limits, undo`
+const toolColumns = `id, connection, name, effect, status, definition, digest, drift, drift_digest, pinned_by, pinned, seen, subject, objects, template, proposal, flow, limits, undo, undo_window`
 
 // newToolColumns are those that discovery writes: what a person declared of a
 // tool stays as it is.
@@ -63,7 +63,7 @@ func scanTool(row scanner) (Tool, error) {
 	var t Tool
 	var definition, drift, objects, flow, limits, undo string
 	var pinned, seen int64
-	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen, &t.References.Subject, &objects, &t.References.Template, &t.References.Proposal, &flow, &limits, &undo)
+	err := row.Scan(&t.ID, &t.Connection, &t.Name, &t.Effect, &t.Status, &definition, &t.Digest, &drift, &t.DriftDigest, &t.PinnedBy, &pinned, &seen, &t.References.Subject, &objects, &t.References.Template, &t.References.Proposal, &flow, &limits, &undo, &t.References.UndoWindow)
 	if err != nil {
 		return t, err
 	}
@@ -205,8 +205,8 @@ func putReferences(ctx context.Context, tx *storage.Tx, t Tool) error {
 	if err != nil {
 		return err
 	}
-	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2, template = $3, proposal = $4, flow = $5, limits = $6, undo = $7 WHERE connection = $8 AND name = $9`,
-		t.References.Subject, string(objects), t.References.Template, t.References.Proposal, string(flow), string(limits), string(undo), t.Connection, t.Name)
+	return tx.ExecOne(ctx, `UPDATE tools SET subject = $1, objects = $2, template = $3, proposal = $4, flow = $5, limits = $6, undo = $7, undo_window = $8 WHERE connection = $9 AND name = $10`,
+		t.References.Subject, string(objects), t.References.Template, t.References.Proposal, string(flow), string(limits), string(undo), t.References.UndoWindow, t.Connection, t.Name)
 }
 
 func lastUses(ctx context.Context, db *storage.DB) (map[string]time.Time, error) {

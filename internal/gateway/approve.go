@@ -93,6 +93,9 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 		return g.notHeld(call, v, err)
 	}
 	v.approval, v.self = &answer.Request, answer.Self
+	if left := answer.Request.SendAt.Sub(g.o.Now()); answer.Request.State == approvals.Approved && left > 0 {
+		return waitingToBeSent(v, &answer.Request, left)
+	}
 	if answer.New && g.o.Endorsements != nil && call.judged != nil {
 		if err := g.o.Endorsements.Held(ctx, toolOf(call), answer.Request.ID, call.judged.Values); err != nil {
 			g.o.Logger.Warn("what a held call would do could not be kept; it cannot be approved for its run", "call", call.ID, "error", err)
@@ -104,7 +107,7 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 		call.permit = answer.Permit
 		v.effect = policy.Allow
 		v.record.Effect = policy.Allow.String()
-		v.record.Reason = "approved by " + strings.Join(r.Approvers(), " and ") + " (" + r.ID + "); " + v.record.Reason
+		v.record.Reason = approvedBy(&r) + " (" + r.ID + "); " + v.record.Reason
 	case answer.Kept != nil:
 		v.kept = answer.Kept
 		v.record.Reason = "made before under " + answer.Request.ID + "; its answer is repeated"
@@ -112,6 +115,34 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 		return settledOr(pending(v), &answer.Request)
 	}
 	return v
+}
+
+// delayed makes an effect wait, if its tool declares that it can be cancelled for a
+// while before it is sent. What undoes something does not wait.
+func (g *Gateway) delayed(in Incoming, call *Call, v verdict) verdict {
+	if v.effect == policy.Deny || call.Tool.Effect == connections.Read || call.Tool.Builtin || in.Resume != nil && in.Resume.Approval == "" {
+		return v
+	}
+	if v.window = call.Tool.References.Delay(); v.window > 0 && v.effect == policy.Allow {
+		v.effect, v.record.Effect = policy.Hold, policy.Hold.String()
+	}
+	return v
+}
+
+// waitingToBeSent refuses a call that is sent, by the server, when its time has come.
+func waitingToBeSent(v verdict, r *approvals.Request, left time.Duration) verdict {
+	v.effect, v.record.Effect = policy.Hold, policy.Hold.String()
+	v.code, v.retry = CodePending, left+time.Second
+	v.reason = "this call is prepared and is sent at " + r.SendAt.UTC().Format(time.RFC3339) + ", unless somebody cancels it; it was not made yet. Do not make it again: make exactly this call after that time to get its answer"
+	v.record.Reason = "prepared (" + r.ID + "), sent at " + r.SendAt.UTC().Format(time.RFC3339)
+	return v
+}
+
+func approvedBy(r *approvals.Request) string {
+	if names := r.Approvers(); len(names) > 0 {
+		return "approved by " + strings.Join(names, " and ")
+	}
+	return "nobody cancelled it in time"
 }
 
 // pending refuses a held call until people have decided.
@@ -176,7 +207,7 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	h := approvals.Held{
 		Binding: binding(call, v.rules), Version: v.record.Version, Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
 		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
-		Args:   call.Args, Values: call.valued(), Server: call.Server,
+		Args:   call.Args, Values: call.valued(), Server: call.Server || v.window > 0, Window: v.window,
 	}
 	_, h.Labels = call.provenance()
 	h.Labels = append(h.Labels, call.foundKinds().Labels()...)

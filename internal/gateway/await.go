@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ type Waiting struct {
 	Changed  time.Time
 	DecideBy time.Time
 	Until    time.Time     // how long Ask knows something about it
+	SendAt   time.Time     // when it is sent, if it waits for that alone; zero: it does not
 	Retry    time.Duration // when asking again makes sense; 0: never
 	Server   bool          // the server makes the call when it is approved
 	Self     bool          // the person at the agent's client may decide, so it is of use to show them the URL
@@ -48,6 +50,9 @@ func (g *Gateway) waiting(r *approvals.Request, self bool) *Waiting {
 	case approvals.Approved, approvals.Executing:
 		w.Retry = time.Second
 	}
+	if left := r.SendAt.Sub(g.o.Now()); r.State == approvals.Approved && left > 0 {
+		w.SendAt, w.Retry = r.SendAt, left+time.Second
+	}
 	return w
 }
 
@@ -58,8 +63,12 @@ func (g *Gateway) Await(ctx context.Context, w *Waiting, most time.Duration) boo
 		return false
 	}
 	// A call that is just being made for an identical one is worth waiting for.
-	r, err := g.o.Approvals.Wait(ctx, w.ID, most, approvals.Pending, approvals.Executing)
-	return err == nil && r.State != approvals.Pending && r.State != approvals.Executing
+	while := []approvals.State{approvals.Pending, approvals.Executing}
+	if !w.SendAt.IsZero() { // the server sends it when its time has come
+		while = append(while, approvals.Approved)
+	}
+	r, err := g.o.Approvals.Wait(ctx, w.ID, most, while...)
+	return err == nil && !slices.Contains(while, r.State)
 }
 
 // AwaitPreferred does so for as long as a client of HTTP asks to be kept

@@ -26,6 +26,7 @@ type verdict struct {
 	advice []string
 	holds  []policy.Needed
 	rules  []policy.Rule // that determined it
+	window time.Duration // how long it waits before it is sent
 	needs  string        // the scope that would be enough, if that is what is wrong
 
 	kind     fault.Kind         // of the refusal, if other than denied

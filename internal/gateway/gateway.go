@@ -29,6 +29,7 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 	verdict = guardedVerdict(call, g.inspected(call, verdict)) // what was found in it may hold or deny what policy allows
 	verdict = g.postured(call, verdict)                        // detection may slow an agent down, or have all of its calls held
 	verdict = g.limit(ctx, call, verdict)                      // how often the tool may be called
+	verdict = g.delayed(in, call, verdict)                     // an effect may have to wait, and can be cancelled until it is sent
 	verdict = g.approve(ctx, in, call, verdict)                // no-op unless held; a resumed call starts again at authenticate
 	verdict = g.budgeted(ctx, in, call, verdict)               // what it may use is reserved, if it has a budget
 	g.unplace(call, verdict)                                   // what a model proposed and is not made now can be made later

@@ -157,6 +157,7 @@ type ToolSpec struct {
 	Proposal   string            `yaml:"proposal,omitempty"`
 	Flow       *flow.Spec        `yaml:"flow,omitempty"`
 	Undo       *connections.Undo `yaml:"undo,omitempty"`
+	UndoWindow string            `yaml:"undo_window,omitempty"`
 	Limits     map[string]string `yaml:"limits,omitempty"`
 }
 
@@ -269,7 +270,7 @@ func (s *ConnectionSpec) connection(name string) connections.Connection {
 }
 
 func (s *ToolSpec) references() connections.References {
-	r := connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal, Limits: s.Limits}
+	r := connections.References{Subject: s.Subject, Objects: s.Objects, Template: s.Template, Proposal: s.Proposal, Limits: s.Limits, UndoWindow: s.UndoWindow}
 	if s.Flow != nil {
 		r.Flow = *s.Flow
 	}

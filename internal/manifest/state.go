@@ -99,7 +99,7 @@ func (st *state) upstreams(s *Service) {
 }
 
 func toolSpec(c connections.Connection, t connections.Tool) *ToolSpec {
-	spec := &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Limits: t.References.Limits}
+	spec := &ToolSpec{Connection: c.Name, Effect: t.Effect, Subject: t.References.Subject, Objects: t.References.Objects, Template: t.References.Template, Proposal: t.References.Proposal, Limits: t.References.Limits, UndoWindow: t.References.UndoWindow}
 	if f := t.References.Flow; !f.IsZero() {
 		spec.Flow = &f
 	}

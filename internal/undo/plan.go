@@ -1,6 +1,7 @@
 package undo
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/connections/operation"
 )
 
 // made is one call as the log tells it.
@@ -32,6 +34,10 @@ func (s *Service) Plan(ctx context.Context, call, run, as string) (Plan, error) 
 	p := Plan{Object: "call/" + call, Steps: []Step{}}
 	if run != "" {
 		p.Object = "run/" + run
+	}
+	call, err := s.waiting(ctx, &p, call, run, as)
+	if err != nil {
+		return p, err
 	}
 	all, err := s.calls(ctx, call, run)
 	if err != nil {
@@ -61,6 +67,32 @@ func (s *Service) Plan(ctx context.Context, call, run, as string) (Plan, error) 
 	sum := sha256.Sum256(b)
 	p.Digest = hex.EncodeToString(sum[:])
 	return p, nil
+}
+
+// waiting adds what was not sent yet to a plan: it is cancelled. It returns as which
+// call the call was sent.
+func (s *Service) waiting(ctx context.Context, p *Plan, call, run, as string) (string, error) {
+	if s.o.Prepared == nil {
+		return call, nil
+	}
+	found, err := s.o.Prepared(ctx, call, run)
+	if err != nil {
+		return call, err
+	}
+	for _, w := range found {
+		switch {
+		case w.Waits:
+			st := Step{N: len(p.Steps) + 1, Call: w.Call, At: w.At, Tool: w.Tool, Agent: w.Agent, State: Planned, Approval: w.Approval, SendAt: w.SendAt, Why: "it was not sent yet, and is cancelled"}
+			if as != "" {
+				st.Agent = as
+			}
+			st.ID = fmt.Sprintf("%s/%d", p.Object, st.N)
+			p.Steps = append(p.Steps, st)
+		case w.Sent != "" && call != "":
+			call = w.Sent
+		}
+	}
+	return call, nil
 }
 
 // calls reads the calls that went out, in their order.
@@ -147,7 +179,7 @@ func (s *Service) compensate(ctx context.Context, st *Step, u connections.Undo, 
 	if why := s.callable(u.Tool); why != "" {
 		return why, nil
 	}
-	c := contentsOf(m)
+	c := s.contentsOf(m)
 	for _, cond := range slices.Sorted(keys(u.When)) {
 		v, wrong := c.value(cond)
 		if wrong != "" {
@@ -157,13 +189,13 @@ func (s *Service) compensate(ctx context.Context, st *Step, u connections.Undo, 
 			return "it can be undone only when " + cond + " is " + u.When[cond], nil
 		}
 	}
-	args, wrong := c.args(u.Args)
+	args, wrong := s.args(c, u.Tool, u.Args)
 	if wrong != "" {
 		return wrong, nil
 	}
 	st.ByTool, st.Args = u.Tool, args
 	if u.Check.Tool != "" && s.callable(u.Check.Tool) == "" {
-		if args, wrong := c.args(u.Check.Args); wrong == "" {
+		if args, wrong := s.args(c, u.Check.Tool, u.Check.Args); wrong == "" {
 			st.check = &check{Tool: u.Check.Tool, Args: args, Done: u.Check.Done}
 		}
 	}
@@ -189,24 +221,81 @@ func (s *Service) callable(tool string) string {
 		return "what undoes it, " + tool + ", is not there"
 	case !t.Callable():
 		return "what undoes it, " + tool + ", is not accepted as it is now (" + t.Status + ")"
-	case s.o.Kind(conn) != connections.MCP:
-		return "what undoes it, " + tool + ", is not a tool of an MCP connection"
+	case s.o.Kind(conn) != connections.MCP && !s.http(conn):
+		return "what undoes it, " + tool + ", is not a tool of an MCP or HTTP connection"
+	case s.http(conn) && !operable(t):
+		return "what undoes it, " + tool + ", is no operation that a request could be made for"
 	}
 	return ""
 }
 
 // contentsOf reads what was kept of a call.
-func contentsOf(m made) (c contents) {
+func (s *Service) contentsOf(m made) (c contents) {
 	c.call, c.noCall = kept(m.intent, "arguments", "arguments")
+	conn, name := m.intent.Event.Connection, "result"
+	if s.http(conn) {
+		name = "answer"
+	}
 	var body jsontext.Value
-	body, c.noResult = kept(*m.outcome, "result", "result")
+	body, c.noResult = kept(*m.outcome, name, "result")
 	if c.noResult == "" {
 		ok := false
-		if c.result, ok = answered(body); !ok {
+		if c.result, ok = s.answer(conn, body); !ok {
 			c.noResult = "its result cannot be read"
 		}
 	}
 	return c
+}
+
+// operable reports whether a tool of an HTTP connection is one request.
+func operable(t connections.Tool) bool {
+	o, err := operation.Read(t.Definition)
+	return err == nil && !o.WebSocket
+}
+
+// http reports whether a connection is an HTTP API.
+func (s *Service) http(conn string) bool { return s.o.Kind(conn) == connections.HTTP }
+
+// answer reads what a call was answered: of an HTTP API it is the body, if that is JSON.
+func (s *Service) answer(conn string, body []byte) (jsontext.Value, bool) {
+	if s.http(conn) {
+		v := jsontext.Value(bytes.TrimSpace(body))
+		return v, v.IsValid()
+	}
+	return answered(body)
+}
+
+// args makes the arguments of a tool. Those of an operation of an HTTP API stand in
+// path, query, header and body: path.id, body.reason.
+func (s *Service) args(c contents, tool string, sources map[string]string) (jsontext.Value, string) {
+	conn, _, _ := strings.Cut(tool, "/")
+	if !s.http(conn) {
+		return c.args(sources)
+	}
+	parts := map[string]map[string]string{}
+	for name, source := range sources {
+		part, rest, ok := strings.Cut(name, ".")
+		if !ok || !slices.Contains([]string{"path", "query", "header", "body"}, part) {
+			return nil, "the argument " + name + " of " + tool + " is not of its path, query, header or body: write body." + name
+		}
+		if parts[part] == nil {
+			parts[part] = map[string]string{}
+		}
+		parts[part][rest] = source
+	}
+	object := map[string]jsontext.Value{}
+	for part, sources := range parts {
+		v, wrong := c.args(sources)
+		if wrong != "" {
+			return nil, wrong
+		}
+		object[part] = v
+	}
+	b, err := json.Marshal(object, json.Deterministic(true))
+	if err != nil {
+		return nil, "its arguments cannot be made: they are not JSON"
+	}
+	return b, ""
 }
 
 // kept returns a payload that was kept whole, or why there is none.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/storage"
 )
@@ -143,6 +144,9 @@ func (s *Service) finish(ctx context.Context, u Undo, state string, steps []Step
 func (s *Service) move(ctx context.Context, u Undo, st Step) (bool, error) {
 	switch st.State {
 	case Planned:
+		if st.cancels() {
+			return s.cancelStep(ctx, u, st)
+		}
 		return s.make(ctx, u, st)
 	case Held:
 		state, why, err := s.o.Approval(ctx, st.Approval)
@@ -161,6 +165,18 @@ func (s *Service) move(ctx context.Context, u Undo, st Step) (bool, error) {
 	return s.look(ctx, u, st)
 }
 
+// cancelStep cancels a call that was not sent yet. It may be done twice.
+func (s *Service) cancelStep(ctx context.Context, u Undo, st Step) (bool, error) {
+	sent, err := s.o.Cancel(ctx, audit.Person(u.byID, u.By), st.Approval, u.Reason)
+	switch {
+	case err != nil:
+		return false, err
+	case sent != "":
+		return s.put(ctx, u, st, Failed, "it was sent before it could be cancelled, as "+sent+": undo that one")
+	}
+	return s.put(ctx, u, st, Undone, "it was never sent")
+}
+
 // make makes the compensating call. That it may go out from now on, and under
 // which identifier, is durable before it does.
 func (s *Service) make(ctx context.Context, u Undo, st Step) (bool, error) {
@@ -174,7 +190,9 @@ func (s *Service) make(ctx context.Context, u Undo, st Step) (bool, error) {
 		return false, err
 	}
 	conn, tool, _ := strings.Cut(st.ByTool, "/")
-	if _, err := s.act(ctx, u, Act{Call: next.Made, Agent: st.Agent, Connection: conn, Tool: tool, Args: st.Args, Before: before}); err != nil {
+	if _, err := s.act(ctx, u, Act{Call: next.Made, Agent: st.Agent, Connection: conn, Tool: tool, Args: st.Args, Before: before}); fault.KindOf(err) == fault.Invalid {
+		return s.put(ctx, u, next, Failed, "it cannot be made: "+fault.Public(err).Message)
+	} else if err != nil {
 		return false, err
 	}
 	for waited := time.Now(); ; { // the outcome is recorded a moment after the answer
@@ -282,7 +300,7 @@ func (s *Service) ask(ctx context.Context, u Undo, st Step) (done, known bool, e
 	if err != nil {
 		return false, false, err
 	}
-	v, ok := answered(body)
+	v, ok := s.answer(conn, body)
 	if !ok {
 		return false, false, nil
 	}

@@ -31,6 +31,14 @@ type Act struct {
 	Before           time.Time // after which it may not go out
 }
 
+// Prepared is a call that waits to be sent, or did.
+type Prepared struct {
+	Approval, Call, Tool, Agent string
+	At, SendAt                  time.Time
+	Waits                       bool
+	Sent                        string // the call that it was sent as
+}
+
 // Options of a Service. All but Now, Logger and Orphaned are required.
 type Options struct {
 	DB  *storage.DB
@@ -46,9 +54,15 @@ type Options struct {
 	Make func(ctx context.Context, a Act) ([]byte, error)
 	// Approval says how a request for an approval stands: pending, approved or another.
 	Approval func(ctx context.Context, id string) (state, why string, err error)
-	Derive   func(label string) []byte // 32 bytes for a label
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Prepared returns the calls that wait to be sent, of a call or of a run, and
+	// those of the call that were; nil knows none.
+	Prepared func(ctx context.Context, call, run string) ([]Prepared, error)
+	// Cancel cancels a call that waits to be sent. sent is the call that it was sent
+	// as before; empty: it was not, and never will be.
+	Cancel func(ctx context.Context, by audit.Actor, approval, reason string) (sent string, err error)
+	Derive func(label string) []byte // 32 bytes for a label
+	Now    func() time.Time
+	Logger *slog.Logger
 	// Orphaned is how long after a call was begun nobody can be about to send it
 	// any more. 0 means 40 seconds.
 	Orphaned time.Duration
@@ -127,8 +141,22 @@ func (s *Service) Begin(ctx context.Context, by audit.Actor, reason, call, run, 
 	if err != nil {
 		return Undo{}, err
 	}
+	s.cancelled(ctx, u)
 	s.nudge()
 	return s.Get(ctx, u.ID)
+}
+
+// cancelled cancels at once what was not sent yet: it must not wait until other
+// undos are through. What goes wrong here is done by whoever carries the undo out.
+func (s *Service) cancelled(ctx context.Context, u Undo) {
+	for _, st := range u.Steps {
+		if !st.cancels() {
+			continue
+		}
+		if _, err := s.cancelStep(ctx, u, st); err != nil && !errors.Is(err, ErrTaken) {
+			s.o.Logger.Warn("a prepared call could not be cancelled; it is tried again", "undo", u.ID, "call", st.Call, "error", err)
+		}
+	}
 }
 
 func anyPlanned(steps []Step) bool {

@@ -92,8 +92,8 @@ func (s *Service) insert(ctx context.Context, tx *audit.Tx, u Undo) error {
 			sealed = s.aead.Seal(nil, nil, plain, fmt.Appendf(nil, "%s/%d", u.ID, st.N))
 		}
 		if _, err := tx.Exec(ctx, `INSERT INTO undo_steps (undo, n, call, tool, agent, by_tool, state, claim, made, attempts, approval, why, at, sealed)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', 0, '', $9, $10, $11)`,
-			u.ID, st.N, st.Call, st.Tool, st.Agent, st.ByTool, st.State, claim, st.Why, storage.Micros(st.At), sealed); err != nil {
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', 0, $12, $9, $10, $11)`,
+			u.ID, st.N, st.Call, st.Tool, st.Agent, st.ByTool, st.State, claim, st.Why, storage.Micros(st.At), sealed, st.Approval); err != nil {
 			return err
 		}
 	}

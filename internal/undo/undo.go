@@ -56,6 +56,7 @@ type Step struct {
 	Attempts int            `json:"attempts,omitempty"`
 	Approval string         `json:"approval,omitempty"`
 	Why      string         `json:"why,omitempty"`
+	SendAt   time.Time      `json:"send_at,omitzero" doc:"the call was not sent yet, and is cancelled: it would be sent then"`
 
 	check *check
 }
@@ -87,5 +88,8 @@ type Plan struct {
 	Digest string `json:"digest" doc:"of the plan: send it to carry out exactly this"`
 	Steps  []Step `json:"steps"`
 }
+
+// cancels reports whether the step cancels a call that was not sent yet.
+func (s Step) cancels() bool { return s.ByTool == "" && s.Approval != "" }
 
 func (s Step) settled() bool { return s.State == Undone || s.State == Cannot }
