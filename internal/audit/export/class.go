@@ -90,7 +90,7 @@ var kinds = map[audit.Type]kind{
 var verbs = func() map[string]int {
 	m := map[string]int{}
 	for activity, list := range map[int]string{
-		create: "created registered placed requested added saved noted asked opened imported published issued started given commented key_made exception_made sent",
+		create: "created registered prepared placed requested added saved noted asked opened imported published issued started given commented key_made exception_made sent",
 		read: "used discovered undiscovered bad_definitions appeared new gone returned drifted read exported listed viewed reached found exchanged backtested " +
 			"consented declined failed tried enforced begun evaluated reminded",
 		update: "updated changed rotated accepted pinned effect_set rebuilt configured resumed recovered skipped set answered approved denied refused " +
