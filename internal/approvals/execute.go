@@ -84,6 +84,9 @@ func (s *Service) notAnyMore(ctx context.Context, h Held, r *Request, now time.T
 		return "", identityStale
 	}
 	if r.prepared() { // the line has decided anew, by what the run has read since
+		if !h.Allowed {
+			return "it may not be made without an approval any more", nil
+		}
 		return "", nil
 	}
 	for _, l := range h.Labels {

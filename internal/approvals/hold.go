@@ -29,6 +29,8 @@ type Held struct {
 	Wire    *Wire         // not nil: the server may execute it
 	Server  bool          // the server executes it when it is approved
 	Window  time.Duration // how long it waits when it may be made, and can be cancelled
+	// Allowed says that nobody has to approve the call: it waits for its window alone.
+	Allowed bool
 	// Ready, if set, is asked before an approval is used up, when everything else
 	// that was approved still holds; an error leaves the approval as it is. It may
 	// be asked more than once.

@@ -17,7 +17,7 @@ const sendWithin = 15 * time.Minute
 // cancelled for a while: nobody has to approve it, and the server sends it when its
 // time has come. It is durable before anyone is told.
 func (s *Service) prepare(ctx context.Context, h Held, digest string) (Answer, error) {
-	if h.Window <= 0 {
+	if h.Window <= 0 || !h.Allowed {
 		return Answer{}, ErrNeed
 	}
 	if h.Wire == nil {

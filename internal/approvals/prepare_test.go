@@ -15,7 +15,7 @@ import (
 // windowed is a call that policy allows and whose tool lets it be cancelled.
 func (w *world) windowed(content string) approvals.Held {
 	h := w.held(content)
-	h.Needs, h.Window, h.Server = nil, 30*time.Second, true
+	h.Needs, h.Window, h.Server, h.Allowed = nil, 30*time.Second, true, true
 	h.Wire = &approvals.Wire{Front: "mcp", Body: []byte(content)}
 	return h
 }
@@ -150,6 +150,18 @@ func TestAWindowAfterAnApproval(t *testing.T) {
 		bare.Window, bare.Wire = 0, &approvals.Wire{}
 		if _, err := w.Hold(ctx, bare); !errors.Is(err, approvals.ErrNeed) {
 			t.Errorf("neither a need nor a window: %v", err)
+		}
+		unheld := w.windowed("pay 4")
+		unheld.Allowed = false // something holds it that names nobody who could approve it
+		if _, err := w.Hold(ctx, unheld); !errors.Is(err, approvals.ErrNeed) {
+			t.Errorf("what is held is not prepared: %v", err)
+		}
+		later := w.windowed("pay 5")
+		d := w.hold(later)
+		w.pass(31 * time.Second)
+		later.Allowed, later.Only = false, d.Request.ID
+		if b, err := w.Hold(ctx, later); err == nil && b.Permit != nil || w.state(d.Request.ID) != approvals.Void {
+			t.Errorf("sent although it is held by now: %v %s", err, w.state(d.Request.ID))
 		}
 		old := w.windowed("pay 3")
 		c := w.hold(old)

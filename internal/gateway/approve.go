@@ -124,7 +124,7 @@ func (g *Gateway) delayed(in Incoming, call *Call, v verdict) verdict {
 		return v
 	}
 	if v.window = call.Tool.References.Delay(); v.window > 0 && v.effect == policy.Allow {
-		v.effect, v.record.Effect = policy.Hold, policy.Hold.String()
+		v.effect, v.record.Effect, v.free = policy.Hold, policy.Hold.String(), true
 	}
 	return v
 }
@@ -207,7 +207,7 @@ func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	h := approvals.Held{
 		Binding: binding(call, v.rules), Version: v.record.Version, Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
 		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
-		Args:   call.Args, Values: call.valued(), Server: call.Server || v.window > 0, Window: v.window,
+		Args:   call.Args, Values: call.valued(), Server: call.Server || v.window > 0, Window: v.window, Allowed: v.free || v.effect == policy.Allow,
 	}
 	_, h.Labels = call.provenance()
 	h.Labels = append(h.Labels, call.foundKinds().Labels()...)

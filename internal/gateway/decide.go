@@ -27,6 +27,7 @@ type verdict struct {
 	holds  []policy.Needed
 	rules  []policy.Rule // that determined it
 	window time.Duration // how long it waits before it is sent
+	free   bool          // it waits for that alone: nobody has to approve it
 	needs  string        // the scope that would be enough, if that is what is wrong
 
 	kind     fault.Kind         // of the refusal, if other than denied
