@@ -77,8 +77,10 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 	}
 	held := g.held(in, call, v)
 	held.Ready = func(ctx context.Context) error { // before the approval is used up
-		if err := g.granted(ctx, call); err != nil {
-			return err
+		if !v.free { // what only waited was counted when it was prepared
+			if err := g.granted(ctx, call); err != nil {
+				return err
+			}
 		}
 		return g.reserve(ctx, call)
 	}
