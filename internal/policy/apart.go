@@ -31,6 +31,12 @@ func (s *Service) Conflicts() []Apart {
 	return l.apart()
 }
 
+// Parts reports whether any policy wants duties apart.
+func (s *Service) Parts() bool {
+	e := s.engine.Load()
+	return e != nil && slices.ContainsFunc(e.rules, func(r *rule) bool { return len(r.apart) > 0 })
+}
+
 func (l *linter) apart() []Apart {
 	var out []Apart
 	for _, r := range l.e.rules {

@@ -198,7 +198,7 @@ func short(digest string) string {
 func (p *pass) approved() []Check {
 	tools := question{"tools", "Is every tool as a person accepted it?", "tools", "", "no tool has a definition that could change", "a tool whose definition changed"}
 	rules := question{"policies", "Do the policies and grants that were saved decide?", "rule sets", "there is no policy and no grant", "", "a rule set other than the saved one"}
-	prompts := question{"prompts", "Are the prompts of agents as approved?", "agents", "no agent is registered", "", "a prompt that changed"}
+	prompts := question{"prompts", "Are the prompts of agents as approved?", "agents", "no agent outside development asked a model yet", "", "a prompt that changed"}
 	changed := pinned{object: "canary", approved: "as accepted", running: "as changed"}
 	pins, err := p.toolPins()
 	out := []Check{answer(p, tools, pins, err, changed, pinned.look)}
@@ -211,9 +211,11 @@ func (p *pass) approved() []Check {
 	if err != nil {
 		return append(out, failed(prompts, err))
 	}
-	pins = make([]pinned, len(rows))
-	for i, r := range rows {
-		pins[i] = pinned{object: "agent/" + r.Agent, approved: r.Approved, running: r.Running, events: r.Events}
+	pins = nil
+	for _, r := range rows {
+		if !isGuest(r.Agent) {
+			pins = append(pins, pinned{object: "agent/" + r.Agent, approved: r.Approved, running: r.Running, bad: r.Bad, events: r.Events})
+		}
 	}
 	return append(out, judge(p, prompts, pins, changed, pinned.look))
 }

@@ -49,9 +49,10 @@ var (
 	ErrReason   = fault.New(fault.Invalid, "reason_too_long", "a reason has at most 1000 characters")
 )
 
-// Pinned is what a release pins of an agent, and what runs.
+// Pinned is what a release pins of an agent's prompts, and what runs.
 type Pinned struct {
 	Agent, Approved, Running string
+	Bad                      string // what is wrong, if it is not that they differ
 	Events                   []string
 }
 
@@ -87,7 +88,7 @@ type Options struct {
 	// Ours reports whether a caller without an identity is one of our own probes.
 	Ours func(remote, client string) bool
 
-	// Releases says what is pinned of agents, Reviews when grants were reviewed and
+	// Releases says what is pinned of the agents that ask models, Reviews when grants were reviewed and
 	// which duties of agents conflict (nil: none are declared). Nil: there is no such
 	// room, and what needs it has no data.
 	Releases func(ctx context.Context) ([]Pinned, error)

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/connections/operation"
 	"github.com/countersign/countersign/internal/inventory"
@@ -31,10 +32,7 @@ func (h *house) buildPosture(ctx context.Context, log *slog.Logger) error {
 	h.posture, err = posture.New(posture.Options{
 		DB: h.db, Log: h.log, Identity: h.identity, Connections: h.connections, Tools: tools{h.connections}, Policy: h.policy, Secrets: h.secrets, Tokens: h.tokens, Locks: h.locks,
 		Approvals: h.approvals, Inventory: h.inventory, Findings: h.findings, Lifecycle: h.lifecycle, Doors: postureDoors{frontDoors{h}}, Logger: log,
-		Reviews: func(ctx context.Context) (map[string]time.Time, map[string][]string, error) {
-			at, err := h.reviews.Reviewed(ctx)
-			return at, nil, err
-		},
+		Reviews: h.reviewed, Releases: h.promptsPinned,
 		Sealed: h.sealing, Deliveries: h.deliveries, Prove: h.proveEvent, Derive: h.secrets.Derive, Version: h.version, Known: h.knownSecrets, Plant: h.plant, Ours: ours, Keep: h.cfg.Posture.Keep,
 	})
 	if err != nil {
@@ -45,6 +43,76 @@ func (h *house) buildPosture(ctx context.Context, log *slog.Logger) error {
 	}
 	h.onClose("posture", h.posture.Stop)
 	return nil
+}
+
+// reviewed says when grants were reviewed, and which agents hold duties that
+// policies want apart; nil if none do.
+func (h *house) reviewed(ctx context.Context) (at map[string]time.Time, conflicts map[string][]string, err error) {
+	if h.policy.Parts() {
+		conflicts = map[string][]string{}
+		for _, c := range h.policy.Conflicts() {
+			conflicts[c.Agent] = append(conflicts[c.Agent], c.String())
+		}
+	}
+	at, err = h.reviews.Reviewed(ctx)
+	return at, conflicts, err
+}
+
+// askedWithin is how far back the last question of an agent to a model is looked for.
+const askedWithin = 30 * 24 * time.Hour
+
+// promptsPinned says of each agent outside development that asked a model whether a
+// release pinned what the model was told: the line writes the release that bound a
+// call into its intent, and refuses prompts other than those that it pins.
+func (h *house) promptsPinned(ctx context.Context) ([]posture.Pinned, error) {
+	var out []posture.Pinned
+	for _, a := range h.identity.Agents() {
+		if a.Stage == "development" || !a.Retired.IsZero() {
+			continue
+		}
+		asked, number, err := h.lastAsked(ctx, a.Name)
+		if err != nil {
+			return nil, err
+		}
+		if asked == "" {
+			continue
+		}
+		row := posture.Pinned{Agent: a.Name, Bad: "no release pins its system prompt; countersign release create " + a.Name + " --prompt FILE, and promote it", Events: []string{asked}}
+		if number > 0 {
+			r, err := h.releases.Get(ctx, a.Name, number)
+			if err != nil {
+				return nil, err
+			}
+			if len(r.Prompts) > 0 {
+				row.Approved, row.Running, row.Bad = r.Digest, r.Digest, ""
+			}
+		}
+		out = append(out, row)
+	}
+	return out, nil
+}
+
+// lastAsked returns the event of an agent's last call to a model, and the release
+// that bound it, 0 if none did.
+func (h *house) lastAsked(ctx context.Context, agent string) (event string, release int64, err error) {
+	recs, err := h.log.List(ctx, audit.Query{Agent: agent, Types: []audit.Type{audit.CallIntent}, Since: time.Now().Add(-askedWithin), Limit: 1000})
+	if err != nil {
+		return "", 0, err
+	}
+	for _, r := range recs {
+		c, ok := h.connections.Connection(r.Event.Connection)
+		if !ok || c.Kind != connections.LLM {
+			continue
+		}
+		var detail struct {
+			Release int64 `json:"release"`
+		}
+		if len(r.Event.Detail) > 0 {
+			err = json.Unmarshal(r.Event.Detail, &detail)
+		}
+		return r.Event.ID, detail.Release, err
+	}
+	return "", 0, nil
 }
 
 func (h *house) sealing(ctx context.Context) (posture.Sealing, error) {
