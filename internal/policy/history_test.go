@@ -38,6 +38,9 @@ func TestRollbacks(t *testing.T) {
 		put("list_invoices")
 		put("list_invoices", "pay_invoice")
 		must(w.RevokeGrant(ctx, fiona, "r", "g"))
+		if changed, err := w.RollbackGrant(ctx, fiona, "back", "g", 3); changed || err != nil {
+			t.Errorf("it is revoked already: %t %v", changed, err)
+		}
 		for i, step := range []struct {
 			to   int64
 			want []string
@@ -68,6 +71,9 @@ func TestRollbacks(t *testing.T) {
 			must(err)
 		}
 		must(w.DeletePolicy(ctx, fiona, "r", "p"))
+		if changed, err := w.RollbackPolicy(ctx, fiona, "back", "p", 3); changed || err != nil {
+			t.Errorf("it is deleted already: %t %v", changed, err)
+		}
 		for i, step := range []struct {
 			to   int64
 			want string

@@ -15,6 +15,7 @@ import (
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/releases"
+	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
@@ -239,6 +240,32 @@ func TestCanaries(t *testing.T) {
 		r.must(judge.Look(ctx))
 		if moves, err := r.Moves(ctx, "payer"); err != nil || len(moves) != 3 {
 			t.Errorf("moves: %+v %v", moves, err)
+		}
+		again := releases.Ask{Agent: "payer", Number: 2, Percent: 50, Signals: &releases.Signals{Refusals: 1, Least: 1}}
+		r.must(second(r.Promote(ctx, olga, why, again)))
+		r.must(judge.Look(ctx))
+		r.must(second(r.Rollback(ctx, oskar, why, "payer", 0)))
+		r.must(second(r.Promote(ctx, olga, why, again)))
+		r.called(run, audit.CallDenied)
+		r.must(judge.Look(ctx))
+		if st, err := r.State(ctx, "payer"); err != nil || st.Canary != 0 {
+			t.Errorf("a trial that began anew is not judged: %+v %v", st, err)
+		}
+	})
+	t.Run("a replica that is behind", func(t *testing.T) {
+		r := join(t, storagetest.SQLite(t))
+		r.business()
+		r.canary(releases.Signals{Refusals: 1, Least: 1})
+		watch := storage.NewWatcher(r.db, quiet)
+		behind := releases.New(releases.Options{DB: r.db, Log: r.log, Watch: watch, Identity: r.ids, Connections: r.conns, Policy: r.policy, Findings: r.findings, Now: r.now})
+		r.must(watch.Start(ctx))
+		watch.Stop() // it goes on with the canary that it knows
+		r.called(runs(true, 1)[0], audit.CallDenied)
+		r.must(second(r.Rollback(ctx, oskar, why, "payer", 0)))
+		r.must(second(r.Promote(ctx, olga, why, releases.Ask{Agent: "payer", Number: 2, Percent: 50, Signals: &releases.Signals{Refusals: 1, Least: 1}})))
+		r.must(behind.NewJudge().Look(ctx))
+		if st, err := r.State(ctx, "payer"); err != nil || st.Canary != 2 {
+			t.Errorf("the same release under trial anew is rolled back for what an earlier trial did: %+v %v", st, err)
 		}
 	})
 }
