@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/countersign/countersign/internal/connections/operation"
 	"github.com/countersign/countersign/internal/gateway"
@@ -22,20 +23,28 @@ func (f *Front) Make(ctx context.Context, w http.ResponseWriter, resume *gateway
 	if !ok {
 		return errConnection
 	}
-	for o, k := range f.known.of(f.o.Registry, c).known {
-		if k.tool.Name == tool {
-			r, err := request(ctx, o, connection, args)
-			if err != nil {
-				return err
-			}
-			f.Resume(w, r, resume)
-			return nil
+	set := f.known.of(f.o.Registry, c)
+	for o, k := range set.known {
+		if k.tool.Name != tool {
+			continue
 		}
+		r, err := request(ctx, o, connection, args)
+		if err != nil {
+			return err
+		}
+		// /users/{id} with the id "me" may be another operation, /users/me.
+		path := strings.TrimPrefix(r.URL.EscapedPath(), Prefix+connection)
+		if found, _, _, err := set.match(r.Method, path); err != nil || found != k {
+			return errArgument.Say("the arguments make a path that is not one of the operation %.60q", tool)
+		}
+		f.Resume(w, r, resume)
+		return nil
 	}
 	return errArgument.Say("the connection has no operation %.60q", tool)
 }
 
-// request makes the request that an operation's arguments say.
+// request makes the request that an operation's arguments say. What the operation
+// does not declare is refused: policy would not see it.
 func request(ctx context.Context, o *operation.Operation, connection string, args []byte) (*http.Request, error) {
 	var in struct {
 		Path   map[string]jsontext.Value `json:"path"`
@@ -71,25 +80,39 @@ func request(ctx context.Context, o *operation.Operation, connection string, arg
 	if media != "" {
 		r.Header.Set("Content-Type", media)
 	}
-	for name, v := range in.Header {
+	return r, addHeaders(r.Header, o, in.Header)
+}
+
+// addHeaders adds the headers that an operation declares, by the names that it
+// declares: two that differ in case would be one.
+func addHeaders(h http.Header, o *operation.Operation, values map[string]jsontext.Value) error {
+	for name, v := range values {
+		if !slices.ContainsFunc(o.Parameters, func(p operation.Parameter) bool { return p.In == operation.InHeader && p.Name == name }) {
+			return errArgument.Say("the operation has no header %.60q", name)
+		}
 		texts, err := plain(name, v)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for _, t := range texts {
-			r.Header.Add(name, t)
+		if slices.ContainsFunc(texts, func(t string) bool { return strings.ContainsFunc(t, unicode.IsControl) }) {
+			return errArgument.Say("the header %.60q holds a control character", name)
 		}
+		h[http.CanonicalHeaderKey(name)] = texts
 	}
-	return r, nil
+	return nil
 }
 
 // expand puts values into a template of a path: {name} one segment, {+name} several.
 func expand(template string, values map[string]jsontext.Value) (string, error) {
 	var out strings.Builder
-	for rest := template; ; {
+	used := 0
+	for rest := template; ; used++ {
 		before, after, found := strings.Cut(rest, "{")
 		out.WriteString(before)
-		if !found {
+		switch {
+		case !found && used < len(values):
+			return "", errArgument.Say("the path %.80q has no place for all that is given for it", template)
+		case !found:
 			return out.String(), nil
 		}
 		name, tail, _ := strings.Cut(after, "}")
@@ -174,7 +197,7 @@ func bodyOf(o *operation.Operation, v jsontext.Value) (body []byte, media string
 		return v, operation.JSON, nil
 	case takes(operation.Form):
 		var fields map[string]jsontext.Value
-		if err := json.Unmarshal(v, &fields); err != nil {
+		if err := json.Unmarshal(v, &fields); err != nil || fields == nil {
 			return nil, "", errArgument.Say("the fields of a form are an object")
 		}
 		text, err := urlEncoded(fields)
