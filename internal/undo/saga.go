@@ -72,12 +72,13 @@ func (s *Service) Advance(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go s.renew(ctx, cancel)
+	var wrong error // with one must not stop the others
 	for _, u := range running {
-		if err := s.carry(ctx, u); err != nil {
-			return err
+		if wrong = errors.Join(wrong, s.carry(ctx, u)); ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return wrong
 }
 
 // renew keeps the lease, and ends the work when it is lost.
@@ -297,6 +298,10 @@ func (s *Service) ask(ctx context.Context, u Undo, st Step) (done, known bool, e
 		return false, false, nil
 	}
 	body, err := s.act(ctx, u, Act{Call: id.At(id.Call, s.o.Now()), Agent: st.Agent, Connection: conn, Tool: tool, Args: st.check.Args})
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.NotFound: // it cannot be asked, however often
+		return false, false, nil
+	}
 	if err != nil {
 		return false, false, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -52,6 +53,7 @@ type bank struct {
 	held     string // the approval that calls wait for
 	approval string // how it stands
 	blind    bool   // the check fails
+	mute     bool   // it cannot be made
 }
 
 func (b *bank) tool(conn, name string) (connections.Tool, bool) {
@@ -63,6 +65,9 @@ func (b *bank) make(ctx context.Context, a undo.Act) ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a.Tool == "get" {
+		if b.mute {
+			return nil, fault.New(fault.Invalid, "bad_argument", "it cannot be asked")
+		}
 		if b.blind {
 			return []byte(`{"result":{"isError":true}}`), nil
 		}
@@ -139,8 +144,13 @@ func newWorld(t testing.TB, db *storage.DB) *world {
 func (w *world) process(t testing.TB) *undo.Service {
 	t.Helper()
 	s, err := undo.New(undo.Options{DB: w.db, Log: w.log, Tool: w.tool, Kind: func(string) string { return connections.MCP }, Make: w.make,
-		Approval: func(context.Context, string) (string, string, error) { return w.approval, "no", nil },
-		Derive:   func(string) []byte { return make([]byte, 32) }, Now: func() time.Time { return w.now }, Orphaned: time.Nanosecond})
+		Approval: func(context.Context, string) (string, string, error) {
+			if w.approval == "" {
+				return "", "", errDied
+			}
+			return w.approval, "no", nil
+		},
+		Derive: func(string) []byte { return make([]byte, 32) }, Now: func() time.Time { return w.now }, Orphaned: time.Nanosecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,6 +384,25 @@ func TestAPersonSettles(t *testing.T) {
 		}
 		if _, err := s.Settle(ctx, root, "again", u.ID, nil, []int{1}); !errors.Is(err, undo.ErrNoStep) {
 			t.Error(err)
+		}
+	})
+}
+
+// An undo that cannot go on stops for a person if it never can, and keeps no other
+// from going on.
+func TestOneThatIsStuckHoldsUpNoOther(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		w := newWorld(t, db)
+		s := w.process(t)
+		w.held, w.approval = "apr_1", "pending"
+		stuck := w.begin(t, s, w.paid(t, id.New(id.Run), "pay", 1, nil), "")
+		w.carried(t, stuck, undo.Running)
+		w.held, w.approval = "", "" // nobody can say how it stands
+		w.carried(t, w.begin(t, s, w.paid(t, id.New(id.Run), "pay", 2, nil), ""), undo.Done)
+		w.mute, w.dies = true, diesAfterEffect
+		u := w.carried(t, w.begin(t, s, w.paid(t, id.New(id.Run), "pay", 3, nil), ""), undo.Attention)
+		if u.Steps[0].State != undo.Doubt || w.reversed[`{"id":3}`] != 1 {
+			t.Errorf("%+v", u.Steps)
 		}
 	})
 }
