@@ -63,10 +63,19 @@ func (s *Service) claim(ctx context.Context, h Held, r *Request, now time.Time) 
 			map[string]any{"executed_as": h.Call, "approvers": r.Approvers(), "override": r.Override})
 		ev.Call = h.Call
 		tx.Record(ev)
-		return nil
+		if h.Do == nil {
+			return nil
+		}
+		if err := h.Do(ctx, tx, *r); err != nil {
+			return err
+		}
+		return executed(ctx, tx, r, audit.Succeeded, false, now)
 	})
 	if err != nil {
 		return Answer{}, err
+	}
+	if h.Do != nil {
+		return Answer{Request: *r}, nil
 	}
 	p := &Permit{s: s, request: *r, done: make(chan struct{})}
 	s.liveMu.Lock()
@@ -181,18 +190,23 @@ func (s *Service) settle(ctx context.Context, r *Request, outcome string, told b
 	c, now := *r, s.o.Now()
 	return s.change(ctx, r.ID, func(tx *audit.Tx) error {
 		*r = c
-		r.Outcome, r.Why, r.open = outcome, ended(outcome), !told
-		if told {
-			r.kept = nil
-		}
-		if err := advance(ctx, tx, r, Executed, now); err != nil {
-			return err
-		}
-		ev := r.event("approval.executed", audit.System, "", map[string]any{"executed_as": r.ExecCall, "outcome": outcome})
-		ev.Call = r.ExecCall
-		tx.Record(ev)
-		return nil
+		return executed(ctx, tx, r, outcome, told, now)
 	})
+}
+
+// executed is settle inside a change.
+func executed(ctx context.Context, tx *audit.Tx, r *Request, outcome string, told bool, now time.Time) error {
+	r.Outcome, r.Why, r.open = outcome, ended(outcome), !told
+	if told {
+		r.kept = nil
+	}
+	if err := advance(ctx, tx, r, Executed, now); err != nil {
+		return err
+	}
+	ev := r.event("approval.executed", audit.System, "", map[string]any{"executed_as": r.ExecCall, "outcome": outcome})
+	ev.Call = r.ExecCall
+	tx.Record(ev)
+	return nil
 }
 
 // NotSent is the outcome of an approved call that never left.

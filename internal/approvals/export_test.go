@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"context"
+	"time"
 
 	"github.com/countersign/countersign/internal/audit"
 )
@@ -30,3 +31,6 @@ func (s *Service) Force(ctx context.Context, id string, next State) error {
 		return advance(ctx, tx, &r, next, s.o.Now())
 	})
 }
+
+// NextSend is how long the executor may sleep.
+func (s *Service) NextSend() time.Duration { return s.nextSend(context.Background()) }

@@ -38,6 +38,11 @@ type Held struct {
 	// Only, if set, is the one request that this call may use: it is the call
 	// that the server makes for it.
 	Only string
+	// Do, if set, is what the server does in the place of a call, in the change that
+	// uses the approval up: both stand, or neither. There is no Permit then; the
+	// request is executed. An error leaves the approval as it is. It may be called
+	// more than once, of which one stands.
+	Do func(ctx context.Context, tx *audit.Tx, r Request) error
 }
 
 // Answer is what there is to say to a held call.

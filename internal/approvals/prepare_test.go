@@ -171,3 +171,74 @@ func TestAWindowAfterAnApproval(t *testing.T) {
 		}
 	})
 }
+
+// TestPreparedCallsOfAnAgentAreBounded counts those of the agent that still wait.
+func TestPreparedCallsOfAnAgentAreBounded(t *testing.T) {
+	each(t, func(w *world) {
+		s := w.room(approvals.Options{MaxPending: 2})
+		hold := func(agent, content string) error {
+			h := w.windowed(content)
+			h.Binding.Agent = agent
+			_, err := s.Hold(ctx, h)
+			return err
+		}
+		w.must(hold("payer", "pay 1"))
+		w.must(hold("payer", "pay 2"))
+		if err := hold("payer", "pay 3"); !errors.Is(err, approvals.ErrTooMany) {
+			t.Errorf("one more than may wait: %v", err)
+		}
+		if err := hold("other", "pay 3"); err != nil {
+			t.Errorf("another agent has to wait for it: %v", err)
+		}
+		w.pass(31 * time.Second)
+		if err := hold("payer", "pay 3"); err != nil {
+			t.Errorf("none waits any more: %v", err)
+		}
+	})
+}
+
+// TestWhatWaitsToBeSent is found by its call and its run, and wakes the executor
+// when it is due.
+func TestWhatWaitsToBeSent(t *testing.T) {
+	each(t, func(w *world) {
+		next := func(want time.Duration) {
+			t.Helper()
+			if got := w.NextSend(); got != want {
+				t.Errorf("the executor sleeps for %s, not %s", got, want)
+			}
+		}
+		next(5 * time.Second)
+		gone, h := w.windowed("pay 1"), w.windowed("pay 2")
+		g, a := w.hold(gone), w.hold(h)
+		if a.Request.DecideBy != a.Request.SendAt || a.Request.ExecuteBy.Sub(a.Request.SendAt) != 15*time.Minute {
+			t.Errorf("%+v", a.Request)
+		}
+		held := w.hold(w.held("pay 3")) // waits for people, not for a window
+		if _, err := w.Withdraw(ctx, audit.Person("usr_1", "ada"), g.Request.ID, "wrong"); err != nil {
+			t.Fatal(err)
+		}
+		found := func(call, run string) (out string) {
+			t.Helper()
+			all, err := w.Windowed(ctx, call, run)
+			w.must(err)
+			for _, r := range all {
+				out += r.ID + " " + string(r.State) + ";"
+			}
+			return out
+		}
+		if got := found("", "run_1"); got != a.Request.ID+" approved;" {
+			t.Errorf("of the run: %s", got)
+		}
+		if got := found(gone.Call, ""); got != g.Request.ID+" void;" {
+			t.Errorf("of a call that was cancelled: %s", got)
+		}
+		if got := found(held.Request.Call, ""); got != "" {
+			t.Errorf("of a call without a window: %s", got)
+		}
+		next(5 * time.Second)
+		w.pass(28 * time.Second)
+		next(2 * time.Second)
+		w.pass(2 * time.Second)
+		next(5 * time.Second) // it is due: it was looked for before this
+	})
+}

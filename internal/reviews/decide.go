@@ -43,7 +43,7 @@ func (s *Service) Decide(ctx context.Context, c rest.Caller, review string, n in
 	if err := s.decidable(&r, &it, Person{c.ID, c.Name}); err != nil {
 		return it, err
 	}
-	if err := s.unchanged(ctx, &r, &it); err != nil {
+	if err := s.unchanged(ctx, &r, &it, Person{c.ID, c.Name}); err != nil {
 		return it, err
 	}
 	if it.open() {
@@ -82,8 +82,8 @@ func (s *Service) decidable(r *Review, it *Item, p Person) error {
 
 // unchanged refuses to decide about something that is not any more what was
 // asked about: the item asks about what it is now from then on. What is gone is
-// decided by that.
-func (s *Service) unchanged(ctx context.Context, r *Review, it *Item) error {
+// decided by that. Who changed it since, and back, has a part in it: ErrSelf.
+func (s *Service) unchanged(ctx context.Context, r *Review, it *Item, p Person) error {
 	x, there, err := s.present(ctx, &it.Subject)
 	switch {
 	case err != nil:
@@ -91,8 +91,8 @@ func (s *Service) unchanged(ctx context.Context, r *Review, it *Item) error {
 	case !there:
 		return s.decided(ctx, r, it, audit.System, Answer{Decision: Gone, Reason: "it is not there any more"})
 	case x.Digest == it.Subject.Digest:
-		it.Subject.Givers = x.Givers // who has changed it since, and back
-		return nil
+		it.Subject.Givers = x.Givers
+		return s.entitled(r, it, p)
 	}
 	err = s.change(ctx, func(tx *audit.Tx) error {
 		next := *it

@@ -170,27 +170,25 @@ func (s *Service) Stale(b approvals.Binding) (why string, ours bool) {
 	return "", true
 }
 
-// Give gives what was approved: the server makes it in the place of a call.
+// Give gives what was approved, in the change that uses the approval up: whoever is
+// killed on the way leaves what another process gives. What cannot be given leaves
+// the approval as it is.
 func (s *Service) Give(ctx context.Context, r approvals.Request) error {
 	var w Wish
 	if err := json.Unmarshal([]byte(r.Binding.Query), &w); err != nil {
 		return ErrStored.With(err)
 	}
-	answer, err := s.o.Approvals.Hold(ctx, approvals.Held{Binding: r.Binding, Call: id.New(id.Call), Run: r.Run, Needs: r.Needs, Only: r.ID})
-	if err != nil || answer.Permit == nil { // another replica does it, or it is over
+	if _, err := s.o.Approvals.Hold(ctx, approvals.Held{Binding: r.Binding, Call: id.New(id.Call), Run: r.Run, Needs: r.Needs, Only: r.ID,
+		Do: func(ctx context.Context, tx *audit.Tx, r approvals.Request) error { return s.give(ctx, tx, r, w) }}); err != nil {
 		return err
 	}
-	defer answer.Permit.Done()
-	err = s.give(ctx, answer.Permit.Request(), w)
-	outcome := audit.Succeeded
-	if err != nil {
-		outcome = audit.Failed
+	if err := s.o.Watch.Poll(ctx); err != nil {
+		s.o.Logger.Warn("a grant was given, but the views could not be reloaded", "error", err)
 	}
-	answer.Permit.Settle(ctx, outcome, nil)
-	return err
+	return nil
 }
 
-func (s *Service) give(ctx context.Context, r approvals.Request, w Wish) error {
+func (s *Service) give(ctx context.Context, tx *audit.Tx, r approvals.Request, w Wish) error {
 	life, err := time.ParseDuration(w.For)
 	if err != nil {
 		return ErrStored.With(err)
@@ -211,18 +209,16 @@ func (s *Service) give(ctx context.Context, r approvals.Request, w Wish) error {
 		by = audit.Person(gave[len(gave)-1].ID, gave[len(gave)-1].Name)
 	}
 	g := policy.Grant{Name: grantOf(r.ID), Agent: w.Agent, Connection: w.Connection, Tools: w.Tools, When: w.When, Expires: s.now().Add(life)}
-	return s.change(ctx, func(tx *audit.Tx) error {
-		if _, err := s.o.Policy.PutGrantTx(ctx, tx, by, cutText(r.ID+", "+r.Reason, 1000), g); err != nil {
-			return err
-		}
-		given, err := s.o.Policy.GrantTx(ctx, tx, g.Name)
-		if err != nil {
-			return err
-		}
-		tx.Record(audit.Event{Type: "grant.requested", Actor: audit.System, Reason: cutText(r.Reason, 1000), Object: "grant/" + g.Name, Agent: g.Agent, Connection: g.Connection,
-			Detail: marshal(map[string]any{"grant": given.ID, "approval": r.ID, "for": slices.Concat(asked, gave), "expires": g.Expires, "override": r.Override})})
-		return nil
-	})
+	if _, err := s.o.Policy.PutGrantTx(ctx, tx, by, cutText(r.ID+", "+r.Reason, 1000), g); err != nil {
+		return err
+	}
+	given, err := s.o.Policy.GrantTx(ctx, tx, g.Name)
+	if err != nil {
+		return err
+	}
+	tx.Record(audit.Event{Type: "grant.requested", Actor: audit.System, Reason: cutText(r.Reason, 1000), Object: "grant/" + g.Name, Agent: g.Agent, Connection: g.Connection,
+		Detail: marshal(map[string]any{"grant": given.ID, "approval": r.ID, "for": slices.Concat(asked, gave), "expires": g.Expires, "override": r.Override})})
+	return s.step("giving")
 }
 
 // Requests lists what was asked for, the latest first: of the last thousand

@@ -13,6 +13,7 @@ import (
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/reviews"
+	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
@@ -84,20 +85,68 @@ func TestAGrantThatIsAskedFor(t *testing.T) {
 		if got := r.Items[0].Reviewers; len(got) != 1 || got[0] != "bob" {
 			t.Errorf("reviewers of a grant that ada asked for and fin approved: %v", got)
 		}
-		// It ends by itself, here as on every replica: policy looks at the time.
-		if w.policy.Reach(policy.Agent{Name: "payer"}, policy.Action{}).Possible {
-			t.Error("nonsense is possible")
-		}
-		_, err = w.policy.PutGrant(ctx, w.person("dan"), "sooner", policy.Grant{Name: given.Name, Agent: "payer", Connection: "model", Tools: given.Tools, Expires: time.Now().Add(50 * time.Millisecond)})
+		// It ends by itself, also on a replica that learns nothing more: policy looks at the time.
+		once := storage.NewWatcher(w.db, quiet)
+		replica, err := policy.New(w.db, w.log, once, toolTypes{w.conns}, policy.Options{Now: w.clock})
 		w.must(err)
-		for deadline := time.Now().Add(30 * time.Second); w.may("models"); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("it does not end")
+		w.must(once.Poll(ctx))
+		call := policy.Request{Agent: policy.Agent{Name: "payer", Stage: "production", Owner: "ada"}, Action: policy.Action{Connection: "model", Tool: "models", Effect: "read", Kind: "llm"}, Args: []byte(`{}`)}
+		for _, c := range []struct {
+			after time.Duration
+			want  bool
+		}{{59 * time.Minute, true}, {2 * time.Minute, false}} {
+			w.pass(c.after)
+			if can, d := replica.Reach(call.Agent, call.Action).Possible, replica.Decide(call); can != c.want || (d.Effect == policy.Allow) != c.want {
+				t.Errorf("%s more: possible %v, decided %s", c.after, can, d.Effect)
 			}
 		}
-		w.pass(2 * time.Hour)
 		if found, err = w.Requests(ctx, "", false); err != nil || found[0].State != "ended" {
 			t.Errorf("%v %+v", err, found)
+		}
+	})
+}
+
+// TestAGrantSurvivesAKill dies while an approved grant is given: nothing is used up,
+// and another process gives it, once.
+func TestAGrantSurvivesAKill(t *testing.T) {
+	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
+		w := build(t, dsn)
+		_, err := w.SetApprovers(ctx, w.person("root"), "test", reviews.Approvers{Connection: "*", Groups: []string{"finance"}})
+		w.must(err)
+		g, err := w.ask("ada", "models")
+		w.must(err)
+		w.must(w.answer("fin", g.ID, approvals.Approve))
+		died := errors.New("killed")
+		w.Die(func(at string) error {
+			if at == "giving" {
+				return died
+			}
+			return nil
+		})
+		if err := w.made(g.ID); !errors.Is(err, died) {
+			t.Fatalf("it did not die: %v", err)
+		}
+		if r, err := w.asks.Get(ctx, g.ID); err != nil || r.State != approvals.Approved || w.may("models") {
+			t.Errorf("%v: the approval is %s", err, r.State)
+		}
+		w.Service = w.process()
+		w.must(w.made(g.ID))
+		_ = w.made(g.ID) // a third one
+		if r, err := w.asks.Get(ctx, g.ID); err != nil || r.State != approvals.Executed || r.Outcome != audit.Succeeded || !w.may("models") {
+			t.Errorf("%v %+v", err, r)
+		}
+		for _, kind := range []audit.Type{"approval.used", "approval.executed", "grant.given", "grant.requested"} {
+			recs, err := w.log.List(ctx, audit.Query{Types: []audit.Type{kind}})
+			w.must(err)
+			n := 0
+			for _, r := range recs {
+				if r.Event.Object == "approval/"+g.ID || strings.HasPrefix(r.Event.Object, "grant/asked-") {
+					n++
+				}
+			}
+			if n != 1 {
+				t.Errorf("%d times %s", n, kind)
+			}
 		}
 	})
 }

@@ -117,6 +117,14 @@ func TestNobodyReviewsThemselves(t *testing.T) {
 	w.must(err)
 	_, err = w.decide("ada", r.ID, 1, reviews.Keep, "I am the right one")
 	self(err)
+	// Who changed it while the review was open, and back: it says what it said.
+	w.grant("dan", "back", "models")
+	r = w.begin(reviews.Rules{}, "back")
+	for _, tool := range []string{"*", "models"} {
+		w.grant("ada", "back", tool)
+	}
+	_, err = w.decide("ada", r.Name, 1, reviews.Keep, "as it was")
+	self(err)
 	// Not at both levels either.
 	r = w.begin(reviews.Rules{Levels: [][]string{{"owner"}, {"owner", "group:finance"}}}, "two")
 	it, err := w.decide("ada", r.Name, 1, reviews.Keep, "needed")
