@@ -37,6 +37,10 @@ func TestAPreparedCallIsSentAfterItsWindow(t *testing.T) {
 		done := make(chan struct{})
 		run := func(s *approvals.Service) func(context.Context, approvals.Request, approvals.Wire) error {
 			return func(ctx context.Context, r approvals.Request, wire approvals.Wire) error {
+				if w.clock().Before(r.SendAt) {
+					t.Errorf("%s is to be sent before its time", r.ID)
+					return nil
+				}
 				h := w.windowed("pay 1")
 				h.Call, h.Only, h.Labels = "call_sent", r.ID, []string{"untrusted"} // what the run has read since is the line's to decide about
 				a, err := s.Hold(ctx, h)
@@ -60,7 +64,7 @@ func TestAPreparedCallIsSentAfterItsWindow(t *testing.T) {
 			t.Errorf("%s before its time", got)
 		}
 		w.pass(31 * time.Second)
-		w.must(w.Comment(ctx, w.by("olga"), a.Request.ID, "wake up", false)) // both look at once
+		w.hold(w.windowed("pay later")) // both look at once
 		select {
 		case <-done:
 		case <-time.After(30 * time.Second):
@@ -74,7 +78,7 @@ func TestAPreparedCallIsSentAfterItsWindow(t *testing.T) {
 		if b := w.hold(again); b.Kept == nil || string(b.Kept.Body) != "paid" {
 			t.Errorf("the same call after it was sent: %+v", b)
 		}
-		if got := strings.Join(w.events(a.Request.ID), " "); got != "approval.prepared approval.commented approval.used approval.executed" {
+		if got := strings.Join(w.events(a.Request.ID), " "); got != "approval.prepared approval.used approval.executed" {
 			t.Error(got)
 		}
 		if _, err := w.Withdraw(ctx, audit.Person("usr_1", "ada"), a.Request.ID, "late"); !errors.Is(err, approvals.ErrSettled) {
@@ -94,6 +98,24 @@ func TestAPreparedCallThatIsCancelledIsNeverSent(t *testing.T) {
 		h.Only = a.Request.ID
 		if b, err := w.Hold(ctx, h); err == nil && b.Permit != nil {
 			t.Error("it was sent although it was cancelled")
+		}
+		// The same call again is another one: what was cancelled does not send it.
+		again := w.windowed("pay 1")
+		for deadline := time.Now().Add(30 * time.Second); w.hold(again).Request.ID == a.Request.ID; { // told once that it was cancelled
+			if time.Now().After(deadline) {
+				t.Fatal("the same call is not asked about again")
+			}
+		}
+		w.pass(31 * time.Second)
+		if b, err := w.Hold(ctx, h); !errors.Is(err, approvals.ErrVoid) {
+			t.Errorf("sent for one that was cancelled: %v %+v", err, b.Permit)
+		}
+		// Other rules decide about it by now: what waits is void, and it waits anew.
+		old := w.hold(w.windowed("pay 2")).Request.ID
+		ruled := w.windowed("pay 2")
+		ruled.Binding.Rules = []approvals.Rule{{Name: "four-eyes", Digest: "v2"}}
+		if b := w.hold(ruled); b.Request.ID == old || w.state(old) != approvals.Void {
+			t.Errorf("%+v, and the old one is %s", b.Request, w.state(old))
 		}
 		// Who cancels and who sends race: one of them.
 		for n := range 8 {

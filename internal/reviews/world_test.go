@@ -56,9 +56,12 @@ type world struct {
 
 	mu    sync.Mutex
 	ahead time.Duration
-	doors string // "": as they should be; "open" lets everything out, "gone" does not answer
+	doors string       // "": as they should be; "open" lets everything out, "gone" does not answer
+	says  *audit.Event // what the log has of a call, with status, if that is not 0
 	told  []reviews.Notice
 	used  map[string]reviews.Use
+
+	status int
 }
 
 func (w *world) must(err error) {
@@ -108,6 +111,17 @@ func (w *world) Ask(ctx context.Context, connection, tool, credential string) (i
 		return 401, nil
 	}
 	ev := audit.Event{Actor: who.Agent.Actor(), Agent: who.Agent.Name, Connection: connection, Tool: tool, Credential: who.Credential.ID, Call: id.New(id.Call)}
+	if w.status != 0 {
+		if w.says == nil {
+			return w.status, nil
+		}
+		ev.Type, ev.Detail = w.says.Type, w.says.Detail
+		if w.says.Credential != "" {
+			ev.Credential = w.says.Credential
+		}
+		_, err := w.log.Append(ctx, ev)
+		return w.status, err
+	}
 	a, c := who.Agent, connection
 	t, _ := w.conns.Tool(c, tool)
 	locked := w.locks.Check(locks.Subject{Connection: connection})
