@@ -308,7 +308,7 @@ func (a *answerBody) broken(err error, reached bool) *Refusal {
 		err = ErrCancelled.With(err)
 	case errors.Is(context.Cause(a.ctx), ErrIdle):
 		err = ErrIdle
-	case stopped(context.Cause(a.ctx)):
+	case stopped(context.Cause(a.ctx)), a.refused():
 		err = context.Cause(a.ctx)
 	case errors.Is(err, content.ErrBlocked):
 		err = ErrInspected.With(err)
@@ -321,6 +321,12 @@ func (a *answerBody) broken(err error, reached bool) *Refusal {
 		err = ErrUpstream.With(err)
 	}
 	return a.g.refuse(a.call, a.receipt, err, reached)
+}
+
+// refused reports whether a message of an upgraded call was, which cut it.
+func (a *answerBody) refused() bool {
+	_, ok := errors.AsType[*Refusal](context.Cause(a.ctx))
+	return ok
 }
 
 // stopped reports whether a call ended because we cut it.

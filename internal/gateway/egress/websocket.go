@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/countersign/countersign/internal/fault"
@@ -181,6 +182,7 @@ func (m message) asked() gateway.Message {
 type peer struct {
 	conn     net.Conn
 	patience time.Duration
+	told     sync.Once // why it is closed
 }
 
 // Write implements io.Writer. A client that takes nothing is not waited for.
@@ -222,7 +224,9 @@ func (p *peer) end(err error) {
 		reason = r.Reason
 	}
 	payload := append([]byte{byte(code >> 8), byte(code)}, reason[:min(len(reason), 120)]...)
-	_, _ = p.Write(appendMessage(nil, message{op: opClose, payload: payload}, false)) // it may have left
+	p.told.Do(func() {
+		_, _ = p.Write(appendMessage(nil, message{op: opClose, payload: payload}, false)) // it may have left
+	})
 }
 
 // frameError is a WebSocket that does not follow the protocol.
