@@ -32,6 +32,9 @@ func TestAPreparedCallIsSentAfterItsWindow(t *testing.T) {
 		if b := w.hold(again); b.Request.ID != a.Request.ID || b.Permit != nil {
 			t.Errorf("the same call again: %+v", b)
 		}
+		slow := w.windowed("pay later") // is seen whenever the other one is, and not sent
+		slow.Window = time.Hour
+		later := w.hold(slow)
 		var sent []string
 		var mu sync.Mutex
 		done := make(chan struct{})
@@ -64,7 +67,7 @@ func TestAPreparedCallIsSentAfterItsWindow(t *testing.T) {
 			t.Errorf("%s before its time", got)
 		}
 		w.pass(31 * time.Second)
-		w.hold(w.windowed("pay later")) // both look at once
+		w.must(w.Comment(ctx, w.by("olga"), later.Request.ID, "wake up", false)) // both look at once
 		select {
 		case <-done:
 		case <-time.After(30 * time.Second):
