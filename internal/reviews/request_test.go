@@ -2,6 +2,7 @@ package reviews_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +100,11 @@ func TestAGrantThatIsAskedFor(t *testing.T) {
 			if can, d := replica.Reach(call.Agent, call.Action).Possible, replica.Decide(call); can != c.want || (d.Effect == policy.Allow) != c.want {
 				t.Errorf("%s more: possible %v, decided %s", c.after, can, d.Effect)
 			}
+		}
+		w.grant("dan", "lasts", "models")
+		w.must(once.Poll(ctx))
+		if by := replica.Reach(call.Agent, call.Action).By; !slices.Equal(by, []string{"grant lasts"}) {
+			t.Errorf("allowed by %v", by)
 		}
 		if found, err = w.Requests(ctx, "", false); err != nil || found[0].State != "ended" {
 			t.Errorf("%v %+v", err, found)
