@@ -270,7 +270,8 @@ func (s *Service) hasEnded(ctx context.Context, id string) bool {
 	return false
 }
 
-// replay hands the kept answer of an executed call to an identical one.
+// replay hands the kept answer of an executed call to one identical call. By the
+// request's id it can be collected still: whoever it was for may not get it.
 func (s *Service) replay(ctx context.Context, r *Request) (Answer, error) {
 	sealed, err := blob(ctx, s.db, "kept", r.ID)
 	if err != nil {
@@ -282,6 +283,7 @@ func (s *Service) replay(ctx context.Context, r *Request) (Answer, error) {
 		if err := s.unseal(r.ID, "kept", sealed, a.Kept); err != nil {
 			return Answer{}, err
 		}
+		return a, s.collected(ctx, r)
 	}
 	return a, s.shut(ctx, r)
 }

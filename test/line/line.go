@@ -42,6 +42,8 @@ type Options struct {
 	// Releases says what agents' releases include; nil pins nothing.
 	Releases gateway.Releases
 	As       func(identity.Caller) identity.Caller // changes who a credential stands for; nil: nothing
+	// Tune changes what the gateway is made of, with the other rooms open; nil: nothing.
+	Tune func(*Line, *gateway.Options)
 }
 
 // as is identity with whom callers act for set by a test.
@@ -101,10 +103,14 @@ func Start(tb testing.TB, db *storage.DB, o Options) *Line {
 	ctx := context.Background()
 	l := &Line{tb: tb, DB: db, Scanner: inspection.New(), Watch: storage.NewWatcher(db, o.Logger)}
 	l.buildRooms(ctx, o)
-	l.Gateway = gateway.New(gateway.Options{
+	opts := gateway.Options{
 		Authenticator: as{l.Identity, o.As}, Decider: &l.rules, Ledger: l.Log, Injector: l.Secrets, Redactor: l.Scanner, Scanner: l.Scanner,
 		Logger: o.Logger, IdleTimeout: o.Idle, Releases: o.Releases,
-	})
+	}
+	if o.Tune != nil {
+		o.Tune(l, &opts)
+	}
+	l.Gateway = gateway.New(opts)
 	front := llm.New(llm.Options{Gateway: l.Gateway, Registry: l.Connections, Logger: o.Logger, MaxBody: o.MaxBody, ReadTimeout: o.Read})
 	l.Server = httptest.NewServer(front)
 	l.URL = l.Server.URL
