@@ -49,6 +49,7 @@ type house struct {
 
 	people   bool // people decide about held calls, and the server makes what they approved
 	progress time.Duration
+	grants   mcp.Grants
 }
 
 var admin = audit.Person("usr_test", "pat")
@@ -147,7 +148,7 @@ func (h *house) line(logger *slog.Logger, scanner *inspection.Scanner) {
 	}
 	children := stdio.New(o)
 	g.Stdio(children)
-	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger, ReadTimeout: h.read, Progress: h.progress})
+	h.front = mcp.New(mcp.Options{Line: g, Registry: h.conns, Key: h.secs.Derive("mcp"), Logger: logger, ReadTimeout: h.read, Progress: h.progress, Grants: h.grants})
 	h.conns.SetDiscoverer(h.front)
 	server := httptest.NewServer(h.front)
 	h.url = server.URL

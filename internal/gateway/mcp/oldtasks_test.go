@@ -177,6 +177,11 @@ func TestACallThatNobodyHoldsIsATaskToo(t *testing.T) {
 		if n := payments(up); n != 1 {
 			t.Errorf("%s: %d payments", path, n)
 		}
+		for _, m := range up.received() {
+			if strings.Contains(m, `"task"`) {
+				t.Errorf("%s: the upstream got %s", path, m)
+			}
+		}
 		h.allow("bot", "srv", "read")
 		if b := about(key, "tasks/result"); strings.Contains(b, "12345678901234567890") {
 			t.Errorf("%s: without a grant: %s", path, b)
