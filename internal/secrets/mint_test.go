@@ -139,11 +139,11 @@ func TestOfManyOneMints(t *testing.T) {
 		leaving, leave := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		got := make([]string, 20)
-		wg.Go(func() {
-			if _, err := w.Inject(leaving, r, use); !errors.Is(err, context.Canceled) {
-				t.Errorf("who left: %v", err)
-			}
-		})
+		left := make(chan error)
+		go func() {
+			_, err := w.Inject(leaving, r, use)
+			left <- err
+		}()
 		for i := range got {
 			wg.Go(func() {
 				v, err := w.Inject(ctx, r, use)
@@ -154,6 +154,9 @@ func TestOfManyOneMints(t *testing.T) {
 			})
 		}
 		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) { // while the value is not made yet
+			t.Errorf("who left: %v", err)
+		}
 		close(m.gate)
 		wg.Wait()
 		for _, g := range got {
