@@ -108,6 +108,7 @@ func TestEveryIntentHasItsOutcome(t *testing.T) {
 		status string // of the outcome
 	}{
 		{"read to the end", nil, func(t *testing.T, a *gateway.Answer) { drain(t, a) }, "", audit.Succeeded},
+		{"closed unread, once", nil, func(_ *testing.T, a *gateway.Answer) { a.Body.Close() }, "", audit.Cancelled},
 		{"closed unread", nil, func(_ *testing.T, a *gateway.Answer) { a.Body.Close(); a.Body.Close() }, "", audit.Cancelled},
 		{"closed at its announced end", nil, func(t *testing.T, a *gateway.Answer) {
 			if _, err := io.ReadFull(a.Body, make([]byte, 2)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -189,5 +190,20 @@ func TestGrantsAreAskedForAtOneEndpoint(t *testing.T) {
 	g.err = errors.New("a secret of the database")
 	if b := h.raw(key, "/mcp", call("1", "request_grant", wish)).body; strings.Contains(b, "secret") || !strings.Contains(b, `"isError":true`) {
 		t.Errorf("%s", b)
+	}
+}
+
+// A body that does not say how long it is is bounded too.
+func TestABodyOfUnknownLengthIsBounded(t *testing.T) {
+	f := mcp.New(mcp.Options{Line: &heldLine{}, Registry: onePayment{}, Key: make([]byte, 32), MaxBody: 100})
+	defer f.Close()
+	body := io.MultiReader(strings.NewReader(call("1", "pay", `{"id":"`+strings.Repeat("x", 200)+`"}`)))
+	r := httptest.NewRequest(http.MethodPost, "/mcp/srv", body)
+	for k, v := range map[string]string{"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "Authorization": "Bearer x"} {
+		r.Header.Set(k, v)
+	}
+	w := httptest.NewRecorder()
+	if f.ServeHTTP(w, r); w.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

@@ -236,3 +236,23 @@ func TestTasksOfTheOlderEraAreDeclared(t *testing.T) {
 		t.Errorf("%s", b)
 	}
 }
+
+// What is no answer to the call is nothing to be a task of.
+func TestATaskOfNoAnswer(t *testing.T) {
+	h, up, key := held(t, payHeldX)
+	for name, status := range map[string]int{"an error of HTTP": http.StatusBadRequest, "neither result nor error": http.StatusOK} {
+		up.on(func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			body := `{"jsonrpc":"2.0","id":3}`
+			if status != http.StatusOK {
+				body = `{"jsonrpc":"2.0","id":3,"error":{"code":-32600,"message":"no"}}`
+			}
+			_, _ = io.WriteString(w, body)
+			return true
+		})
+		if b := h.old(key, "/mcp/srv", taskCall("pay", "y")); strings.Contains(b, `"task":{`) || taskID.MatchString(b) {
+			t.Errorf("%s: %s", name, b)
+		}
+	}
+}
