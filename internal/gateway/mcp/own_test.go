@@ -137,6 +137,10 @@ func TestCheckApproval(t *testing.T) {
 		if r := h.raw(key, path, checkOf(id)); !strings.Contains(r.body, "denied by fiona") || !strings.Contains(r.body, `"isError":true`) {
 			t.Errorf("denied: %s", r.body)
 		}
+		h.allow("bot", "srv", "read") // whose calls nobody holds
+		if r := h.raw(key, path, list); strings.Contains(r.body, `"name":"check_approval"`) {
+			t.Errorf("%s offers it to who may use nothing that is held: %s", path, r.body)
+		}
 	}
 }
 
@@ -149,6 +153,10 @@ func TestAnUpstreamsOwnCheckApprovalComesFirst(t *testing.T) {
 	h.must(h.conns.Accept(context.Background(), admin, "test", "srv", "check_approval"))
 	if r := h.raw(key, "/mcp/srv", checkOf("apr_x")); !strings.Contains(r.body, `"text":"done"`) {
 		t.Errorf("%s", r.body)
+	}
+	list := `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`
+	if r := h.raw(key, "/mcp/srv", list); strings.Count(r.body, `"name":"check_approval"`) != 1 {
+		t.Errorf("two of a name: %s", r.body)
 	}
 }
 
