@@ -33,8 +33,12 @@ func TestLabelsFollowAConversation(t *testing.T) {
 			return issued.Key
 		}
 		keys := make([]string, 4)
-		for i := range keys {
-			keys[i] = key("worker")
+		for i := range keys { // runs that a person begins: what the agent's own key reads is not theirs
+			var run struct {
+				Token string `json:"token"`
+			}
+			p.api(t, "POST", "/agents/worker/runs", map[string]any{"expires_in": "1h"}, &run)
+			keys[i] = run.Token
 		}
 		for _, r := range all {
 			r.eventually(t, "knows the keys and the policy", func() bool {
@@ -55,11 +59,11 @@ func TestLabelsFollowAConversation(t *testing.T) {
 			}
 		}
 		if !far.calls(t, keys[0], "/mcp/liar", "other", `{"n":1}`) {
-			t.Error("a key that has read nothing is refused")
+			t.Error("a run that has read nothing is refused")
 		}
 		follow(far, keys[1], id)
 		if far.calls(t, keys[1], "/mcp/liar", "other", `{"n":2}`) {
-			t.Error("another key continues the conversation without its labels")
+			t.Error("another run continues the conversation without its labels")
 		}
 		follow(far, keys[2], "call_0123456789_invented")
 		if !p.calls(t, keys[2], "/mcp/liar", "other", `{"n":3}`) {
