@@ -133,7 +133,12 @@ func (p *plant) diesHeld(at heldPlace, wire *tap, n int64) string {
 		p.decide(p.t, id, "approve")
 	}
 	p.comesBack(at, id, n)
-	if !at.unsent || found != "executing" {
+	switch {
+	case found != "executing":
+		return id
+	case at.when == "committed" && wire == nil: // whether its intent is there, and so when it ends, is open
+		return ""
+	case !at.unsent:
 		return id
 	}
 	if now := p.stateOf(id); now != "executing" {
