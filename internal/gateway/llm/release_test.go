@@ -3,6 +3,7 @@ package llm_test
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -65,9 +66,9 @@ func TestAReleaseSeesModelAndPrompt(t *testing.T) {
 // An agent of one stage does not reach a connection of others, nor through an
 // agent that may.
 func TestStagesAreNotCrossed(t *testing.T) {
-	through := false
+	var chained atomic.Bool
 	as := func(c identity.Caller) identity.Caller {
-		if through {
+		if chained.Load() {
 			c.Behind = []identity.Agent{{Name: "tester", Stage: identity.Development}}
 			c.OnBehalfOf = []audit.Actor{{Kind: audit.KindAgent, Name: "tester"}}
 		}
@@ -82,7 +83,8 @@ func TestStagesAreNotCrossed(t *testing.T) {
 		}
 		l.Register(c)
 		l.Policies(line.AllowAll)
-		for _, through = range []bool{false, true} {
+		for _, through := range []bool{false, true} {
+			chained.Store(through)
 			want := want
 			if through && stages != "" && !slices.Contains(c.Stages, identity.Development) {
 				want = 403
