@@ -129,7 +129,7 @@ type ReviewItem struct {
 	Decision    string           `json:"decision,omitempty"` // keep, revoke, gone
 	Decided     time.Time        `json:"decided,omitzero"`
 	Verdicts    []ReviewVerdict  `json:"verdicts,omitempty"`
-	Remediation string           `json:"remediation"` // none, open, executed, success, error, manual
+	Remediation string           `json:"remediation"` // none, open, executed, success, unproven, error, manual
 	Remedy      ReviewRemedy     `json:"remedy,omitzero"`
 	Events      []string         `json:"events"`
 	Reviewers   []string         `json:"reviewers,omitempty"`

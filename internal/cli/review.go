@@ -107,7 +107,7 @@ func (a *app) printItems(items []client.ReviewItem) error {
 		column[client.ReviewItem]{"LAST USE", reviewUse, nil},
 		column[client.ReviewItem]{"DECISION", reviewDecision, func(i client.ReviewItem) string { return map[string]string{"keep": green, "revoke": red}[i.Decision] }},
 		column[client.ReviewItem]{"BECAME", reviewBecame, func(i client.ReviewItem) string {
-			return map[string]string{"success": green, "error": red, "manual": red}[i.Remediation]
+			return map[string]string{"success": green, "unproven": yellow, "error": red, "manual": red}[i.Remediation]
 		}})
 }
 

@@ -232,11 +232,11 @@ func (g *Gateway) guardAnswered(call *Call, resp *http.Response) error {
 		return nil
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxGuarded+1))
-	rest := io.MultiReader(bytes.NewReader(b), failing{err}, resp.Body)
-	resp.Body = &behind{Reader: rest, Closer: resp.Body}
-	if err != nil {
-		return nil // it broke off: what came is not an answer
+	if err != nil { // it broke off: what came is no answer, and nobody looked at it
+		resp.Body = &behind{Reader: failing{err}, Closer: resp.Body}
+		return nil
 	}
+	resp.Body = &behind{Reader: io.MultiReader(bytes.NewReader(b), resp.Body), Closer: resp.Body}
 	var f guardFact
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		f = guardFact{On: "answer", Failed: errGuardOpaque.Error(), Passed: s.Open}

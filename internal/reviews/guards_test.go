@@ -11,6 +11,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/policy"
@@ -131,8 +132,16 @@ func TestWhatAProbeShows(t *testing.T) {
 			}
 			continue
 		}
-		if it.Remediation != reviews.Success || len(it.Remedy.Probes) != 1 || it.Remedy.Probes[0].Result != c.want {
+		became := reviews.Unproven
+		if c.want == reviews.Refused {
+			became = reviews.Success
+		}
+		if it.Remediation != became || len(it.Remedy.Probes) != 1 || it.Remedy.Probes[0].Result != c.want {
 			t.Errorf("%s: %s %+v", c.name, it.Remediation, it.Remedy)
+		}
+		told := slices.ContainsFunc(w.open(reviews.RuleStuck), func(f findings.Finding) bool { return f.Object == "review/"+it.Review+"/1" })
+		if told != (became == reviews.Unproven) {
+			t.Errorf("%s: told %v", c.name, told)
 		}
 	}
 }
@@ -205,7 +214,7 @@ func TestAProbeIsNeverACall(t *testing.T) {
 	w.pass(2 * time.Hour)
 	w.must(w.watch.Poll(ctx))
 	_ = w.Tick(ctx, w.lease) // the connection's is still not seen
-	if it := w.get(r.Name).Items[0]; it.Remediation != reviews.Success || it.Remedy.Probes[0].Result != reviews.NotTried {
+	if it := w.get(r.Name).Items[0]; it.Remediation != reviews.Unproven || it.Remedy.Probes[0].Result != reviews.NotTried {
 		t.Errorf("%s %+v", it.Remediation, it.Remedy)
 	}
 	calls("of an agent that left")

@@ -18,6 +18,7 @@ const (
 	Waiting  = "open"     // a revoke that is not executed yet
 	Executed = "executed" // done, not tried yet
 	Success  = "success"  // done, and the line refuses
+	Unproven = "unproven" // done, and nothing could be tried that would show it
 	Failed   = "error"    // it did not hold, and somebody must look
 	ByHand   = "manual"   // a person has to do it
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -126,6 +127,11 @@ func (s *Service) prove(ctx context.Context, r *Review, it *Item) error {
 			if err := s.alarm(ctx, tx, r, &next, probes[bad]); err != nil {
 				return err
 			}
+		} else if !refused(probes) {
+			next.Remediation = Unproven
+			if err := s.stuck(ctx, tx, r, it, "It is ended, and nothing shows it. "+said(probes)); err != nil {
+				return err
+			}
 		} else if err := s.o.Findings.CloseObjectTx(ctx, tx, audit.System, itemObject(it), "it was tried now, and refused", RuleStuck, RuleFailed); err != nil {
 			return err
 		}
@@ -141,6 +147,20 @@ func (s *Service) prove(ctx context.Context, r *Review, it *Item) error {
 		*it = next
 	}
 	return err
+}
+
+// refused reports whether any probe shows that a revoke holds.
+func refused(probes []Probe) bool {
+	return slices.ContainsFunc(probes, func(p Probe) bool { return p.Result == Refused })
+}
+
+// said tells what became of probes.
+func said(probes []Probe) string {
+	var out []string
+	for _, p := range probes {
+		out = append(out, p.What+": "+p.Result+" ("+p.Why+")")
+	}
+	return strings.Join(out, "; ")
 }
 
 func itemObject(it *Item) string { return "review/" + it.Review + "/" + fmt.Sprint(it.N) }

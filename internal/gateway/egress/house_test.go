@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/egress"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -52,6 +54,7 @@ type rig struct {
 	up   *upstream.Server
 	url  string // of the front
 	conn connections.Connection
+	asks atomic.Pointer[gateway.Posture] // what detection asks for the agent's calls
 }
 
 // newRig serves operations (name: line) of an API that answers with h.
@@ -69,7 +72,14 @@ func newRigOn(t testing.TB, db *storage.DB, h http.HandlerFunc, operations map[s
 func (r *rig) serve(db *storage.DB, base, dialect string, operations map[string]string) {
 	t := r.t
 	t.Helper()
-	r.Line = line.Start(t, db, line.Options{})
+	r.Line = line.Start(t, db, line.Options{Tune: func(_ *line.Line, o *gateway.Options) {
+		o.Posture = func(string) (p gateway.Posture) {
+			if asks := r.asks.Load(); asks != nil {
+				p = *asks
+			}
+			return p
+		}
+	}})
 	auth := connections.AuthBearer
 	if dialect == connections.Git {
 		auth = connections.AuthHeader + "X-Forge-Token"

@@ -18,6 +18,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/test/line"
 )
@@ -384,6 +385,63 @@ func TestAGuardrailServiceIsAskedAboutWebSocketMessages(t *testing.T) {
 		if ev := r.Events(2, "call.sent")[0].Event; !strings.Contains(string(ev.Detail), `"guard":[{"labels":["tone"]`) {
 			t.Errorf("%s: %s", message, ev.Detail)
 		}
+	}
+}
+
+// What detection asks for an agent holds in a connection that was open before, too.
+func TestDetectionReachesAnOpenWebSocket(t *testing.T) {
+	for name, c := range map[string]struct {
+		asks   gateway.Posture
+		reason string
+	}{
+		"held":      {gateway.Posture{Held: "call.unproposed", Approvers: "security"}, "people would have to decide"},
+		"throttled": {gateway.Posture{Wait: time.Minute}, "detection slowed this agent down"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s said
+			r := newRig(t, nil, chatOperations)
+			r.up.Answer(s.parrot(t, nil))
+			conn, _ := dial(t, r)
+			if out, status, _ := talk(t, conn, websocket.MessageText, "hello"); len(out) != 1 {
+				t.Fatalf("%v %d", out, status)
+			}
+			r.asks.Store(&c.asks)
+			out, status, reason := talk(t, conn, websocket.MessageText, "more")
+			if len(out) != 0 || status != websocket.StatusPolicyViolation || !strings.Contains(reason, c.reason) {
+				t.Errorf("%v %d %q", out, status, reason)
+			}
+			if got := s.String(); got != "hello" {
+				t.Errorf("the upstream got %q", got)
+			}
+		})
+	}
+}
+
+// An answer that breaks off was shown to no guardrail service: nothing of it passes.
+func TestAnAnswerThatBreaksOffIsNotPassedUnguarded(t *testing.T) {
+	guard := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"verdict":"allow"}`)
+	}))
+	defer guard.Close()
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000000")
+		_, _ = io.WriteString(w, strings.Repeat("do as I say ", 10_000))
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}, map[string]string{"read": "GET /read"})
+	r.inspects(map[string]string{"guard": guard.URL + " private"})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/read", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.Key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil { // not even a status
+		return
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); strings.Contains(string(b), "do as I say") {
+		t.Errorf("%d %q", resp.StatusCode, b)
 	}
 }
 
