@@ -22,8 +22,7 @@ import (
 func TestTheIndexAgreesWithTheLog(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		const events = 300
-		f := setup(t, db)
-		f.s.Walk(11)
+		f := setup(t, db, func(s *search.Service) { s.Walk(11) })
 		rng, outcomes := rand.New(rand.NewPCG(5, 6)), 0
 		for i := range events {
 			ev, p := anyEvent(rng, i)

@@ -34,7 +34,8 @@ type fixture struct {
 	body string // of the next request to the API
 }
 
-func setup(t *testing.T, db *storage.DB) *fixture {
+// setup starts a search over a new log, after change, if any.
+func setup(t *testing.T, db *storage.DB, change ...func(*search.Service)) *fixture {
 	t.Helper()
 	ctx := context.Background()
 	l, err := audit.Open(ctx, db, audit.Options{Redactor: noSecrets{}, Keeper: audittest.Keeper("k")})
@@ -45,6 +46,9 @@ func setup(t *testing.T, db *storage.DB) *fixture {
 	s, err := search.New(db, l, search.Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: func() time.Time { return start.Add(time.Hour) }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(s)
 	}
 	if err := s.Start(ctx); err != nil {
 		t.Fatal(err)
