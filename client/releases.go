@@ -102,6 +102,7 @@ type ReleaseRestored struct {
 	Shared   []string `json:"shared"` // differ, and stay: they are about other agents too
 	Kept     []string `json:"kept"`   // came later, and stay: they forbid something
 	Removed  []string `json:"removed"`
+	Withheld []string `json:"withheld"` // grants that a review revoked since
 }
 
 // ReleaseMoved is a move and what it changed.

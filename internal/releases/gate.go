@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
@@ -22,6 +23,9 @@ type Rooms struct {
 	Budgeted func(a identity.Agent) bool
 	// Reviewed returns when each grant, by name, was last kept by a reviewer.
 	Reviewed func(ctx context.Context) (map[string]time.Time, error)
+	// Withheld returns the grants of an agent, by name, that a review revoked last:
+	// no release gives them back.
+	Withheld func(ctx context.Context, tx *audit.Tx, agent string) (map[string]bool, error)
 }
 
 // ReviewedWithin is how long a review of a grant counts.

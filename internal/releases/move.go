@@ -2,6 +2,7 @@ package releases
 
 import (
 	"context"
+	"errors"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/id"
@@ -21,7 +22,9 @@ type Restored struct {
 	// Kept are policy files about the agent alone that came later and forbid: a
 	// rollback takes no protection away.
 	Kept    []string `json:"kept" doc:"later policy files about the agent alone that stay, because they forbid something"`
-	Removed []string `json:"removed" doc:"later policy files about the agent alone that only allow"`
+	// Withheld are grants of the release that stay away: a review revoked them.
+	Withheld []string `json:"withheld" doc:"grants that a review revoked since, which a person would have to give anew"`
+	Removed  []string `json:"removed" doc:"later policy files about the agent alone that only allow"`
 }
 
 // Moved is a move and what it changed.
@@ -138,16 +141,16 @@ func (s *Service) writeMove(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 }
 
 func nothing() Restored {
-	return Restored{Given: []string{}, Revoked: []string{}, Policies: []string{}, Shared: []string{}, Kept: []string{}, Removed: []string{}}
+	return Restored{Given: []string{}, Revoked: []string{}, Policies: []string{}, Shared: []string{}, Kept: []string{}, Removed: []string{}, Withheld: []string{}}
 }
 
 // restoreTx gives the agent, which is or comes to be in stage, the grants and its
 // own policies of a release.
 func (s *Service) restoreTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, r Release, stage string) (Restored, error) {
 	out := nothing()
-	want := make([]policy.Grant, len(r.Grants))
-	for i, g := range r.Grants {
-		want[i] = g.wire(r.Agent)
+	want, err := s.wanted(ctx, tx, r, &out)
+	if err != nil {
+		return out, err
 	}
 	given, revoked, err := s.o.Policy.RestoreGrantsTx(ctx, tx, by, reason, r.Agent, want)
 	if err != nil {
@@ -186,6 +189,31 @@ func (s *Service) restoreTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		}
 	}
 	return out, s.dropLater(ctx, tx, by, reason, list, kept, &out)
+}
+
+// wanted are the grants of a release that its agent is to have: all but those that
+// are gone because a review revoked them. What owners decided is not undone beside.
+func (s *Service) wanted(ctx context.Context, tx *audit.Tx, r Release, out *Restored) (want []policy.Grant, err error) {
+	var withheld map[string]bool
+	if s.o.Rooms.Withheld != nil {
+		if withheld, err = s.o.Rooms.Withheld(ctx, tx, r.Agent); err != nil {
+			return nil, err
+		}
+	}
+	for _, g := range r.Grants {
+		if withheld[g.Name] {
+			_, err := s.o.Policy.GrantTx(ctx, tx, g.Name)
+			if errors.Is(err, policy.ErrNoGrant) {
+				out.Withheld = append(out.Withheld, g.Name)
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		want = append(want, g.wire(r.Agent))
+	}
+	return want, nil
 }
 
 // dropLater deletes the policy files about the agent alone that the release does

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strconv"
 	"time"
+
+	"github.com/countersign/countersign/internal/audit"
 )
 
 // Reviewed returns when each grant that is in force was last kept as it is now, by
@@ -21,6 +23,12 @@ func (s *Service) Reviewed(ctx context.Context) (map[string]time.Time, error) {
 		}
 	}
 	return out, err
+}
+
+// RevokedTx returns the grants of an agent, by name, about which the last decision of
+// any review was to revoke them.
+func (s *Service) RevokedTx(ctx context.Context, tx *audit.Tx, agent string) (map[string]bool, error) {
+	return revokedLast(ctx, tx, agent)
 }
 
 // AgentReview says how the grants of an agent stand.

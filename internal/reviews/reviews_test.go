@@ -61,6 +61,13 @@ func TestACampaign(t *testing.T) {
 		if r.State != reviews.Closed || r.Counts.Kept != 1 || r.Counts.Revoked != 1 || r.Counts.Pending != 0 {
 			t.Errorf("%+v", r)
 		}
+		w.must(w.log.Change(ctx, func(tx *audit.Tx) error {
+			gone, err := w.RevokedTx(ctx, tx, "payer")
+			if err != nil || gone["one"] || !gone["two"] {
+				t.Errorf("revoked: %v %v", gone, err)
+			}
+			return err
+		}))
 		if _, err := w.decide("ada", r.Name, 1, reviews.Revoke, "changed my mind"); !errors.Is(err, reviews.ErrDecided) {
 			t.Errorf("decided twice: %v", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json/v2"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -160,6 +161,21 @@ func (s *Service) LastKept(ctx context.Context) (map[string]time.Time, error) {
 	out := make(map[string]time.Time, len(found))
 	for id, k := range found {
 		out[id] = k.at
+	}
+	return out, err
+}
+
+// revokedLast returns the names of an agent's grants that were revoked by the last
+// decision about them.
+func revokedLast(ctx context.Context, q querier, agent string) (map[string]bool, error) {
+	type row struct{ object, decision string }
+	rows, err := collect(ctx, q, func(rows *sql.Rows) (r row, err error) { return r, rows.Scan(&r.object, &r.decision) },
+		`SELECT object, decision FROM review_items WHERE agent = $1 AND decision IN ('keep', 'revoke') ORDER BY decided`, agent)
+	out := map[string]bool{}
+	for _, r := range rows {
+		if name, ok := strings.CutPrefix(r.object, Grant+"/"); ok {
+			out[name] = r.decision == Revoke
+		}
 	}
 	return out, err
 }

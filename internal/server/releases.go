@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/releases"
@@ -15,7 +16,7 @@ import (
 func (h *house) buildReleases(log *slog.Logger) {
 	h.releases = releases.New(releases.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Policy: h.policy, Locks: h.locks, Findings: h.findings, Logger: log,
-		Rooms: releases.Rooms{Secret: h.secretState, Budgeted: h.budgeted, Reviewed: h.lastReviewed},
+		Rooms: releases.Rooms{Secret: h.secretState, Budgeted: h.budgeted, Reviewed: h.lastReviewed, Withheld: h.withheld},
 	})
 	h.identity.OnDelete(h.releases.BeforeDelete)
 }
@@ -32,6 +33,11 @@ func (h *house) budgeted(a identity.Agent) bool {
 	return slices.ContainsFunc(h.budgets.Budgets(), func(b budget.Budget) bool {
 		return b.Hard > 0 && (b.Agent == a.Name || b.Agent == "" && (b.Team == "" || b.Team == a.Team))
 	})
+}
+
+// withheld are the grants of an agent that a review revoked last.
+func (h *house) withheld(ctx context.Context, tx *audit.Tx, agent string) (map[string]bool, error) {
+	return h.reviews.RevokedTx(ctx, tx, agent)
 }
 
 // lastReviewed says when each grant was last kept by a reviewer.
