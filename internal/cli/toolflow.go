@@ -40,20 +40,13 @@ func (a *app) toolFlow() *cobra.Command {
 		if given("asked") {
 			next.Flow.Asked = asked
 		}
-		if given("counterparty") {
-			next.Flow.Counterparty = counterparty
-		}
-		if given("known-for") {
-			next.Flow.Known = known
-		}
-		if given("expand") {
-			next.Flow.Expand = expand
-		}
-		if given("reveal") {
-			next.Flow.Reveal = reveal
-		}
-		if given("reader") {
-			next.Flow.Readers = readers
+		for flag, set := range map[string]func(){
+			"counterparty": func() { next.Flow.Counterparty = counterparty }, "known-for": func() { next.Flow.Known = known },
+			"expand": func() { next.Flow.Expand = expand }, "reveal": func() { next.Flow.Reveal = reveal }, "reader": func() { next.Flow.Readers = readers },
+		} {
+			if given(flag) {
+				set()
+			}
 		}
 		if err != nil {
 			return err

@@ -208,8 +208,7 @@ func (a *app) toolUndo() *cobra.Command {
 			return err
 		}
 		if !given("by") && !none && !given("window") {
-			return a.show(t, row("tool", t.Connection+"/"+t.Name), row("undone by", orNone(t.Undo.Tool)), row("arguments", orNone(pairs(t.Undo.Args))), row("within", orNone(t.Undo.Within)),
-				row("only when", orNone(pairs(t.Undo.When))), row("checked by", orNone(t.Undo.Check.Tool)), row("with", orNone(pairs(t.Undo.Check.Args))), row("done when", orNone(pairs(t.Undo.Check.Done))), row("window", orNone(t.UndoWindow)))
+			return a.show(t, undoRows(t)...)
 		}
 		var errs [4]error
 		u.Args, errs[0] = declared(args)
@@ -257,4 +256,10 @@ declared. The check is asked where nobody knows whether a compensating call arri
   countersign tool undo forge/deploy --by forge/delete_deployment --arg path.id=result:/id --reason 'an HTTP operation: path, query, header, body'
   countersign tool undo helpdesk/send_email --window 30s --reason 'nobody gets a mail back'`
 	return cmd
+}
+
+// undoRows show what is declared about undoing a tool's calls.
+func undoRows(t client.ToolDetail) []field {
+	return []field{row("tool", t.Connection+"/"+t.Name), row("undone by", orNone(t.Undo.Tool)), row("arguments", orNone(pairs(t.Undo.Args))), row("within", orNone(t.Undo.Within)),
+		row("only when", orNone(pairs(t.Undo.When))), row("checked by", orNone(t.Undo.Check.Tool)), row("with", orNone(pairs(t.Undo.Check.Args))), row("done when", orNone(pairs(t.Undo.Check.Done))), row("window", orNone(t.UndoWindow))}
 }

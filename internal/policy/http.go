@@ -261,6 +261,11 @@ func (s *Service) questionRoutes(api *rest.API) {
 			x, err := s.explain(ctx, r.Body.Event, r.Body.Case)
 			return &x, err
 		})
+	s.historyRoutes(api, path)
+}
+
+// historyRoutes declares what is asked of recorded calls.
+func (s *Service) historyRoutes(api *rest.API, path string) {
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: path + "/synth", Summary: "Write the least that would have allowed what an agent did", Tag: tag, Need: rest.Inspect},
 		func(ctx context.Context, c rest.Caller, r *synthRequest) (*Synthesis, error) {
 			b := r.Body

@@ -21,7 +21,7 @@ type Restored struct {
 	Shared []string `json:"shared" doc:"policy files that differ and stay, because they are about other agents too; countersign policy rollback restores one"`
 	// Kept are policy files about the agent alone that came later and forbid: a
 	// rollback takes no protection away.
-	Kept    []string `json:"kept" doc:"later policy files about the agent alone that stay, because they forbid something"`
+	Kept []string `json:"kept" doc:"later policy files about the agent alone that stay, because they forbid something"`
 	// Withheld are grants of the release that stay away: a review revoked them.
 	Withheld []string `json:"withheld" doc:"grants that a review revoked since, which a person would have to give anew"`
 	Removed  []string `json:"removed" doc:"later policy files about the agent alone that only allow"`

@@ -344,54 +344,26 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	h.onClose("watcher", func(context.Context) error { h.watch.Stop(); return nil })
-	if err := h.locks.Start(ctx); err != nil {
+	if err := h.run(ctx, running{"locks", h.locks}, running{"reservations", h.budgets}, running{"leaks", h.leaks}, running{"identity", h.identity}, running{"tokens", h.tokens}); err != nil {
 		return err
 	}
-	h.onClose("locks", h.locks.Stop)
-	if err := h.budgets.Start(ctx); err != nil {
-		return err
-	}
-	h.onClose("reservations", h.budgets.Stop)
-	if err := h.leaks.Start(ctx); err != nil {
-		return err
-	}
-	h.onClose("leaks", h.leaks.Stop)
-	if err := h.identity.Start(ctx); err != nil {
-		return err
-	}
-	h.onClose("identity", h.identity.Stop)
-	if err := h.tokens.Start(ctx); err != nil {
-		return err
-	}
-	h.onClose("tokens", h.tokens.Stop)
 	if err := h.startSignIn(ctx); err != nil {
 		return err
 	}
-	if err := h.lifecycle.Start(ctx); err != nil {
+	if err := h.run(ctx, running{"lifecycle", h.lifecycle}); err != nil {
 		return err
 	}
-	h.onClose("lifecycle", h.lifecycle.Stop)
 	if err := h.startApprovals(ctx); err != nil {
 		return err
 	}
-	for _, b := range []struct {
-		name string
-		job.Service
-	}{{"undo", h.undo}, {"canaries", h.releases.NewJudge()}, {"reviews", h.reviews}, {"last uses", h.connections}, {"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}} {
-		if err := b.Start(ctx); err != nil {
-			return err
-		}
-		h.onClose(b.name, b.Stop)
-	}
-	s, err := search.New(h.db, h.log, search.Options{Logger: log, Owns: h.owns})
-	if err != nil {
+	var err error
+	if h.search, err = search.New(h.db, h.log, search.Options{Logger: log, Owns: h.owns}); err != nil {
 		return err
 	}
-	if err := s.Start(ctx); err != nil {
+	if err := h.run(ctx, running{"undo", h.undo}, running{"canaries", h.releases.NewJudge()}, running{"reviews", h.reviews}, running{"last uses", h.connections},
+		running{"looking at tools", connections.NewPoller(h.db, h.connections, h.cfg.Tools.Recheck)}, running{"search", h.search}); err != nil {
 		return err
 	}
-	h.search = s
-	h.onClose("search", s.Stop)
 	if err := h.startUse(ctx, log); err != nil {
 		return err
 	}
@@ -401,11 +373,27 @@ func (h *house) start(ctx context.Context, log *slog.Logger) error {
 	if err := h.startCredentials(ctx); err != nil { // after sealing, which knows whether anything may be ended
 		return err
 	}
-	if err := h.detection.Start(ctx); err != nil { // after the rotation that it may begin
+	if err := h.run(ctx, running{"detection", h.detection}); err != nil { // after the rotation that it may begin
 		return err
 	}
-	h.onClose("detection", h.detection.Stop)
 	return h.startExport(ctx, log)
+}
+
+// running is background work under a name.
+type running struct {
+	name string
+	job.Service
+}
+
+// run starts background work in its order; what was started is stopped at the end.
+func (h *house) run(ctx context.Context, all ...running) error {
+	for _, r := range all {
+		if err := r.Start(ctx); err != nil {
+			return err
+		}
+		h.onClose(r.name, r.Stop)
+	}
+	return nil
 }
 
 // startSealing builds the Merkle tree over the log from here on. The newest
