@@ -2,7 +2,9 @@ package storage
 
 import (
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"time"
@@ -43,4 +45,22 @@ func migrateOnce(ctx context.Context, dialect goose.Dialect, db *DB, dir fs.FS) 
 	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+// SchemaDigest names the schema that Open brings a database to: the SHA-256 of
+// the migrations of both engines, in hex.
+func SchemaDigest() string {
+	h := sha256.New()
+	err := fs.WalkDir(migrations, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(migrations, path)
+		fmt.Fprintf(h, "%q %q\n", path, b)
+		return err
+	})
+	if err != nil {
+		panic(err) // they are embedded: they can be read
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }

@@ -112,7 +112,7 @@ func TestWatcherReloadsOnChangeAndGoesStale(t *testing.T) {
 }
 
 func TestSQLiteFileIsPrivate(t *testing.T) {
-	dsn := storagetest.SQLite(t)
+	dsn := storagetest.EmptySQLite(t)
 	storagetest.Open(t, dsn)
 	info, err := os.Stat(dsn)
 	if err != nil || info.Mode().Perm() != 0o600 {

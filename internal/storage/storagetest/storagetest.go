@@ -23,12 +23,19 @@ func Each(t *testing.T, fn func(t *testing.T, db *storage.DB)) {
 	EachDSN(t, func(t *testing.T, dsn string) { fn(t, Open(t, dsn)) })
 }
 
-// EachDSN runs fn as a subtest with the DSN of a fresh, empty database of each
-// engine, for tests that open it themselves or more than once.
+// EachDSN runs fn as a subtest with the DSN of a fresh database of each engine,
+// for tests that open it themselves or more than once.
 func EachDSN(t *testing.T, fn func(t *testing.T, dsn string)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { fn(t, SQLite(t)) })
 	t.Run("postgres", func(t *testing.T) { fn(t, Postgres(t)) })
+}
+
+// EachEmptyDSN is EachDSN without the schema, for tests of how it comes to be.
+func EachEmptyDSN(t *testing.T, fn func(t *testing.T, dsn string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { fn(t, EmptySQLite(t)) })
+	t.Run("postgres", func(t *testing.T) { fn(t, EmptyPostgres(t)) })
 }
 
 // Open opens dsn for the length of the test.
@@ -42,14 +49,39 @@ func Open(t testing.TB, dsn string) *storage.DB {
 	return db
 }
 
-// SQLite returns the DSN of a fresh file.
+// SQLite returns the DSN of a fresh file that has the schema and no rows.
 func SQLite(t testing.TB) string {
+	t.Helper()
+	path := EmptySQLite(t)
+	schema, err := migrated()
+	if err != nil {
+		t.Fatalf("make a file with the schema: %v", err)
+	}
+	if err := os.WriteFile(path, schema, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// EmptySQLite returns the DSN of a file that does not exist yet.
+func EmptySQLite(t testing.TB) string {
 	return filepath.Join(t.TempDir(), "countersign.db")
 }
 
-// Postgres returns the DSN of a fresh database, or skips the test if no server
-// is configured.
+// Postgres returns the DSN of a fresh database that has the schema and no rows,
+// or skips the test if no server is configured.
 func Postgres(t testing.TB) string {
+	t.Helper()
+	return postgres(t, copyOf)
+}
+
+// EmptyPostgres is Postgres without the schema.
+func EmptyPostgres(t testing.TB) string {
+	t.Helper()
+	return postgres(t, func(t testing.TB, server *url.URL, name string) { admin(t, server.String(), "CREATE DATABASE "+name) })
+}
+
+func postgres(t testing.TB, create func(t testing.TB, server *url.URL, name string)) string {
 	t.Helper()
 	server := os.Getenv(Env)
 	if server == "" {
@@ -60,7 +92,7 @@ func Postgres(t testing.TB) string {
 		t.Fatalf("%s is not a URL", Env)
 	}
 	name := "cs_" + strings.ToLower(rand.Text()[:16])
-	admin(t, server, "CREATE DATABASE "+name)
+	create(t, u, name)
 	t.Cleanup(func() { admin(t, server, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
 	u.Path = "/" + name
 	return u.String()

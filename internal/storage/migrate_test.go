@@ -1,0 +1,49 @@
+package storage_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/countersign/countersign/internal/storage"
+	"github.com/countersign/countersign/internal/storage/storagetest"
+)
+
+// look returns the tables that make up a copy of the database at dsn and the
+// numbers of the migrations that were made.
+func look(t *testing.T, dsn string) (tables []string, made []int64) {
+	t.Helper()
+	ctx := context.Background()
+	err := storagetest.Open(t, dsn).Snapshot(ctx, func(s *storage.Snapshot) (err error) {
+		if tables, err = s.Tables(ctx); err == nil {
+			made, err = s.Migrations(ctx)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(tables)
+	return tables, made
+}
+
+// Every migration runs on an empty database, and what other tests start on is
+// what comes of that.
+func TestEveryMigrationRunsOnAnEmptyDatabase(t *testing.T) {
+	sqlite, made := look(t, storagetest.SQLite(t))
+	if len(made) < 60 || len(sqlite) < 60 {
+		t.Fatalf("%d migrations made %d tables", len(made), len(sqlite))
+	}
+	storagetest.EachEmptyDSN(t, func(t *testing.T, dsn string) {
+		tables, numbers := look(t, dsn)
+		if !slices.Equal(tables, sqlite) || !slices.Equal(numbers, made) {
+			t.Errorf("%v by %v\nSQLite has %v by %v", tables, numbers, sqlite, made)
+		}
+	})
+	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
+		tables, numbers := look(t, dsn)
+		if !slices.Equal(tables, sqlite) || !slices.Equal(numbers, made) {
+			t.Errorf("the copy has %v by %v", tables, numbers)
+		}
+	})
+}
