@@ -140,7 +140,7 @@ func (b Backtest) Notes() []string {
 	}
 	note(b.Unseen, "%d calls could not be told: a rule asks for their arguments, which were erased, cut or never kept")
 	note(b.Gone, "%d calls were of tools that are not registered any more")
-	note(b.Assumed, "%d calls rest on what is not recorded (the run's age and calls, the kind of credential, where values came from): it was taken as a fresh run with nothing untrusted")
+	note(b.Assumed, "%d calls rest on what is not recorded (the run's age and calls, the kind of credential, where values came from, budgets of which no policy asked then): it was taken as a fresh run with nothing untrusted")
 	if b.Next != "" {
 		notes = append(notes, "older calls were not looked at")
 	}

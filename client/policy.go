@@ -150,6 +150,8 @@ type Case struct {
 	OnBehalfOf  []string                  `json:"on_behalf_of,omitempty"`
 	User        *PolicyUser               `json:"user,omitempty"`
 	Provenance  Provenance                `json:"provenance,omitzero"`
+	Release     PolicyRelease             `json:"release,omitzero"`
+	Budget      *PolicyBudget             `json:"budget,omitempty"` // nil: nothing bounds the call
 	Now         time.Time                 `json:"now,omitzero"`
 }
 
@@ -175,6 +177,21 @@ type Provenance struct {
 
 	Confidential bool `json:"confidential,omitzero" yaml:"confidential"` // the run has read what only some may know
 	Cleared      bool `json:"cleared,omitzero" yaml:"cleared"`           // everybody whom the call reaches may know it, or was named
+}
+
+// PolicyRelease is by which release a call is bound, for a Case: by none if its
+// Number is 0.
+type PolicyRelease struct {
+	Number int64  `json:"number,omitzero" yaml:"number"`
+	Stage  string `json:"stage,omitzero" yaml:"stage"`
+	Canary bool   `json:"canary,omitzero" yaml:"canary"`
+}
+
+// PolicyBudget is what is left of budgets, for a Case.
+type PolicyBudget struct {
+	Left    int64 `json:"left" yaml:"left"` // in percent of the hard limit of which the least is left
+	Limited bool  `json:"limited,omitzero" yaml:"limited"`
+	Soft    bool  `json:"soft,omitzero" yaml:"soft"` // a soft limit has been reached
 }
 
 // CaseResult is how a case came out.

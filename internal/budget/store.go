@@ -68,8 +68,13 @@ func deleteBudget(ctx context.Context, tx *audit.Tx, b Budget, counted bool) err
 	return err
 }
 
+// rower is a *storage.DB or a transaction.
+type rower interface {
+	QueryRow(ctx context.Context, q string, args ...any) *sql.Row
+}
+
 // clock is the time by which replicas agree.
-func (s *Service) clock(ctx context.Context, tx *storage.Tx) (time.Time, error) {
+func (s *Service) clock(ctx context.Context, tx rower) (time.Time, error) {
 	if s.o.Now != nil {
 		return s.o.Now().UTC().Truncate(time.Microsecond), nil
 	}
@@ -108,6 +113,16 @@ func hold(ctx context.Context, tx *storage.Tx, k key, ends, amount int64) (spent
 		ON CONFLICT (budget, part, start) DO UPDATE SET reserved = budget_windows.reserved + $5 RETURNING spent, reserved`,
 		k.budget, k.part, k.start, ends, amount).Scan(&spent, &reserved)
 	return spent, reserved - amount, err
+}
+
+// readWindow returns what was spent and is reserved in a window: nothing if it has
+// not begun.
+func readWindow(ctx context.Context, tx rower, k key) (spent, reserved int64, err error) {
+	err = tx.QueryRow(ctx, `SELECT spent, reserved FROM budget_windows WHERE budget = $1 AND part = $2 AND start = $3`, k.budget, k.part, k.start).Scan(&spent, &reserved)
+	if storage.NoRows(err) {
+		return 0, 0, nil
+	}
+	return spent, reserved, err
 }
 
 // unhold takes amount from what is reserved again.

@@ -62,20 +62,11 @@ func (s *Service) sweeping(ctx context.Context) {
 }
 
 func (s *Service) forget(ctx context.Context) error {
-	now, err := s.now(ctx)
+	now, err := s.clock(ctx, s.db)
 	if err != nil {
 		return err
 	}
 	return s.sweepPast(ctx, now)
-}
-
-// now is the clock outside a transaction that writes.
-func (s *Service) now(ctx context.Context) (now time.Time, err error) {
-	err = s.db.Tx(ctx, func(tx *storage.Tx) error {
-		now, err = s.clock(ctx, tx)
-		return err
-	})
-	return now, err
 }
 
 // Sweep settles reservations whose calls have an outcome in the log and that
@@ -83,7 +74,7 @@ func (s *Service) now(ctx context.Context) (now time.Time, err error) {
 // is under way keeps what is reserved for it, and so does one whose outcome is
 // unknown: that counts as used. It is safe on every replica at once.
 func (s *Service) Sweep(ctx context.Context) error {
-	now, err := s.now(ctx)
+	now, err := s.clock(ctx, s.db)
 	if err != nil {
 		return err
 	}

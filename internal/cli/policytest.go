@@ -84,26 +84,28 @@ func (a *app) printTest(report client.TestReport, with []string) error {
 
 // fileCase is a client.Case as a person writes it.
 type fileCase struct {
-	Name       string             `yaml:"name"`
-	Agent      string             `yaml:"agent"`
-	Tool       string             `yaml:"tool"`
-	Args       map[string]any     `yaml:"args"`
-	Expect     string             `yaml:"expect"`
-	By         []string           `yaml:"by"`
-	Team       string             `yaml:"team"`
-	Stage      string             `yaml:"stage"`
-	Owner      string             `yaml:"owner"`
-	Labels     map[string]string  `yaml:"labels"`
-	RunLabels  []string           `yaml:"run_labels"`
-	RunCalls   int64              `yaml:"run_calls"`
-	RunAge     int64              `yaml:"run_age_seconds"`
-	Proposed   *bool              `yaml:"run_proposed"`
-	Remote     string             `yaml:"remote"`
-	Credential string             `yaml:"credential"`
-	OnBehalfOf []string           `yaml:"on_behalf_of"`
-	User       *client.PolicyUser `yaml:"user"`
-	Provenance client.Provenance  `yaml:"provenance"`
-	Now        time.Time          `yaml:"now"`
+	Name       string               `yaml:"name"`
+	Agent      string               `yaml:"agent"`
+	Tool       string               `yaml:"tool"`
+	Args       map[string]any       `yaml:"args"`
+	Expect     string               `yaml:"expect"`
+	By         []string             `yaml:"by"`
+	Team       string               `yaml:"team"`
+	Stage      string               `yaml:"stage"`
+	Owner      string               `yaml:"owner"`
+	Labels     map[string]string    `yaml:"labels"`
+	RunLabels  []string             `yaml:"run_labels"`
+	RunCalls   int64                `yaml:"run_calls"`
+	RunAge     int64                `yaml:"run_age_seconds"`
+	Proposed   *bool                `yaml:"run_proposed"`
+	Remote     string               `yaml:"remote"`
+	Credential string               `yaml:"credential"`
+	OnBehalfOf []string             `yaml:"on_behalf_of"`
+	User       *client.PolicyUser   `yaml:"user"`
+	Provenance client.Provenance    `yaml:"provenance"`
+	Release    client.PolicyRelease `yaml:"release"`
+	Budget     *client.PolicyBudget `yaml:"budget"`
+	Now        time.Time            `yaml:"now"`
 }
 
 // readCases reads a list of cases, strictly.
@@ -128,7 +130,7 @@ func readCases(path string) ([]client.Case, error) {
 			return nil, fmt.Errorf("%s: case %d: args: %w", path, i+1, err)
 		}
 		cases = append(cases, client.Case{Name: f.Name, Agent: f.Agent, Tool: f.Tool, Args: args, Expect: f.Expect, By: f.By, Team: f.Team, Stage: f.Stage, Owner: f.Owner,
-			Labels: f.Labels, RunLabels: f.RunLabels, RunCalls: f.RunCalls, RunAge: f.RunAge, RunProposed: f.Proposed, Remote: f.Remote, Credential: f.Credential, OnBehalfOf: f.OnBehalfOf, User: f.User, Provenance: f.Provenance, Now: f.Now})
+			Labels: f.Labels, RunLabels: f.RunLabels, RunCalls: f.RunCalls, RunAge: f.RunAge, RunProposed: f.Proposed, Remote: f.Remote, Credential: f.Credential, OnBehalfOf: f.OnBehalfOf, User: f.User, Provenance: f.Provenance, Release: f.Release, Budget: f.Budget, Now: f.Now})
 	}
 	return cases, nil
 }

@@ -52,6 +52,14 @@ type Config struct {
 	OIDC      OIDC      `yaml:"oidc"`
 	Lifecycle Lifecycle `yaml:"lifecycle"`
 	Posture   Posture   `yaml:"posture"`
+	Releases  Releases  `yaml:"releases"`
+}
+
+// Releases says what agents need before they may call.
+type Releases struct {
+	// Required refuses the calls of agents in production that no promoted release
+	// binds. Set it alike on every replica. Default false.
+	Required bool `yaml:"required"`
 }
 
 // Leaks says whose reports of leaked credentials are taken without a user.

@@ -18,6 +18,7 @@ import (
 type Budgets interface {
 	Any() bool
 	Reserve(ctx context.Context, c *budget.Call) (*budget.Reservation, error)
+	Left(ctx context.Context, c *budget.Call) (budget.Left, error)
 	Prices() *budget.Prices
 }
 
@@ -45,17 +46,38 @@ func (g *Gateway) reserve(ctx context.Context, call *Call) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerWait)
 	defer cancel()
-	c := budget.Call{ID: call.ID, Run: call.Run, Connection: call.Connection.Name, Tool: call.Tool.Name, Effect: call.Tool.Effect != connections.Read}
-	c.Chain = append(make([]budget.Member, 0, 1+len(call.Who.Behind)), budget.Member{Agent: call.Who.Agent.Name, Team: call.Who.Agent.Team})
-	for _, a := range call.Who.Behind {
-		c.Chain = append(c.Chain, budget.Member{Agent: a.Name, Team: a.Team})
-	}
-	if call.Connection.Kind == connections.LLM {
-		c.Model = call.use
-	}
 	var err error
-	call.reserved, err = g.o.Budgets.Reserve(ctx, &c)
+	call.reserved, err = g.o.Budgets.Reserve(ctx, call.budgeted())
 	return err
+}
+
+// budgeted is the call as budgets see it.
+func (c *Call) budgeted() *budget.Call {
+	b := &budget.Call{ID: c.ID, Run: c.Run, Connection: c.Connection.Name, Tool: c.Tool.Name, Effect: c.Tool.Effect != connections.Read}
+	b.Chain = append(make([]budget.Member, 0, 1+len(c.Who.Behind)), budget.Member{Agent: c.Who.Agent.Name, Team: c.Who.Agent.Team})
+	for _, a := range c.Who.Behind {
+		b.Chain = append(b.Chain, budget.Member{Agent: a.Name, Team: a.Team})
+	}
+	if c.Connection.Kind == connections.LLM {
+		b.Model = c.use
+	}
+	return b
+}
+
+// reckon finds out what is left of the call's budgets, if a policy asks. What
+// cannot be told refuses.
+func (g *Gateway) reckon(call *Call) error {
+	if g.o.Budgets == nil || call.Who.Agent.Name == "" || call.Implied != nil || !g.o.Decider.Budget() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
+	defer cancel()
+	left, err := g.o.Budgets.Left(ctx, call.budgeted())
+	if err != nil {
+		return err
+	}
+	call.left = &policy.Budget{Left: left.Percent, Limited: left.Limited, Soft: left.Soft}
+	return nil
 }
 
 // silent are the endpoints of models whose answers have no tokens.

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/runs"
 )
 
@@ -106,7 +107,8 @@ type Call struct {
 	cleared   bool            // everybody whom it reaches may know what its run has read
 	subject   string          // whom it is about: its payloads are kept under their key
 	objects   []string        // what it touches
-	release   int64           // of the agent that binds it; 0: none
+	release   policy.Release  // of the agent, by which it is bound
+	left      *policy.Budget  // of its budgets; nil where no policy asks
 
 	credential string // as presented, to look again whether it is good
 	resume     *Resumed

@@ -87,6 +87,10 @@ func (g *Gateway) decide(call *Call) verdict {
 		r := Refuse(err)
 		return verdict{effect: policy.Deny, code: r.Code, reason: r.Reason, kind: r.Kind, record: audit.Decision{Effect: policy.Deny.String(), Reason: r.Reason}}
 	}
+	if err := g.reckon(call); err != nil {
+		r := Refuse(err)
+		return verdict{effect: policy.Deny, code: r.Code, reason: r.Reason, kind: r.Kind, record: audit.Decision{Effect: policy.Deny.String(), Reason: r.Reason}}
+	}
 	before := time.Now()
 	d := g.o.Decider.Decide(g.question(call, call.Started))
 	if d.Unmatched && call.Implied != nil && call.Implied() {
@@ -154,7 +158,7 @@ func (g *Gateway) question(call *Call, now time.Time) policy.Request {
 		Agent: policyAgent(call.Who), Action: policyAction(call.Connection, call.Tool), Args: call.Args,
 		Run:    policy.Run{ID: r.id, Started: r.started, Calls: r.calls, Proposed: call.proposed()},
 		Caller: policy.Caller{Remote: host(call.remote), Credential: string(call.Who.Credential.Kind)},
-		Now:    now,
+		Now:    now, Release: call.release, Budget: call.left,
 	}
 	q.Provenance, q.Run.Labels = call.provenance()
 	q.Run.Labels = append(append(q.Run.Labels, call.placed.carries...), append((r.found|call.foundKinds()).Labels(), call.guardLabels()...)...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/locks"
@@ -68,6 +69,7 @@ type Decider interface {
 	Visible(a policy.Agent, act policy.Action) bool
 	MayHold(a policy.Agent, act policy.Action) bool
 	Provenance() bool // whether a policy asks where values come from
+	Budget() bool     // whether a policy asks what is left of budgets
 }
 
 // Ledger is the part of the log that a call needs; audit.Log is one.
@@ -221,6 +223,9 @@ func (g *Gateway) Would(who identity.Caller, c connections.Connection, t connect
 	call.placed.matched = true // whether a model proposes it is seen when it does
 	if v, refused := g.released(call); refused {
 		return policy.Decision{Effect: policy.Deny, Reason: v.reason}
+	}
+	if err := g.reckon(call); err != nil {
+		return policy.Decision{Effect: policy.Deny, Reason: fault.Public(err).Message}
 	}
 	return g.o.Decider.Decide(g.question(call, g.o.Now()))
 }

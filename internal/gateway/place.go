@@ -210,16 +210,18 @@ func (a *answerBody) propose(end bool) {
 
 // intentDetail is what the event of a decided call says beside the decision.
 type intentDetail struct {
-	Approval   string      `json:"approval,omitzero"`
-	Approvers  []string    `json:"approvers,omitzero"`
-	Made       string      `json:"made_as,omitzero"`
-	Model      string      `json:"model,omitzero"`       // asked for
-	Odd        string      `json:"odd,omitzero"`         // the parameter that no client of a model sends
-	Proposed   *bool       `json:"proposed,omitzero"`    // by a model, of a tool call; absent where nobody looked
-	ProposedBy string      `json:"proposed_by,omitzero"` // the call to the model
-	Release    int64       `json:"release,omitzero"`     // of the agent that bound it
-	Guard      []guardFact `json:"guard,omitempty"`      // what the guardrail service said
-	RunBy      string      `json:"run_by,omitzero"`      // why it belongs to its run, if not by its credential
+	Approval   string         `json:"approval,omitzero"`
+	Approvers  []string       `json:"approvers,omitzero"`
+	Made       string         `json:"made_as,omitzero"`
+	Model      string         `json:"model,omitzero"`       // asked for
+	Odd        string         `json:"odd,omitzero"`         // the parameter that no client of a model sends
+	Proposed   *bool          `json:"proposed,omitzero"`    // by a model, of a tool call; absent where nobody looked
+	ProposedBy string         `json:"proposed_by,omitzero"` // the call to the model
+	Release    int64          `json:"release,omitzero"`     // of the agent that bound it
+	Canary     *bool          `json:"canary,omitzero"`      // whether that is tried by a share of the runs; absent without one
+	Budget     *policy.Budget `json:"budget,omitzero"`      // what was left; absent where no policy asked
+	Guard      []guardFact    `json:"guard,omitempty"`      // what the guardrail service said
+	RunBy      string         `json:"run_by,omitzero"`      // why it belongs to its run, if not by its credential
 }
 
 // told adds to a detail how the call was placed.
@@ -237,8 +239,11 @@ func placedDetail(call *Call, v verdict) jsontext.Value {
 	d := approvalDetail(call, v)
 	d.Model, d.Odd = clip(call.Model, 100), call.Odd
 	call.placed.told(&d, call.tooled())
-	d.Release, d.Guard = call.release, call.guarded
-	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" && d.Release == 0 && len(d.Guard) == 0 && d.Model == "" {
+	d.Release, d.Guard, d.Budget = call.release.Number, call.guarded, call.left
+	if d.Release > 0 {
+		d.Canary = &call.release.Canary
+	}
+	if d.Approval == "" && d.Proposed == nil && d.RunBy == "" && d.Release == 0 && d.Budget == nil && len(d.Guard) == 0 && d.Model == "" {
 		return nil
 	}
 	return detail(d)

@@ -14,7 +14,7 @@ import (
 
 // Releases says what an agent's release includes; releases.Service is one.
 type Releases interface {
-	Check(q *releases.Question) (number int64, err error)
+	Check(q *releases.Question) (bound policy.Release, err error)
 	Shows(agent, connection, tool string) bool
 }
 
@@ -25,13 +25,13 @@ const byUndo = "undo"
 // released refuses what the agent's release does not include: a tool, a changed
 // definition, a model, a system prompt.
 func (g *Gateway) released(call *Call) (verdict, bool) {
-	if g.o.Releases == nil || call.Who.Agent.Name == "" || call.Who.Credential.Kind == byUndo {
+	if g.o.Releases == nil || call.Who.Agent.Name == "" {
 		return verdict{}, false
 	}
 	q := releases.Question{
 		Agent: call.Who.Agent.Name, Stage: call.Who.Agent.Stage, Run: call.Run,
 		Connection: call.Connection.Name, Tool: call.Tool.Name, Digest: call.Tool.Digest, Effect: call.Tool.Effect,
-		Plumbing: call.Implied != nil,
+		Plumbing: call.Implied != nil, Free: call.Who.Credential.Kind == byUndo,
 	}
 	if call.Connection.Kind == connections.LLM {
 		q.Model = call.model()

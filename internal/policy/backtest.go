@@ -47,7 +47,7 @@ type Backtest struct {
 	Affected int64     `json:"affected" doc:"of those, calls that a changed rule is about; the others are decided alike without looking"`
 	Unseen   int64     `json:"unseen" doc:"affected calls whose arguments a rule asks for and that were erased, cut or never kept: nothing is said of them"`
 	Gone     int64     `json:"gone" doc:"calls of tools that are not registered any more"`
-	Assumed  int64     `json:"assumed" doc:"affected calls about which a rule asks what is not recorded: the run's age and calls, the kind of credential, where values came from"`
+	Assumed  int64     `json:"assumed" doc:"affected calls about which a rule asks what is not recorded: the run's age and calls, the kind of credential, where values came from, budgets of which no policy asked then"`
 	Changes  []Change  `json:"changes" doc:"the most frequent first"`
 	Oldest   time.Time `json:"oldest,omitzero" doc:"of the calls looked at"`
 	Next     string    `json:"next,omitempty" doc:"where the next part begins; empty: there are no older calls"`
@@ -393,7 +393,7 @@ func (b *backtester) compare(recs []audit.Record) {
 		case !seen(rec) && st.need&needArgs != 0:
 			b.out.Unseen++
 			continue
-		case st.need&unrecorded != 0:
+		case assumes(&rec.Event, st.need):
 			b.out.Assumed++
 		}
 		calls = append(calls, twice{rec: rec, need: st.need})

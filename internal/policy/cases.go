@@ -30,6 +30,8 @@ type Case struct {
 	Credential string            `json:"credential,omitempty"`
 	OnBehalfOf []string          `json:"on_behalf_of,omitempty"`
 	Provenance Provenance        `json:"provenance,omitzero"`
+	Release    Release           `json:"release,omitzero" doc:"of the agent, by which the call is bound; absent: by none"`
+	Budget     *Budget           `json:"budget,omitempty" doc:"what is left; absent: nothing bounds the call"`
 	User       *User             `json:"user,omitempty" doc:"the person on whose behalf it is; on_behalf_of begins with their name if it names nobody"`
 	Now        time.Time         `json:"now,omitzero" doc:"the present, if absent"`
 }
@@ -76,7 +78,7 @@ func (c Case) request(find func(string) (Agent, bool), now time.Time) (Request, 
 	}
 	req := Request{Agent: agent, Action: Action{Connection: conn, Tool: name}, Args: jsontext.Value(args),
 		Run:    Run{Labels: c.RunLabels, Calls: c.RunCalls, Proposed: c.Proposed == nil || *c.Proposed, Started: now.Add(-time.Duration(c.RunAge) * time.Second)},
-		Caller: Caller{Remote: c.Remote, Credential: c.Credential}, OnBehalfOf: c.OnBehalfOf, User: c.User, Now: now, Provenance: c.Provenance}
+		Caller: Caller{Remote: c.Remote, Credential: c.Credential}, OnBehalfOf: c.OnBehalfOf, User: c.User, Now: now, Provenance: c.Provenance, Release: c.Release, Budget: c.Budget}
 	return req, nil
 }
 

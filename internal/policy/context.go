@@ -82,7 +82,7 @@ func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
 // contextOf must agree with contextType. It builds only the parts in need: a
 // record costs more than most policies.
 func contextOf(req *Request, args types.Record, need parts) types.Record {
-	m := make(types.RecordMap, 6)
+	m := make(types.RecordMap, 9)
 	if need&needArgs != 0 {
 		m["args"] = args
 	}
@@ -119,6 +119,21 @@ func contextOf(req *Request, args types.Record, need parts) types.Record {
 			"by": stringSet(p.By), "confidential": types.Boolean(p.Confidential), "cleared": types.Boolean(p.Cleared),
 		})
 	}
+	if need&needRelease != 0 {
+		r := req.Release
+		m["release"] = types.NewRecord(types.RecordMap{
+			"number": types.Long(r.Number), "stage": types.String(r.Stage), "canary": types.Boolean(r.Canary), "pinned": types.Boolean(r.Number > 0),
+		})
+	}
+	if need&needBudget != 0 {
+		b := Budget{Left: 100}
+		if req.Budget != nil {
+			b = *req.Budget
+		}
+		m["budget"] = types.NewRecord(types.RecordMap{
+			"left_percent": types.Long(b.Left), "limited": types.Boolean(b.Limited), "soft_passed": types.Boolean(b.Soft),
+		})
+	}
 	if need&needNow != 0 {
 		m["now"] = types.NewDatetime(req.Now)
 	}
@@ -126,7 +141,7 @@ func contextOf(req *Request, args types.Record, need parts) types.Record {
 }
 
 // parts says which attributes of context a policy may ask for.
-type parts uint8
+type parts uint16
 
 const (
 	needArgs parts = 1 << iota
@@ -136,10 +151,13 @@ const (
 	needNow
 	needUser
 	needProvenance
-	needAll = needArgs | needRun | needCaller | needChain | needNow | needUser | needProvenance
+	needRelease
+	needBudget
+	needAll = needArgs | needRun | needCaller | needChain | needNow | needUser | needProvenance | needRelease | needBudget
 )
 
-var partNames = map[types.String]parts{"args": needArgs, "run": needRun, "caller": needCaller, "on_behalf_of": needChain, "now": needNow, "user": needUser, "provenance": needProvenance}
+var partNames = map[types.String]parts{"args": needArgs, "run": needRun, "caller": needCaller, "on_behalf_of": needChain, "now": needNow, "user": needUser, "provenance": needProvenance,
+	"release": needRelease, "budget": needBudget}
 
 // needsOf finds every use of context in r. A use that is not plainly one of
 // its attributes needs all of it.

@@ -23,6 +23,7 @@ type engine struct {
 	version    string
 	digests    map[string]string // of rules, by their names
 	provenance bool              // a rule asks where values come from, or what the run has read
+	budget     bool              // a rule asks what is left of budgets
 	problems   []Problem
 	broken     string // a file that does not parse: everything is denied
 
@@ -35,7 +36,7 @@ type engine struct {
 
 // newEngine numbers and indexes rules, which must not be in another engine.
 func newEngine(ts *toolset, rules []*rule, version string) *engine {
-	e := &engine{ts: ts, rules: rules, version: version, digests: make(map[string]string, len(rules)), provenance: needsOfAll(rules)&(needProvenance|needRun) != 0}
+	e := &engine{ts: ts, rules: rules, version: version, digests: make(map[string]string, len(rules)), provenance: needsOfAll(rules)&(needProvenance|needRun) != 0, budget: needsOfAll(rules)&needBudget != 0}
 	var forbids, permits []*rule
 	for i, r := range rules {
 		r.number(i)

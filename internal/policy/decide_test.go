@@ -35,6 +35,7 @@ func pay(args string) policy.Request {
 		Action: policy.Action{Connection: "ledger", Tool: "pay_invoice", Effect: "irreversible", Kind: "mcp"},
 		Args:   jsontext.Value(args), Run: policy.Run{Labels: []string{"untrusted"}, Started: now.Add(-time.Minute), Calls: 3},
 		Caller: policy.Caller{Remote: "10.0.0.7", Credential: "run"}, OnBehalfOf: []string{"fiona"}, Now: now,
+		Release: policy.Release{Number: 4, Stage: "production", Canary: true}, Budget: &policy.Budget{Left: 12, Limited: true, Soft: true},
 	}
 }
 
@@ -106,6 +107,9 @@ func TestDecide(t *testing.T) {
 		"the agent has attributes":              {policies: `@id("t") permit (principal, action, resource) when { principal.owner == "fiona" && principal.team == "finance" && principal.stage == "production" && principal.name like "invoice-*" && resource.kind == "mcp" && resource.name == "ledger" };`, want: policy.Allow, policy: []string{"t"}},
 		"the run is context":                    {policies: `@id("t") permit (principal, action, resource) when { context.run.labels.contains("untrusted") && context.run.age_seconds == 60 && context.run.calls == 3 };`, want: policy.Allow, policy: []string{"t"}},
 		"the caller is context":                 {policies: `@id("t") permit (principal, action, resource) when { context.caller.remote == "10.0.0.7" && context.caller.credential == "run" && context.on_behalf_of.contains("fiona") };`, want: policy.Allow, policy: []string{"t"}},
+		"the release is context":                {policies: `@id("t") permit (principal, action, resource) when { context.release.number == 4 && context.release.stage == "production" && context.release.canary && context.release.pinned };`, want: policy.Allow, policy: []string{"t"}},
+		"what is left of budgets is context":    {policies: `@id("t") permit (principal, action, resource) when { context.budget.left_percent == 12 && context.budget.limited && context.budget.soft_passed };`, want: policy.Allow, policy: []string{"t"}},
+		"a budget that runs low holds":          {policies: permitAll + `@id("low") @approval("a") forbid (principal, action, resource) when { context.budget.left_percent < 20 };`, want: policy.Hold, policy: []string{"all", "low"}},
 		"no person, no user":                    {policies: `@id("t") permit (principal, action, resource) when { context has user };`, want: policy.Deny},
 		"the context as a whole":                {policies: `@id("t") permit (principal, action, resource) when { (if principal.name == "x" then context else context).caller.remote == "10.0.0.7" };`, want: policy.Allow, policy: []string{"t"}},
 		"the time is context":                   {policies: `@id("t") permit (principal, action, resource) when { context.now > datetime("2026-11-20") && context.now.toTime() == duration("12h") };`, want: policy.Allow, policy: []string{"t"}},

@@ -30,6 +30,7 @@ func (s *Service) recorded(rec *audit.Record) []Request {
 	ev := &rec.Event
 	req := Request{Agent: s.recordedAgent(ev), Action: Action{Connection: ev.Connection, Tool: ev.Tool}, Args: jsontext.Value(rec.Payloads[arguments]),
 		Run: Run{ID: ev.Run, Labels: ev.Labels, Started: ev.Time, Proposed: wasProposed(ev)}, Caller: Caller{Remote: ev.Remote}, Now: ev.Time}
+	req.Release, req.Budget = bounded(ev)
 	for _, a := range ev.OnBehalfOf {
 		req.OnBehalfOf = append(req.OnBehalfOf, a.Name)
 	}
@@ -53,6 +54,40 @@ func wasProposed(ev *audit.Event) bool {
 		Proposed *bool `json:"proposed"`
 	}
 	return len(ev.Detail) == 0 || json.Unmarshal(ev.Detail, &d) != nil || d.Proposed == nil || *d.Proposed
+}
+
+// boundBy is what a call's event says about its release and its budgets.
+type boundBy struct {
+	Release int64   `json:"release"`
+	Canary  *bool   `json:"canary"` // absent if it has no release, or was recorded before that was
+	Budget  *Budget `json:"budget"` // absent where no policy asked
+}
+
+func boundOf(ev *audit.Event) (d boundBy) {
+	if len(ev.Detail) > 0 {
+		_ = json.Unmarshal(ev.Detail, &d) // another form says nothing
+	}
+	return d
+}
+
+// bounded returns the release and budget of a recorded call. A release that bound
+// a call was promoted to the agent's stage: the line refuses others.
+func bounded(ev *audit.Event) (r Release, b *Budget) {
+	d := boundOf(ev)
+	if d.Release > 0 {
+		r = Release{Number: d.Release, Stage: ev.Stage, Canary: d.Canary != nil && *d.Canary}
+	}
+	return r, d.Budget
+}
+
+// assumes reports whether a rule that needs these parts asks what is not recorded
+// of a call.
+func assumes(ev *audit.Event, need parts) bool {
+	if need&(needRelease|needBudget) == 0 || need&unrecorded != 0 {
+		return need&unrecorded != 0
+	}
+	d := boundOf(ev)
+	return need&needBudget != 0 && d.Budget == nil || need&needRelease != 0 && d.Release > 0 && d.Canary == nil
 }
 
 // recordedAgent is the agent of a recorded call, with the labels it has now.

@@ -69,6 +69,24 @@ type Provenance struct {
 	Cleared      bool `json:"cleared,omitzero"`
 }
 
+// Release is by which release of the calling agent the call is bound:
+// context.release. The zero Release is that of an agent without one.
+type Release struct {
+	Number int64  `json:"number,omitzero"`
+	Stage  string `json:"stage,omitzero"`  // to which it was promoted
+	Canary bool   `json:"canary,omitzero"` // it is tried by a share of the runs
+}
+
+// Budget is what is left to a call before what it may use is reserved:
+// context.budget. A nil Budget is that of a call that nothing bounds.
+type Budget struct {
+	// Left is what is neither used nor reserved of the hard limit of which the
+	// least is left, in whole percent of it, 0 to 100.
+	Left    int64 `json:"left"`
+	Limited bool  `json:"limited,omitzero"` // a hard limit bounds the call
+	Soft    bool  `json:"soft,omitzero"`    // a soft limit has been reached
+}
+
 // Request asks for a decision.
 type Request struct {
 	Agent      Agent
@@ -79,6 +97,8 @@ type Request struct {
 	OnBehalfOf []string // names, the user first
 	User       *User    // who the first of them is; nil if no person is
 	Provenance Provenance
+	Release    Release
+	Budget     *Budget
 	Now        time.Time // zero means the service's clock
 
 	unread bool // the arguments are not to be had, and no rule near asks for them

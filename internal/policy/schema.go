@@ -193,6 +193,8 @@ func contextType(args *argType) sast.RecordType {
 			"untrusted": attr(sast.Bool()), "asked": attr(sast.Bool()), "external": attr(sast.Bool()), "endorsed": attr(sast.Bool()), "unendorsed": strs,
 			"by": strs, "confidential": attr(sast.Bool()), "cleared": attr(sast.Bool()),
 		}),
+		"release": attr(sast.RecordType{"number": attr(sast.Long()), "stage": attr(sast.String()), "canary": attr(sast.Bool()), "pinned": attr(sast.Bool())}),
+		"budget":  attr(sast.RecordType{"left_percent": attr(sast.Long()), "limited": attr(sast.Bool()), "soft_passed": attr(sast.Bool())}),
 		"user": {Optional: true, Type: sast.RecordType{"id": attr(sast.String()), "name": attr(sast.String()), "issuer": attr(sast.String()), "role": attr(sast.String()),
 			"groups": strs, "teams": strs}},
 	}

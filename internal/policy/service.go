@@ -251,6 +251,12 @@ func (s *Service) Provenance() bool {
 	return e != nil && e.provenance
 }
 
+// Budget reports whether any policy asks what is left of budgets.
+func (s *Service) Budget() bool {
+	e := s.engine.Load()
+	return e != nil && (e.budget || e.shadow != nil && e.shadow.budget)
+}
+
 // MayHold reports whether a call of the tool by a may have to wait for people,
 // for some arguments: a forbid that holds is about it.
 func (s *Service) MayHold(a Agent, act Action) bool {

@@ -23,13 +23,13 @@ import (
 // and refuses the promotion.
 func TestTheGate(t *testing.T) {
 	owner, rotated, bounded, reviewed := "olga", true, true, time.Now()
-	r := joinWith(t, storagetest.SQLite(t), releases.Rooms{
+	r := joinWith(t, storagetest.SQLite(t), releases.Options{Rooms: releases.Rooms{
 		Secret:   func(string) (string, bool, bool) { return owner, rotated, true },
 		Budgeted: func(identity.Agent) bool { return bounded },
 		Reviewed: func(context.Context) (map[string]time.Time, error) {
 			return map[string]time.Time{"models": reviewed, "invoices": reviewed, "all": reviewed}, nil
 		},
-	})
+	}})
 	r.business()
 	r.must(second(r.policy.PutPolicies(ctx, oskar, why, "hold", `@id("ask") @approval("controllers") @quorum("2") forbid (principal, action == Action::"ledger/read", resource) when { context.args has amount && context.args.amount > 5 };`)))
 	r.must(second(r.ids.PutGroup(ctx, audit.System, why, identity.Group{Name: "controllers", Members: []string{"olga", "oskar"}})))

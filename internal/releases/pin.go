@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
+
+	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
 )
 
 // Question is a call as releases see it.
@@ -12,6 +15,7 @@ type Question struct {
 	Connection, Tool  string
 	Digest, Effect    string // of the tool's accepted definition, and what it does
 	Plumbing          bool   // it is only part of a protocol: allowed with anything on the connection
+	Free              bool   // it takes back what a call did: no release stops that
 	Model             string // the model that the request names; empty if it names none
 	// Prompt returns the system prompt that a model is given. Nil for what gives
 	// a model none. ok is false if it cannot be known.
@@ -64,21 +68,36 @@ func Chosen(agent string, number, percent int64, run string) bool {
 	return binary.BigEndian.Uint64(h.Sum(nil))%100 < uint64(max(percent, 0))                //nolint:gosec // not negative
 }
 
-// Check returns by which release a call is bound, 0 if by none, and ErrOutside or
-// ErrStage if that does not include it. It works in memory.
-func (s *Service) Check(q *Question) (number int64, err error) {
+// Check returns by which release a call is bound, of number 0 if by none, and
+// ErrOutside or ErrStage if that does not include it, or ErrRequired if it must be
+// bound by one. It works in memory.
+func (s *Service) Check(q *Question) (policy.Release, error) {
+	var bound policy.Release
 	st := (*s.view.Load())[q.Agent]
 	if st == nil || st.Active == 0 && st.Canary == 0 {
-		return 0, nil
-	}
-	if st.Stage != q.Stage {
-		return st.Active, ErrStage.Say("release %d of %s was promoted to %s and the agent is in %s; countersign release promote %s --to %s", st.Active, q.Agent, st.Stage, q.Stage, q.Agent, q.Stage)
+		return bound, s.required(q)
 	}
 	p := st.chosen(q.Run)
-	if p == nil {
-		return 0, nil
+	if p != nil {
+		bound = policy.Release{Number: p.number, Stage: st.Stage, Canary: p == st.canary}
 	}
-	return p.number, p.check(q)
+	switch {
+	case q.Free:
+		return bound, nil
+	case st.Stage != q.Stage:
+		return bound, ErrStage.Say("release %d of %s was promoted to %s and the agent is in %s; countersign release promote %s --to %s", max(st.Active, bound.Number), q.Agent, st.Stage, q.Stage, q.Agent, q.Stage)
+	case p == nil:
+		return bound, s.required(q)
+	}
+	return bound, p.check(q)
+}
+
+// required refuses a call that no release binds, if one must.
+func (s *Service) required(q *Question) error {
+	if !s.o.Required || q.Free || q.Stage != identity.Production {
+		return nil
+	}
+	return ErrRequired.Say("the agent %s is in production, where calls need a promoted release, and none binds this one; countersign release create %s --reason … makes one, countersign release promote %s --to production --reason … asks for it to be put in force", q.Agent, q.Agent, q.Agent)
 }
 
 // Shows reports whether a tool may be in a list that an agent sees: one of the
@@ -86,7 +105,12 @@ func (s *Service) Check(q *Question) (number int64, err error) {
 func (s *Service) Shows(agent, connection, tool string) bool {
 	st := (*s.view.Load())[agent]
 	if st == nil || st.active == nil {
-		return true
+		if a, _ := s.o.Identity.Agent(agent); !s.o.Required || a.Stage != identity.Production {
+			return true
+		}
+	}
+	if st == nil {
+		return false
 	}
 	for _, p := range []*pin{st.active, st.canary} {
 		if p == nil {

@@ -26,6 +26,7 @@ const (
 const (
 	CodeOutside = "outside_release"
 	CodeStage   = "release_of_other_stage"
+	CodeNone    = "release_required"
 )
 
 // Errors of this package.
@@ -37,6 +38,7 @@ var (
 	ErrRaced    = fault.New(fault.Conflict, "release_moved", "somebody moved the agent's releases at the same time; look again")
 	ErrNothing  = fault.New(fault.Conflict, "nothing_to_roll_back", "there is no release to go back to")
 	ErrOutside  = fault.New(fault.Denied, CodeOutside, "the agent's release does not include this")
+	ErrRequired = fault.New(fault.Denied, CodeNone, "an agent in production needs a promoted release")
 	ErrStage    = fault.New(fault.Denied, CodeStage, "the agent's release was promoted to another stage")
 	ErrLocked   = fault.New(fault.Conflict, "agent_locked", "a lock is on the agent; nothing is promoted until it is lifted")
 	ErrGate     = fault.New(fault.Conflict, "not_ready", "the release does not pass the readiness gate")

@@ -35,8 +35,11 @@ type Options struct {
 	Locks       *locks.Service // nil locks nothing
 	Findings    *findings.Service
 	Rooms       Rooms // what the gate asks of others
-	Now         func() time.Time
-	Logger      *slog.Logger // discards if nil
+	// Required refuses every call of an agent in production that no promoted
+	// release binds.
+	Required bool
+	Now      func() time.Time
+	Logger   *slog.Logger // discards if nil
 }
 
 // Service is the room's verbs and its view of the releases in force. It is safe

@@ -15,7 +15,7 @@ import (
 // and what a person gave anew stays.
 func TestNoReleaseGivesBackWhatAReviewRevoked(t *testing.T) {
 	revoked := map[string]bool{"reviewed": true, "anew": true}
-	r := joinWith(t, storagetest.SQLite(t), releases.Rooms{Withheld: func(context.Context, *audit.Tx, string) (map[string]bool, error) { return revoked, nil }})
+	r := joinWith(t, storagetest.SQLite(t), releases.Options{Rooms: releases.Rooms{Withheld: func(context.Context, *audit.Tx, string) (map[string]bool, error) { return revoked, nil }}})
 	r.business()
 	for _, name := range []string{"reviewed", "anew", "taken"} {
 		r.grant(name, "ledger", "pay")

@@ -87,9 +87,10 @@ func (r *replica) must(err error) {
 }
 
 // join opens the rooms on a database, as another replica does.
-func join(t *testing.T, dsn string) *replica { t.Helper(); return joinWith(t, dsn, releases.Rooms{}) }
+func join(t *testing.T, dsn string) *replica { t.Helper(); return joinWith(t, dsn, releases.Options{}) }
 
-func joinWith(t *testing.T, dsn string, rooms releases.Rooms) *replica {
+// joinWith is join with options that may say what is asked of others.
+func joinWith(t *testing.T, dsn string, o releases.Options) *replica {
 	t.Helper()
 	r := &replica{t: t, db: storagetest.Open(t, dsn), defs: map[string]string{"pay": "Pays an invoice.", "read": "Reads an invoice."}, ends: audit.Succeeded}
 	r.watch = storage.NewWatcher(r.db, quiet)
@@ -110,7 +111,8 @@ func joinWith(t *testing.T, dsn string, rooms releases.Rooms) *replica {
 		return policy.Agent{Name: a.Name, Stage: a.Stage, Owner: a.Owner}, ok
 	}})
 	r.must(err)
-	r.Service = releases.New(releases.Options{DB: r.db, Log: r.log, Watch: r.watch, Identity: r.ids, Connections: r.conns, Policy: r.policy, Locks: r.locks, Findings: r.findings, Rooms: rooms, Now: r.now})
+	o.DB, o.Log, o.Watch, o.Identity, o.Connections, o.Policy, o.Locks, o.Findings, o.Now = r.db, r.log, r.watch, r.ids, r.conns, r.policy, r.locks, r.findings, r.now
+	r.Service = releases.New(o)
 	r.ids.OnDelete(r.BeforeDelete)
 	r.must(r.watch.Start(ctx))
 	t.Cleanup(r.watch.Stop)

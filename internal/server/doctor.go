@@ -9,6 +9,7 @@ import (
 
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/storage"
 )
@@ -36,7 +37,7 @@ func (h *house) Routes(api *rest.API) {
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/doctor", Summary: "Check the server's health", Tag: "server"},
 		func(ctx context.Context, _ rest.Caller, _ *struct{}) (*Report, error) {
 			r := &Report{Version: h.version, Time: time.Now().UTC().Format(time.RFC3339)}
-			for _, look := range []func(context.Context) Check{h.checkStore, h.checkView, h.checkFiles, h.checkPolicies, h.checkTools, h.checkSeal, h.checkFindings} {
+			for _, look := range []func(context.Context) Check{h.checkStore, h.checkView, h.checkFiles, h.checkPolicies, h.checkTools, h.checkReleases, h.checkSeal, h.checkFindings} {
 				r.Checks = append(r.Checks, look(ctx))
 			}
 			return r, nil
@@ -123,6 +124,29 @@ func (h *house) checkTools(context.Context) Check {
 	c.Detail = fmt.Sprintf("%d tools pinned", total-waiting)
 	if waiting > 0 {
 		c.Status, c.Detail, c.Fix = "warn", fmt.Sprintf("%d tools changed or are new, and are refused", waiting), "countersign tool list --status drifted, then tool diff and tool accept"
+	}
+	return c
+}
+
+// checkReleases says whether agents reach production without a release.
+func (h *house) checkReleases(context.Context) Check {
+	c := Check{ID: "releases", Name: "releases in production", Status: "ok", Detail: "required: an agent in production without one makes no call"}
+	if h.cfg.Releases.Required {
+		return c
+	}
+	agents, without := 0, 0
+	for _, a := range h.identity.Agents() {
+		if a.Stage != identity.Production {
+			continue
+		}
+		agents++
+		if st, _ := h.releases.Standing(a.Name); st.Active == 0 {
+			without++
+		}
+	}
+	c.Detail = fmt.Sprintf("not required: %d of %d agents in production have none", without, agents)
+	if agents > 0 {
+		c.Status, c.Fix = "warn", "promote releases (countersign release check AGENT --to production says what is missing), then set releases.required: true"
 	}
 	return c
 }

@@ -16,7 +16,8 @@ import (
 func (h *house) buildReleases(log *slog.Logger) {
 	h.releases = releases.New(releases.Options{
 		DB: h.db, Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Policy: h.policy, Locks: h.locks, Findings: h.findings, Logger: log,
-		Rooms: releases.Rooms{Secret: h.secretState, Budgeted: h.budgeted, Reviewed: h.lastReviewed, Withheld: h.withheld},
+		Required: h.cfg.Releases.Required,
+		Rooms:    releases.Rooms{Secret: h.secretState, Budgeted: h.budgeted, Reviewed: h.lastReviewed, Withheld: h.withheld},
 	})
 	h.identity.OnDelete(h.releases.BeforeDelete)
 }

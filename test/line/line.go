@@ -92,6 +92,9 @@ func (r *rules) Visible(a policy.Agent, act policy.Action) bool {
 // Provenance reports that no policy asks where values come from.
 func (r *rules) Provenance() bool { return false }
 
+// Budget has what is left of budgets looked up for every call, if there are any.
+func (r *rules) Budget() bool { return true }
+
 func (r *rules) MayHold(a policy.Agent, act policy.Action) bool { return r.set.Load().MayHold(a, act) }
 
 // Start builds a line on db that stops with the test.

@@ -7,8 +7,11 @@ import (
 	"testing"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/releases"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 	"github.com/countersign/countersign/test/line"
@@ -16,18 +19,22 @@ import (
 )
 
 // pins is a release that includes one model and one prompt.
-type pins struct{ model, prompt string }
+type pins struct {
+	model, prompt string // any prompt if it is empty
+	canary        bool
+}
 
-func (p pins) Check(q *releases.Question) (int64, error) {
+func (p pins) Check(q *releases.Question) (policy.Release, error) {
+	seventh := policy.Release{Number: 7, Stage: q.Stage, Canary: p.canary}
 	if q.Model != "" && q.Model != p.model {
-		return 7, releases.ErrOutside.Say("not the model")
+		return seventh, releases.ErrOutside.Say("not the model")
 	}
-	if q.Prompt != nil {
+	if q.Prompt != nil && p.prompt != "" {
 		if text, ok := q.Prompt(); !ok || strings.TrimSpace(text) != p.prompt {
-			return 7, releases.ErrOutside.Say("not the prompt")
+			return seventh, releases.ErrOutside.Say("not the prompt")
 		}
 	}
-	return 7, nil
+	return seventh, nil
 }
 
 func (pins) Shows(string, string, string) bool { return true }
@@ -35,7 +42,7 @@ func (pins) Shows(string, string, string) bool { return true }
 // Every form in which a request can name a model or instruct it is seen by the
 // release; what it does not include never reaches the provider.
 func TestAReleaseSeesModelAndPrompt(t *testing.T) {
-	l, up := small(t, line.Options{Releases: pins{"m", "Be brief."}})
+	l, up := small(t, line.Options{Releases: pins{model: "m", prompt: "Be brief."}})
 	const chat, resp, claude = "/llm/openai/v1/chat/completions", "/llm/openai/v1/responses", "/llm/anthropic/v1/messages"
 	for _, c := range []struct{ name, path, body, want string }{
 		{"the prompt", chat, `{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"hi"}]}`, ""},
@@ -60,6 +67,51 @@ func TestAReleaseSeesModelAndPrompt(t *testing.T) {
 		if !strings.Contains(string(r.Event.Detail), `"release":7`) {
 			t.Errorf("the event does not name the release: %s", r.Raw)
 		}
+	}
+}
+
+// Policies are asked with the release that binds a call and with what is left of
+// its budgets, which its event keeps. Where that cannot be seen, the call is refused.
+func TestPoliciesSeeReleaseAndBudget(t *testing.T) {
+	up := upstream.Start(t, upstream.JSON(200, okChat))
+	var budgets *budget.Service
+	l := line.Start(t, storagetest.Open(t, storagetest.SQLite(t)), line.Options{Releases: pins{model: "m", canary: true}, Tune: func(l *line.Line, o *gateway.Options) {
+		var err error
+		if budgets, err = budget.New(l.DB, l.Log, l.Watch, budget.Options{Findings: l.Findings}); err != nil {
+			t.Fatal(err)
+		}
+		o.Budgets = budgets
+	}})
+	t.Cleanup(func() { _ = budgets.Close(t.Context()) })
+	if _, err := budgets.Put(t.Context(), line.By, line.Reason, budget.Budget{Name: "b", Meter: budget.Calls, Agent: "invoice-checker", Period: budget.Total, Hard: 4, Soft: 1}); err != nil {
+		t.Fatal(err)
+	}
+	l.Connect("openai", connections.OpenAI, up.URL)
+	ask := func(condition string) answer {
+		l.Policies(line.AllowAll + `@id("x") forbid (principal, action, resource) when { ` + condition + ` };`)
+		return do(t, l, "POST", "/llm/openai/v1/chat/completions", `{"model":"m","messages":[]}`)
+	}
+	if a := ask(`context.release.number == 7 && context.release.canary && context.release.pinned && context.release.stage == "production"`); a.status != 403 {
+		t.Errorf("the release: %d %s", a.status, a.body)
+	}
+	if a := ask(`context.budget.left_percent < 100 || context.budget.soft_passed || !context.budget.limited`); a.status != 200 {
+		t.Errorf("nothing used: %d %s", a.status, a.body)
+	}
+	l.Events(1, audit.CallOutcome)
+	if a := ask(`context.budget.left_percent == 75 && context.budget.limited`); a.status != 403 {
+		t.Errorf("one used: %d %s", a.status, a.body)
+	}
+	for i, r := range l.Events(2, audit.CallDenied) {
+		if want := []string{`"budget":{"left":100,"limited":true}`, `"budget":{"left":75,"limited":true`}[i]; !strings.Contains(string(r.Event.Detail), want) || !strings.Contains(string(r.Event.Detail), `"canary":true`) {
+			t.Errorf("%s has not %s", r.Event.Detail, want)
+		}
+	}
+	sent := len(up.Requests())
+	if _, err := l.DB.Writer().ExecContext(t.Context(), `ALTER TABLE budget_windows RENAME TO gone`); err != nil {
+		t.Fatal(err)
+	}
+	if a := ask(`context.budget.soft_passed`); a.status != 503 || len(up.Requests()) != sent {
+		t.Errorf("budgets cannot be seen: %d %s", a.status, a.body)
 	}
 }
 
