@@ -126,6 +126,9 @@ func (p Problem) String() string {
 type NamedText struct {
 	Name string `json:"name"`
 	Text string `json:"text"`
+	// Document says that it is an OpenAPI document which a connection names, and
+	// holds no resources: for Apply.
+	Document bool `json:"document,omitempty"`
 }
 
 // Case is an expected decision, or for Why a call to explain. Team, stage,

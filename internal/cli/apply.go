@@ -19,7 +19,8 @@ func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "apply -f FILE|DIR|-", Short: "Make what there is follow files", Args: operands(),
 		Long: `Reads YAML documents (kind, name, spec) and Cedar policies (.cedar) and makes the server follow them: all of it, or, if anything is
 wrong, nothing. Applying twice changes nothing; nothing is deleted that a document does not name with state: absent. Values of
-secrets are never in the files: a document says where to find one on this machine (from: {env: NAME} or {file: PATH}).`,
+secrets are never in the files: a document says where to find one on this machine (from: {env: NAME} or {file: PATH}). An
+OpenAPI document that a connection names (openapi: {file: PATH}, beneath the file's own directory) is sent with it.`,
 		Example: `  countersign apply -f governance/ --reason 'quarterly review'
   countersign export --out governance/`}
 	filesFlag(cmd, &paths)

@@ -49,16 +49,19 @@ accepts them (countersign tool diff, countersign tool accept). Take what agents 
 }
 
 func readOpenAPI(name string) (string, error) {
-	in := io.Reader(os.Stdin)
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		in = f
+	if name == "-" {
+		return documentFrom(os.Stdin, "standard input")
 	}
-	b, err := io.ReadAll(io.LimitReader(in, maxOpenAPI+1))
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return documentFrom(f, name)
+}
+
+func documentFrom(r io.Reader, name string) (string, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxOpenAPI+1))
 	if err == nil && len(b) > maxOpenAPI {
 		err = fmt.Errorf("%s is over 32 MiB", name)
 	}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -20,16 +23,15 @@ const maxFile = 1 << 20
 
 // readFiles reads files and directories of resources; "-" is standard input.
 // In a directory it takes .yaml, .yml and .cedar files, subdirectories
-// included, and passes over hidden ones and expectations (*_test.yaml).
+// included, and passes over hidden ones and expectations (*_test.yaml). Documents
+// that connections name are among what it returns.
 func readFiles(paths []string, stdin io.Reader) ([]client.NamedText, error) {
 	var files []client.NamedText
 	add := func(name string, r io.Reader) error {
-		b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+		b, err := io.ReadAll(io.LimitReader(r, maxOpenAPI+1))
 		switch {
 		case err != nil:
 			return fmt.Errorf("%s: %w", name, err)
-		case len(b) > maxFile:
-			return fmt.Errorf("%s is over 1 MiB", name)
 		case bytes.ContainsRune(b, 0):
 			return fmt.Errorf("%s is not a text file", name)
 		}
@@ -59,7 +61,79 @@ func readFiles(paths []string, stdin io.Reader) ([]client.NamedText, error) {
 			}
 		}
 	}
+	files, err := withDocuments(files)
+	for _, f := range files {
+		if len(f.Text) > maxFile && !f.Document && err == nil {
+			err = fmt.Errorf("%s is over 1 MiB", f.Name)
+		}
+	}
+	return files, err
+}
+
+// withDocuments adds the OpenAPI documents that connections name, which are
+// beneath the directory of the file that names them. One that was read as a file
+// of resources is none.
+func withDocuments(files []client.NamedText) ([]client.NamedText, error) {
+	documents := map[string]client.NamedText{}
+	for _, f := range files {
+		for doc := range resourcesIn(f) {
+			name := doc.Spec.OpenAPI.File
+			if doc.Kind != "Connection" || doc.State == "absent" || name == "" || !filepath.IsLocal(filepath.FromSlash(name)) {
+				continue // the server says what is wrong with a path that leads elsewhere
+			}
+			at := path.Join(path.Dir(f.Name), name)
+			if _, twice := documents[at]; twice {
+				continue
+			}
+			text, err := openBeside(filepath.Dir(filepath.FromSlash(f.Name)), filepath.FromSlash(name))
+			if err != nil {
+				return nil, fmt.Errorf("connection %s: spec.openapi.file: %w", inert(doc.Name, 63), err)
+			}
+			documents[at] = client.NamedText{Name: at, Text: text, Document: true}
+		}
+	}
+	files = slices.DeleteFunc(files, func(f client.NamedText) bool { _, is := documents[path.Clean(f.Name)]; return is })
+	for _, at := range slices.Sorted(maps.Keys(documents)) {
+		files = append(files, documents[at])
+	}
 	return files, nil
+}
+
+func openBeside(dir, name string) (string, error) {
+	f, err := os.OpenInRoot(dir, name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return documentFrom(f, name)
+}
+
+// resource is what the command line reads of a resource itself.
+type resource struct {
+	Kind, Name, State string
+	Spec              struct {
+		From    struct{ Env, File string }
+		OpenAPI struct{ File string } `yaml:"openapi"`
+	}
+}
+
+// resourcesIn yields the resources in a file. What cannot be read is left to the
+// server, which names the place.
+func resourcesIn(f client.NamedText) func(func(resource) bool) {
+	return func(yield func(resource) bool) {
+		if f.Document || !strings.HasSuffix(f.Name, ".yaml") && !strings.HasSuffix(f.Name, ".yml") {
+			return
+		}
+		dec := yaml.NewDecoder(strings.NewReader(f.Text))
+		for {
+			var doc resource
+			err := dec.Decode(&doc)
+			var wrong *yaml.TypeError
+			if err != nil && !errors.As(err, &wrong) || !yield(doc) {
+				return
+			}
+		}
+	}
 }
 
 func resourceFiles(path string) ([]string, error) {
@@ -98,27 +172,11 @@ type sources struct {
 	missing []string
 }
 
-// findSecrets looks up what documents of kind Secret say in `from`. Files that
-// cannot be read are left to the server, which names the place.
+// findSecrets looks up what documents of kind Secret say in `from`.
 func findSecrets(files []client.NamedText, getenv func(string) string) (sources, error) {
 	s := sources{values: map[string]string{}}
 	for _, f := range files {
-		if !strings.HasSuffix(f.Name, ".yaml") && !strings.HasSuffix(f.Name, ".yml") {
-			continue
-		}
-		dec := yaml.NewDecoder(strings.NewReader(f.Text))
-		for {
-			var doc struct {
-				Kind, Name, State string
-				Spec              struct {
-					From struct{ Env, File string }
-				}
-			}
-			err := dec.Decode(&doc)
-			var wrong *yaml.TypeError
-			if err != nil && !errors.As(err, &wrong) {
-				break // the end, or nothing that can be read
-			}
+		for doc := range resourcesIn(f) {
 			if doc.Kind != "Secret" || doc.State == "absent" {
 				continue
 			}

@@ -65,7 +65,7 @@ func readPolicies(paths []string) ([]client.NamedText, error) {
 	}
 	var found []client.NamedText
 	for _, f := range files {
-		if strings.HasSuffix(f.Name, ".yaml") || strings.HasSuffix(f.Name, ".yml") {
+		if f.Document || strings.HasSuffix(f.Name, ".yaml") || strings.HasSuffix(f.Name, ".yml") {
 			continue // of a directory
 		}
 		found = append(found, client.NamedText{Name: policyName(f.Name), Text: f.Text})

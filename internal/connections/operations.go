@@ -2,14 +2,10 @@ package connections
 
 import (
 	"context"
-	"maps"
-	"slices"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections/openapi"
-	"github.com/countersign/countersign/internal/connections/operation"
 	"github.com/countersign/countersign/internal/fault"
-	"github.com/countersign/countersign/internal/id"
 )
 
 // ErrDocument refuses an OpenAPI document.
@@ -44,8 +40,8 @@ func (s *Service) Import(ctx context.Context, by audit.Actor, reason, name strin
 	}
 	defs := make([]Definition, len(read.Operations))
 	for i, o := range read.Operations {
-		if t, ok := s.Tool(name, o.Name); ok && listed(t) {
-			return Imported{}, ErrDocument.Say("the operation %s is in the document and listed by hand; leave one of them out", shown(o.Name))
+		if t, ok := s.Tool(name, o.Name); ok && declared(t) {
+			return Imported{}, ErrDocument.Say("the operation %s is in the document, and files that were applied declare it; change it there, or leave it out here (--only)", shown(o.Name))
 		}
 		raw, err := o.JSONDefinition()
 		if err != nil {
@@ -55,142 +51,4 @@ func (s *Service) Import(ctx context.Context, by audit.Actor, reason, name strin
 	}
 	out, err := s.compare(ctx, by, reason, c, defs)
 	return Imported{Refreshed: out, Left: append([]string{}, read.Left...)}, err
-}
-
-// listed reports whether a tool is an operation that a person lists.
-func listed(t Tool) bool { return lineOf(t) != "" }
-
-// lineOf returns the line by which a person lists an operation, empty for any
-// other tool.
-func lineOf(t Tool) string {
-	raw := t.Definition
-	if len(raw) == 0 {
-		raw = t.Drift
-	}
-	o, err := operation.Read(raw)
-	if err != nil || o.Source != operation.Listed {
-		return ""
-	}
-	return o.Line
-}
-
-// Listed returns the operations of a connection that a person lists: lines as
-// operation.Parse reads them, by name.
-func (s *Service) Listed(connection string) map[string]string {
-	var lines map[string]string
-	for _, t := range s.Tools(connection) {
-		if line := lineOf(t); line != "" {
-			if lines == nil {
-				lines = map[string]string{}
-			}
-			lines[t.Name] = line
-		}
-	}
-	return lines
-}
-
-// NormalizeListed returns lines in their plain form, or what is wrong with one.
-func NormalizeListed(c Connection, lines map[string]string) (map[string]string, error) {
-	if len(lines) == 0 {
-		return nil, nil
-	}
-	if c.Kind != HTTP || c.Dialect != "" {
-		return nil, bad("operations", "only http connections without a dialect have operations")
-	}
-	out := make(map[string]string, len(lines))
-	for name, line := range lines {
-		d, err := listedDefinition(name, line)
-		if err != nil {
-			return nil, err
-		}
-		out[name] = lineOf(Tool{Definition: d.Raw})
-	}
-	return out, nil
-}
-
-func listedDefinition(name, line string) (Definition, error) {
-	o, err := operation.Parse(name, line)
-	if err != nil {
-		return Definition{}, bad("operations", "%s: %v", clip(name), err)
-	}
-	raw, err := o.JSONDefinition()
-	if err != nil {
-		return Definition{}, bad("operations", "%s: %v", clip(name), err)
-	}
-	d := Definition{Name: name, Raw: raw}
-	if _, err := parseDefinition(d); err != nil {
-		return Definition{}, bad("operations", "%s", fault.Public(err).Message)
-	}
-	return d, nil
-}
-
-// ListTx makes the operations that a person lists be these, inside a change,
-// and pins them: who writes the list has looked at it. It reports whether that
-// changed anything. Operations out of a document stay as they are.
-func (s *Service) ListTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, conn string, lines map[string]string) (bool, error) {
-	c, found, err := connectionRow(ctx, tx, conn)
-	if err != nil {
-		return false, err
-	}
-	if !found {
-		return false, ErrNotFound.Say("there is no connection %q", clip(conn))
-	}
-	if lines, err = NormalizeListed(c, lines); err != nil {
-		return false, err
-	}
-	rows, err := toolRowsOf(ctx, tx, conn)
-	if err != nil {
-		return false, err
-	}
-	byName := make(map[string]Tool, len(rows))
-	for _, t := range rows {
-		byName[t.Name] = t
-	}
-	changed := false
-	for _, name := range slices.Sorted(maps.Keys(lines)) {
-		t, known := byName[name]
-		wrote, err := s.listOne(ctx, tx, by, reason, c, name, lines[name], t, known)
-		if err != nil {
-			return false, err
-		}
-		changed = changed || wrote
-	}
-	for _, t := range rows {
-		if _, stays := lines[t.Name]; stays || !listed(t) {
-			continue
-		}
-		if _, err := tx.Exec(ctx, `DELETE FROM tools WHERE connection = $1 AND name = $2`, conn, t.Name); err != nil {
-			return false, err
-		}
-		if err := record(ctx, tx, toolEvent("tool.deleted", by, reason, t, nil)); err != nil {
-			return false, err
-		}
-		changed = true
-	}
-	return changed, nil
-}
-
-func (s *Service) listOne(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, c Connection, name, line string, old Tool, known bool) (bool, error) {
-	if known && !listed(old) {
-		return false, bad("operations", "%s comes from an OpenAPI document; leave one of them out", clip(name))
-	}
-	d, err := listedDefinition(name, line)
-	if err != nil {
-		return false, err
-	}
-	digest, err := Digest(d.Raw)
-	if err != nil || known && old.Digest == digest {
-		return false, err
-	}
-	now, err := parseDefinition(d)
-	if err != nil {
-		return false, err
-	}
-	t, was := old, &old
-	if !known {
-		was, t = nil, Tool{ID: id.At(id.Tool, s.now()), Connection: c.Name, Name: name, Effect: now.initial(c)}
-	} else if before, err := parseDefinition(Definition{Name: name, Raw: old.Definition}); err == nil {
-		t.Effect = raised(old.Effect, before, now)
-	}
-	return true, s.pin(ctx, tx, by, reason, t, was, sighting{def: d, digest: digest})
 }

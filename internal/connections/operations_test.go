@@ -86,7 +86,7 @@ func TestList(t *testing.T) {
 		r.api(t, "pets", "")
 		list := func(lines map[string]string) (changed bool, err error) {
 			err = r.log.Change(ctx, func(tx *audit.Tx) error {
-				changed, err = r.ListTx(ctx, tx, pat, "test", "pets", lines)
+				changed, err = r.DeclareTx(ctx, tx, pat, "test", "pets", lines, nil)
 				return err
 			})
 			r.poll()
@@ -132,6 +132,86 @@ func TestList(t *testing.T) {
 		}
 		if _, err := list(map[string]string{"x": "GET nowhere"}); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("a bad line: %v", err)
+		}
+	})
+}
+
+func TestDeclareDocument(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		r := open(t, db)
+		r.api(t, "pets", "")
+		declare := func(text string, lines map[string]string, only ...string) (changed bool, lineup []connections.Line, err error) {
+			var doc *connections.Document
+			if text != "" {
+				c, _ := r.Connection("pets")
+				if doc, err = connections.ReadDocument(c, []byte(text), only...); err != nil {
+					return false, nil, err
+				}
+			}
+			lineup = doc.Compare(r.Documented("pets", doc != nil))
+			err = r.log.Change(ctx, func(tx *audit.Tx) error {
+				changed, err = r.DeclareTx(ctx, tx, pat, "test", "pets", lines, doc)
+				return err
+			})
+			r.poll()
+			return changed, lineup, err
+		}
+		if changed, lines, err := declare(petsDocument, nil, "adopt", "pets"); err != nil || !changed || len(lines) != 2 || lines[0] != (connections.Line{Path: "adopt", New: "POST /pets"}) {
+			t.Fatal(changed, lines, err)
+		}
+		if changed, lines, err := declare(petsDocument, nil, "adopt", "pets"); err != nil || changed || len(lines) > 0 {
+			t.Errorf("the same again: %v %v %v", changed, lines, err)
+		}
+		// What reads now writes: pinned anew, with what it does raised; what is no
+		// longer there goes.
+		writes := strings.Replace(petsDocument, `"get":{"operationId":"pets"}`, `"put":{"operationId":"pets"}`, 1)
+		changed, lines, err := declare(writes, map[string]string{"note": "POST /notes json(text!)"}, "pets", "release")
+		if err != nil || !changed || !slices.ContainsFunc(lines, func(l connections.Line) bool {
+			return l == connections.Line{Path: "pets/method", Old: `"GET"`, New: `"PUT"`}
+		}) ||
+			!slices.Contains(lines, connections.Line{Path: "adopt", Old: "POST /pets"}) || !slices.Contains(lines, connections.Line{Path: "release", New: "DELETE /pets/{id}"}) {
+			t.Fatalf("%v %v %v", changed, lines, err)
+		}
+		if got, ok := r.Tool("pets", "pets"); !ok || got.Effect != connections.Write || got.Status != connections.StatusPinned {
+			t.Errorf("pets: %+v", got)
+		}
+		if _, ok := r.Tool("pets", "adopt"); ok {
+			t.Error("what the document no longer has is still there")
+		}
+		// Nobody imports over what files declare; an import leaves it alone.
+		if _, err := r.Import(ctx, pat, "", "pets", []byte(petsDocument), "pets"); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("imported over what files declare: %v", err)
+		}
+		if out, err := r.Import(ctx, pat, "", "pets", []byte(petsDocument), "adopt"); err != nil || len(out.Gone) > 0 {
+			t.Fatal(out, err)
+		}
+		r.poll()
+		// Without the document what it declared goes, and what was imported stays.
+		if changed, _, err := declare("", nil); err != nil || !changed {
+			t.Fatal(changed, err)
+		}
+		if left := r.Tools("pets"); len(left) != 1 || left[0].Name != "adopt" {
+			t.Fatalf("left %+v", left)
+		}
+		// A document takes the place of what was imported, drifted or not.
+		if _, err := r.Import(ctx, pat, "", "pets", []byte(strings.Replace(petsDocument, `"post":{"operationId":"adopt"`, `"patch":{"operationId":"adopt"`, 1)), "adopt"); err != nil {
+			t.Fatal(err)
+		}
+		r.poll()
+		if got, _ := r.Tool("pets", "adopt"); got.Status != connections.StatusDrifted {
+			t.Fatalf("%+v", got)
+		}
+		if changed, _, err := declare(petsDocument, nil, "adopt"); err != nil || !changed {
+			t.Fatal(changed, err)
+		}
+		if got, _ := r.Tool("pets", "adopt"); got.Status != connections.StatusPinned || len(got.Drift) > 0 {
+			t.Errorf("%+v", got)
+		}
+		if _, _, err := declare(petsDocument, map[string]string{"adopt": "POST /pets"}); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("a line and a document with the same name: %v", err)
+		}
+		if _, _, err := declare(`{"openapi":"3.1.0","paths":{"/a":{"get":{"operationId":"mcp:ping"}}}}`, nil); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("a reserved name: %v", err)
 		}
 	})
 }

@@ -122,7 +122,7 @@ func (s *Service) lookAgain(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	if err != nil {
 		return out, err
 	}
-	rows = slices.DeleteFunc(rows, listed) // a document says nothing about operations that a person lists
+	rows = slices.DeleteFunc(rows, declared) // what is imported says nothing about operations that files declare
 	byName := map[string]Tool{}
 	for _, t := range rows {
 		byName[t.Name] = t

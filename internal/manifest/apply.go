@@ -130,7 +130,7 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 		if err != nil || spec.Kind != connections.HTTP {
 			return registered, err
 		}
-		listed, err := o.Connections.ListTx(ctx, tx, r.by, r.reason, c.Name, spec.Operations)
+		listed, err := o.Connections.DeclareTx(ctx, tx, r.by, r.reason, c.Name, spec.Operations, spec.declared)
 		return registered || listed, err
 	case *ChannelSpec:
 		return o.Channels.PutTx(ctx, tx, r.by, r.reason, spec.channel(c.Name))
@@ -204,10 +204,10 @@ func (r *run) twice(ctx context.Context, p *plan, resources []Resource) (Result,
 		return r.failed(p, Refused, err)
 	}
 	if r.dry {
-		p.warnings = append(p.warnings, "new connections are among the files: applying takes two transactions, and the second (tools, grants, policies, deletions) was not tried")
+		p.warnings = append(p.warnings, "new connections or operations are among the files: applying takes two transactions, and the second (tools, grants, policies, deletions) was not tried")
 		return r.done(p, Planned), nil
 	}
-	p.warnings = append(p.warnings, "new connections are among the files: applied in two transactions, connections and what they need first")
+	p.warnings = append(p.warnings, "new connections or operations are among the files: applied in two transactions, connections and what they need first")
 	for _, name := range p.waiting {
 		if c, ok := r.s.o.Connections.Connection(name); ok && c.Kind != connections.MCP {
 			continue // its operations are listed: they are known now

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/countersign/countersign/internal/connections"
 )
 
 // exportFiles says which file holds a kind.
@@ -41,6 +43,13 @@ func (s *Service) Export(ctx context.Context) ([]File, error) {
 				files = append(files, File{Name: k.name + ".cedar", Text: st.specs[k].(*PolicySpec).Text})
 			}
 			continue
+		}
+		if kind == KindConnection {
+			declared, err := s.exportDocuments(group)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, declared...)
 		}
 		text, err := documents(st, group)
 		if err != nil {
@@ -87,4 +96,24 @@ func documents(st *state, keys []key) (string, error) {
 	}
 	err := enc.Close()
 	return b.String(), err
+}
+
+// documentOf is the file in which a connection's document is exported.
+func documentOf(connection string) string { return "openapi/" + connection + ".json" }
+
+// exportDocuments writes the documents that declare operations.
+func (s *Service) exportDocuments(keys []key) ([]File, error) {
+	var files []File
+	for _, k := range keys {
+		tools := s.o.Connections.Documented(k.name, false)
+		if len(tools) == 0 {
+			continue
+		}
+		text, err := connections.WriteDocument(tools)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, File{Name: documentOf(k.name), Text: string(text), Document: true})
+	}
+	return files, nil
 }

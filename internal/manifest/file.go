@@ -3,6 +3,8 @@ package manifest
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"path"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -26,6 +28,9 @@ var ErrFiles = fault.New(fault.Invalid, "bad_files", "apply takes 1 to 1000 file
 type File struct {
 	Name string `json:"name" doc:"path, for messages; .yaml, .yml or .cedar"`
 	Text string `json:"text"`
+	// Document says that it is an OpenAPI document which a connection names,
+	// and holds no resources.
+	Document bool `json:"document,omitempty" doc:"an OpenAPI document that a connection names (spec.openapi.file), of any name"`
 }
 
 // Problem is something wrong in a file.
@@ -57,7 +62,7 @@ func (p Problem) String() string {
 // Parse reads files. If there is any problem, nothing may be done with the
 // resources. The result is in the order in which it must be applied.
 func Parse(files []File) ([]Resource, []Problem) {
-	p := &parser{seen: map[string]place{}}
+	p := &parser{seen: map[string]place{}, documents: map[string]*document{}}
 	if len(files) == 0 || len(files) > MaxFiles {
 		return nil, []Problem{{Message: ErrFiles.Message}}
 	}
@@ -68,8 +73,13 @@ func Parse(files []File) ([]Resource, []Problem) {
 			continue
 		}
 		names[f.Name] = true
+		if f.Document {
+			p.documents[path.Clean(f.Name)] = &document{text: f.Text}
+			continue
+		}
 		p.file(f)
 	}
+	p.attach()
 	if len(p.problems) > 0 {
 		return nil, p.sorted()
 	}
@@ -82,6 +92,34 @@ type parser struct {
 	resources []Resource
 	problems  []Problem
 	seen      map[string]place // kind and name -> where
+	documents map[string]*document
+}
+
+// document is an OpenAPI document that was sent beside the resources.
+type document struct {
+	text  string
+	named bool
+}
+
+// attach gives connections the documents that they name.
+func (p *parser) attach() {
+	for _, r := range p.resources {
+		spec, ok := r.Spec.(*ConnectionSpec)
+		if !ok || spec.OpenAPI == nil || spec.OpenAPI.File == "" {
+			continue
+		}
+		d := p.documents[path.Join(path.Dir(r.at.file), spec.OpenAPI.File)]
+		if d == nil {
+			p.problem(r.where("spec.openapi.file"), "spec.openapi.file", "the file %s was not sent with this one", cut(spec.OpenAPI.File))
+			continue
+		}
+		d.named, spec.OpenAPI.text = true, d.text
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.documents)) {
+		if !p.documents[name].named && len(p.problems) == 0 {
+			p.problem(place{file: name}, "", "no connection names this document")
+		}
+	}
 }
 
 // place is a position in a file.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/secrets"
 )
@@ -26,7 +27,7 @@ type Exported struct {
 
 // Routes declares the room's operations.
 func (s *Service) Routes(api *rest.API) {
-	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/apply", Summary: "Apply resources from files; with dry_run, find out what that would change", Tag: "manifest", Need: rest.Write}, s.httpApply)
+	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: "/api/v1/apply", Summary: "Apply resources from files; with dry_run, find out what that would change", Tag: "manifest", Need: rest.Write, MaxBody: 2 * connections.MaxDocument}, s.httpApply) // documents are escaped in JSON
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: "/api/v1/export", Summary: "Export all resources as files, without secrets", Tag: "manifest"}, s.httpExport)
 }
 

@@ -65,16 +65,16 @@ func TestParseFiles(t *testing.T) {
 		want  string
 	}{
 		"nothing":       {nil, "1 to 1000 files"},
-		"extension":     {[]manifest.File{{"notes.txt", "x"}}, "notes.txt: the file name must end in"},
-		"policy name":   {[]manifest.File{{"p/My Policy.cedar", ""}}, "p/My Policy.cedar: the file's name is the policy's"},
-		"policy twice":  {[]manifest.File{{"a/p.cedar", ""}, {"b/p.cedar", ""}}, "b/p.cedar:1:1: name: Policy p is already in a/p.cedar, line 1"},
-		"file twice":    {[]manifest.File{{"a.yaml", ""}, {"a.yaml", ""}}, "the file is there twice"},
-		"invalid UTF-8": {[]manifest.File{{"a.yaml", "\xff"}}, "not UTF-8"},
-		"NUL":           {[]manifest.File{{"a.cedar", "a\x00"}}, "not UTF-8"},
-		"large":         {[]manifest.File{{"a.yaml", strings.Repeat("#", manifest.MaxFile+1)}}, "over 1048576 bytes"},
-		"bomb": {[]manifest.File{{"a.yaml", "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c]\n"}},
+		"extension":     {[]manifest.File{{Name: "notes.txt", Text: "x"}}, "notes.txt: the file name must end in"},
+		"policy name":   {[]manifest.File{{Name: "p/My Policy.cedar", Text: ""}}, "p/My Policy.cedar: the file's name is the policy's"},
+		"policy twice":  {[]manifest.File{{Name: "a/p.cedar", Text: ""}, {Name: "b/p.cedar", Text: ""}}, "b/p.cedar:1:1: name: Policy p is already in a/p.cedar, line 1"},
+		"file twice":    {[]manifest.File{{Name: "a.yaml", Text: ""}, {Name: "a.yaml", Text: ""}}, "the file is there twice"},
+		"invalid UTF-8": {[]manifest.File{{Name: "a.yaml", Text: "\xff"}}, "not UTF-8"},
+		"NUL":           {[]manifest.File{{Name: "a.cedar", Text: "a\x00"}}, "not UTF-8"},
+		"large":         {[]manifest.File{{Name: "a.yaml", Text: strings.Repeat("#", manifest.MaxFile+1)}}, "over 1048576 bytes"},
+		"bomb": {[]manifest.File{{Name: "a.yaml", Text: "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c]\n"}},
 			"a.yaml:1:4: anchors and aliases"},
-		"deep": {[]manifest.File{{"a.yaml", "a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200)}}, "nested more than"},
+		"deep": {[]manifest.File{{Name: "a.yaml", Text: "a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200)}}, "nested more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, problems := manifest.Parse(c.files)
@@ -83,8 +83,8 @@ func TestParseFiles(t *testing.T) {
 			}
 		})
 	}
-	resources, problems := manifest.Parse([]manifest.File{{"policies_test.yaml", "- anything"}, {"p.cedar", "// x"},
-		{"a.yaml", "# only a comment\n---\n---\nkind: Grant\nname: g\nspec: {agent: a, connection: c, tools: ['*'], expires: 2027-01-31T12:00:00+01:00}\n---\nkind: User\nname: u\nspec: {role: admin}\n"}})
+	resources, problems := manifest.Parse([]manifest.File{{Name: "policies_test.yaml", Text: "- anything"}, {Name: "p.cedar", Text: "// x"},
+		{Name: "a.yaml", Text: "# only a comment\n---\n---\nkind: Grant\nname: g\nspec: {agent: a, connection: c, tools: ['*'], expires: 2027-01-31T12:00:00+01:00}\n---\nkind: User\nname: u\nspec: {role: admin}\n"}})
 	if len(problems) > 0 || len(resources) != 3 || resources[0].Kind != "User" || resources[1].Kind != "Grant" || resources[2].Kind != "Policy" {
 		t.Fatalf("%v %v", resources, problems)
 	}

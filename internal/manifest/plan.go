@@ -104,6 +104,9 @@ func (s *Service) planOne(p *plan, r Resource, values map[string]secrets.Value) 
 			return nil
 		}
 		c.Diff = append(c.Diff, diff(old, c.spec)...)
+		if spec, ok := c.spec.(*ConnectionSpec); ok {
+			c.Diff = append(c.Diff, p.documented(r.Name, spec)...)
+		}
 		switch {
 		case !exists && r.Kind != KindTool:
 			c.Op = Create
@@ -134,7 +137,7 @@ func (p *plan) wait() {
 			continue
 		}
 		p.fresh = p.fresh || c.Op == Create
-		if slices.ContainsFunc(c.Diff, func(d FieldDiff) bool { return d.Field == "operations" }) {
+		if slices.ContainsFunc(c.Diff, func(d FieldDiff) bool { return d.Field == "operations" || strings.HasPrefix(d.Field, "openapi.") }) {
 			p.fresh, p.waiting = true, append(p.waiting, c.Name)
 		}
 		if c.spec.(*ConnectionSpec).Kind == connections.MCP && p.now.conns[c.Name].Discovered.IsZero() {
@@ -219,6 +222,9 @@ func (s *Service) toolReference(p *plan, c Change, spec *ToolSpec) {
 		return
 	}
 	if slices.Contains(p.waiting, conn) {
+		if names, ok := p.declaredNames(conn); ok && !slices.Contains(names, tool) {
+			p.problem(c.res, "name", "%s will have no tool %q%s", conn, cut(tool), near(tool, names))
+		}
 		return
 	}
 	t, ok := s.o.Connections.Tool(conn, tool)

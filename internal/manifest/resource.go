@@ -127,6 +127,18 @@ type ConnectionSpec struct {
 	Inspect      map[string]string `yaml:"inspect,omitempty"`    // label: note, redact, block or hold:GROUP
 	Retrieval    *mapping.Mapping  `yaml:"retrieval,omitempty"`  // of a retrieval connection: how its engine is read
 	Operations   map[string]string `yaml:"operations,omitempty"` // of an http connection, by name: METHOD PATH, …
+	OpenAPI      *OpenAPISpec      `yaml:"openapi,omitempty"`    // of an http connection: a document that declares operations
+
+	declared *connections.Document // what OpenAPI says
+}
+
+// OpenAPISpec is the document that declares an http connection's operations.
+type OpenAPISpec struct {
+	File     string   `yaml:"file,omitempty"`     // relative to the file that names it, with slashes
+	Document string   `yaml:"document,omitempty"` // the document itself
+	Only     []string `yaml:"only,omitempty"`     // patterns of operationId; all if there is none
+
+	text string // of the file
 }
 
 // SecretSpec is what may be said of a secret; its value is not part of it.

@@ -24,11 +24,14 @@ type state struct {
 	specs   map[key]any
 	created map[string]time.Time              // of grants
 	conns   map[string]connections.Connection // by name
+	// declared are the operations of connections out of documents that files
+	// named; documented are these and what was imported.
+	declared, documented map[string][]connections.Tool
 }
 
 // read looks at all rooms.
 func (s *Service) read(ctx context.Context) (*state, error) {
-	st := &state{specs: map[key]any{}, created: map[string]time.Time{}, conns: map[string]connections.Connection{}}
+	st := &state{specs: map[key]any{}, created: map[string]time.Time{}, conns: map[string]connections.Connection{}, declared: map[string][]connections.Tool{}, documented: map[string][]connections.Tool{}}
 	st.people(s)
 	st.upstreams(s)
 	for _, c := range s.o.Channels.Channels() {
@@ -89,6 +92,10 @@ func (st *state) upstreams(s *Service) {
 		st.conns[c.Name] = c
 		spec := connectionSpec(c)
 		spec.Operations = s.o.Connections.Listed(c.Name)
+		st.declared[c.Name], st.documented[c.Name] = s.o.Connections.Documented(c.Name, false), s.o.Connections.Documented(c.Name, true)
+		if len(st.declared[c.Name]) > 0 {
+			spec.OpenAPI = &OpenAPISpec{File: documentOf(c.Name)}
+		}
 		st.specs[key{KindConnection, c.Name}] = spec
 		for _, t := range s.o.Connections.Tools(c.Name) {
 			if !t.Builtin && t.Status != connections.StatusNew {
@@ -138,7 +145,11 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 			return nil, err
 		}
 		settled := connectionSpec(c)
-		settled.Operations, err = connections.NormalizeListed(c, spec.Operations)
+		if settled.Operations, err = connections.NormalizeListed(c, spec.Operations); err != nil || spec.OpenAPI == nil {
+			return settled, err
+		}
+		settled.OpenAPI = spec.OpenAPI
+		settled.declared, err = connections.ReadDocument(c, spec.OpenAPI.bytes(), spec.OpenAPI.Only...)
 		return settled, err
 	case *ChannelSpec:
 		c, err := spec.channel(r.Name).Normalize()
@@ -236,6 +247,9 @@ func rendered(spec any) map[string]string {
 	v := reflect.ValueOf(spec).Elem()
 	out := map[string]string{}
 	for i := range v.NumField() {
+		if !v.Type().Field(i).IsExported() {
+			continue
+		}
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
 		if text := renderedField(v.Field(i)); text != "" {
 			out[name] = text
@@ -265,7 +279,7 @@ func renderedField(v reflect.Value) string {
 			return ""
 		}
 		return x.At.UTC().Format(time.RFC3339Nano)
-	case *From:
+	case *From, *OpenAPISpec: // of a document is compared what it declares
 		return ""
 	case *flow.Spec:
 		if x == nil || x.IsZero() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/connections/mapping"
 	"github.com/countersign/countersign/internal/flow"
 )
 
@@ -176,6 +178,14 @@ func (r *reader) specRules(n *yaml.Node, res *Resource) {
 		if s.From != nil && (s.From.Env == "") == (s.From.File == "") {
 			r.problemAt(res.where("spec.from"), "spec.from", "give either env or file")
 		}
+	case *ConnectionSpec:
+		switch o := s.OpenAPI; {
+		case o == nil:
+		case (o.File == "") == (o.Document == ""):
+			r.problemAt(res.where("spec.openapi"), "spec.openapi", "give either file or document")
+		case o.File != "" && (!filepath.IsLocal(filepath.FromSlash(o.File)) || strings.Contains(o.File, `\`)):
+			r.problemAt(res.where("spec.openapi.file"), "spec.openapi.file", "must be a path beneath the directory of this file, with slashes")
+		}
 	case *GrantSpec:
 		if len(s.Tools) == 0 {
 			r.problemAt(res.where("spec.tools"), "spec.tools", `names no tool; "*" means all of the connection`)
@@ -266,6 +276,9 @@ func fieldsOf(v reflect.Value) (byKey map[string]reflect.Value, needed map[strin
 	byKey, needed = map[string]reflect.Value{}, map[string]bool{}
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
+		if !f.IsExported() {
+			continue
+		}
 		key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		byKey[key] = v.Field(i)
 		if f.Tag.Get("need") != "" {
@@ -311,6 +324,17 @@ func (r *reader) value(n *yaml.Node, field string, into reflect.Value) {
 	case **From:
 		*target = &From{}
 		r.object(n, field, reflect.ValueOf(*target).Elem())
+	case **OpenAPISpec:
+		*target = &OpenAPISpec{}
+		r.object(n, field, reflect.ValueOf(*target).Elem())
+	case **mapping.Mapping:
+		*target = &mapping.Mapping{}
+		r.object(n, field, reflect.ValueOf(*target).Elem())
+	case **mapping.Request:
+		*target = &mapping.Request{}
+		r.object(n, field, reflect.ValueOf(*target).Elem())
+	case *mapping.Fields:
+		r.object(n, field, reflect.ValueOf(target).Elem())
 	default:
 		panic(fmt.Sprintf("manifest: no reader for %T", target))
 	}

@@ -162,6 +162,50 @@ func TestHostileDocuments(t *testing.T) {
 	}
 }
 
+// same fails the test unless what was read is read again out of what is written of it.
+func same(t *testing.T, r openapi.Result) {
+	t.Helper()
+	doc, err := openapi.Write(r.Operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := openapi.Read(doc)
+	if err != nil || len(again.Operations) != len(r.Operations) {
+		t.Fatalf("%d operations of %d, left out %v: %v\n%s", len(again.Operations), len(r.Operations), again.Left, err, doc)
+	}
+	for i, o := range r.Operations {
+		was, err := o.JSONDefinition()
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, err := again.Operations[i].JSONDefinition()
+		if err != nil || string(was) != string(now) {
+			t.Errorf("%v\n%s\n%s", err, was, now)
+		}
+	}
+}
+
+func TestWrite(t *testing.T) {
+	github, err := os.ReadFile("testdata/github.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd := `{"openapi":"3.0.3","paths":{
+"/f/{p}":{"get":{"operationId":"one","parameters":[{"name":"p","in":"path","required":true}]}},
+"/f/{+p}":{"get":{"operationId":"all"}},
+"/w":{"get":{"x-websocket":true,"parameters":[{"name":"X-A","in":"header","required":true,"schema":{"type":"array","items":{"type":"integer"}}}]}},
+"/b":{"post":{"summary":"` + strings.Repeat("ä ", 150) + `","requestBody":{"required":true,"content":{"text/X; q=1":{},"text/x":{},"application/z+json":{"schema":{"type":"object","nullable":true,"required":["a"],"additionalProperties":false,"properties":{"a":{"enum":[ "x", "y" ],"type":"string"}}}}}}},"put":{"requestBody":{}}}}}`
+	for name, doc := range map[string][]byte{"github": github, "pets": []byte(yamlPets), "odd": []byte(odd)} {
+		t.Run(name, func(t *testing.T) {
+			r, err := openapi.Read(doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, r)
+		})
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(yamlPets))
 	f.Add([]byte(`{"openapi":"3.0.3","paths":{"/a":{"get":{"operationId":"x"}}}}`))
@@ -172,8 +216,11 @@ func FuzzRead(f *testing.F) {
 		}
 		for _, o := range r.Operations {
 			if _, err := o.JSONDefinition(); err != nil {
-				t.Errorf("%s: %v", o.Name, err)
+				t.Fatalf("%s: %v", o.Name, err)
 			}
+		}
+		if len(r.Operations) > 0 {
+			same(t, r)
 		}
 	})
 }

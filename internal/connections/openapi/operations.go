@@ -189,29 +189,22 @@ func (r *reader) body(v jsontext.Value) (*operation.Body, error) {
 	}
 	b := &operation.Body{Required: o.flag("required")}
 	content := open(o["content"])
-	var read jsontext.Value // the schema of what is read, JSON before forms
-	rank := 0
+	var read jsontext.Value // the schema of what is read
+	best := 0
 	for _, media := range slices.Sorted(maps.Keys(content)) {
 		plain, _, _ := strings.Cut(strings.ToLower(media), ";")
 		plain = strings.TrimSpace(plain)
 		b.Types = append(b.Types, plain)
-		this := 0
-		switch {
-		case operation.IsJSON(plain):
-			this = 3
-		case plain == operation.Form:
-			this = 2
-		case plain == operation.Multipart:
-			this = 1
-		}
-		if this > rank {
-			read, rank = open(content[media])["schema"], this
+		if this := rank(plain); this > best {
+			read, best = open(content[media])["schema"], this
 		}
 	}
+	slices.Sort(b.Types)
+	b.Types = slices.Compact(b.Types)
 	if len(b.Types) == 0 {
 		b.Types = []string{"*/*"}
 	}
-	b.Schema, err = r.d.schema(read, rank == 1 || rank == 2)
+	b.Schema, err = r.d.schema(read, best == 1 || best == 2)
 	return b, err
 }
 

@@ -34,8 +34,9 @@ const (
 
 // Where a definition comes from.
 const (
-	Listed  = "manifest"
-	OpenAPI = "openapi"
+	Listed   = "manifest" // a line that a person wrote
+	OpenAPI  = "openapi"  // a document that was imported
+	Declared = "document" // a document that a manifest names
 )
 
 // Limits of one operation.
@@ -50,7 +51,7 @@ const (
 type Operation struct {
 	Name        string      `json:"name"`
 	Description string      `json:"description,omitzero"`
-	Source      string      `json:"source"` // Listed or OpenAPI
+	Source      string      `json:"source"` // Listed, OpenAPI or Declared
 	Line        string      `json:"line,omitzero"`
 	Method      string      `json:"method"`
 	Path        string      `json:"path"` // template: /pets/{id}, /files/{+path}

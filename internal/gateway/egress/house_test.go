@@ -105,7 +105,7 @@ func (r *rig) front() {
 func (r *rig) operations(lines map[string]string) {
 	r.t.Helper()
 	err := r.Log.Change(r.t.Context(), func(tx *audit.Tx) error {
-		_, err := r.Connections.ListTx(r.t.Context(), tx, line.By, line.Reason, "forge", lines)
+		_, err := r.Connections.DeclareTx(r.t.Context(), tx, line.By, line.Reason, "forge", lines, nil)
 		return err
 	})
 	if err == nil {
