@@ -50,7 +50,7 @@ func copyOf(t testing.TB, server *url.URL, name string) {
 	if err != nil {
 		t.Fatalf("make a template on %s: %v", server.Redacted(), err)
 	}
-	admin(t, server.String(), "CREATE DATABASE "+name+" TEMPLATE "+template)
+	admin(t, server.String(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY file_copy") // the other writes every page to the log too
 }
 
 // templated returns the name of a database of the PostgreSQL server with the
