@@ -20,21 +20,28 @@ import (
 func (a *app) attackCommand() *cobra.Command {
 	var on bool
 	var data string
-	cmd := &cobra.Command{Use: "attack --example", Short: "Attack the running example business; exit 1 if anything gets through", Args: cobra.NoArgs,
-		Long: `Replays a dozen attacks against the example business that countersign up --example runs here, as real calls of agents that have been
+	cmd := &cobra.Command{Use: "attack --example [ATTACK...]", Short: "Attack the running example business; exit 1 if anything gets through", Args: operands("[ATTACK...]"), ValidArgs: attackNames(),
+		Long: `Replays fifteen attacks (or those that are named) against the example business that countersign up --example runs here, as real calls of agents that have been
 taken over: whatever the model might have refused is done. It says of each what was tried and what stopped it, by the log.
+
+Twelve are refused, or held for people. Three are not, because nothing about a single call is wrong: an invoice that nobody ordered is paid,
+a bad release is tried, a stolen key is used. What did get through is said, and how it was taken back, rolled back and cut.
 
 Then the same attacks are made on a throw-away business beside it, in which what stopped them is taken away, until they get through: what
 stops them next is the layer behind. Nothing else than the example business is ever attacked. What waits for people afterwards are
 attacks: countersign approvals list shows them, and they end by themselves.`,
-		Example: "  countersign up --example          in one terminal\n  countersign attack --example      in another, in the same directory"}
+		Example: "  countersign up --example                     in one terminal\n  countersign attack --example                 in another, in the same directory\n  countersign attack --example stolen-key      one of them"}
 	cmd.Flags().BoolVar(&on, "example", false, "attack the example business (there is nothing else that may be attacked)")
 	cmd.Flags().StringVar(&data, "data", "", "the example's directory (COUNTERSIGN_DATA; default ./countersign-data)")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !on {
 			return usageError{errors.New("say --example: only the example business may be attacked")}
 		}
-		return a.attack(cmd.Context(), or(data, os.Getenv("COUNTERSIGN_DATA"), "countersign-data"))
+		list, err := attacksNamed(args)
+		if err != nil {
+			return usageError{err}
+		}
+		return a.attack(cmd.Context(), list, or(data, os.Getenv("COUNTERSIGN_DATA"), "countersign-data"))
 	}
 	return cmd
 }
@@ -42,17 +49,38 @@ attacks: countersign approvals list shows them, and they end by themselves.`,
 // errNoExample says why a server is not attacked.
 var errNoExample = errors.New("this is not the example business, so it is not attacked: start it with countersign up --example, and run this in the same directory")
 
-func (a *app) attack(ctx context.Context, data string) error {
+func attackNames() []string {
+	var names []string
+	for _, as := range assaults {
+		names = append(names, as.id)
+	}
+	return names
+}
+
+// attacksNamed are the attacks of those names, in their usual order; all of none.
+func attacksNamed(names []string) ([]assault, error) {
+	for _, n := range names {
+		if !slices.Contains(attackNames(), n) {
+			return nil, fmt.Errorf("there is no attack %q; there are %s", n, strings.Join(attackNames(), ", "))
+		}
+	}
+	if len(names) == 0 {
+		return assaults, nil
+	}
+	return slices.DeleteFunc(slices.Clone(assaults), func(as assault) bool { return !slices.Contains(names, as.id) }), nil
+}
+
+func (a *app) attack(ctx context.Context, list []assault, data string) error {
 	target, err := a.target(ctx, data)
 	if err != nil {
 		return err
 	}
-	found, err := target.all(ctx, a.saying("attacking the example business"))
+	found, err := target.all(ctx, list, a.saying("attacking the example business"))
 	if err != nil {
 		return err
 	}
 	err = a.throwaway(ctx, func(ctx context.Context, s *showcase) error {
-		return (&raid{showcase: s}).behind(ctx, found, a.saying("looking behind what stopped it, in a throw-away business"))
+		return (&raid{showcase: s}).behind(ctx, list, found, a.saying("looking behind what stopped it, in a throw-away business"))
 	})
 	if err != nil {
 		return fmt.Errorf("the throw-away business: %w", err)
@@ -207,21 +235,32 @@ func (a *app) printAttacks(found []result) error {
 	}
 	through, alone := 0, 0
 	for _, r := range found {
-		fmt.Fprintf(a.stdout, "%s %s\n", a.paint(a.stdout, bold, padded(r.ID, 20)), inert(r.Tried, 0))
-		if !r.Stopped {
+		a.printAttack(r)
+		switch {
+		case !r.Stopped:
 			through++
-			fmt.Fprintf(a.stdout, "  %s  %s\n", a.paint(a.stdout, red, "GOT THROUGH"), inert(r.Event, 0))
-			continue
-		}
-		fmt.Fprintf(a.stdout, "  %s  %s  %s\n", a.paint(a.stdout, green, "stopped by"), padded(r.By.String(), 58), a.paint(a.stdout, dim, or(r.Event, "no event")))
-		if r.Behind == nil {
+		case r.Behind == nil:
 			alone++
 			fmt.Fprintf(a.stdout, "  %s  %s\n", a.paint(a.stdout, yellow, "behind it "), "nothing: with that taken away it got through")
-			continue
+		default:
+			fmt.Fprintf(a.stdout, "  %s  %s\n", a.paint(a.stdout, dim, "behind it "), r.Behind)
 		}
-		fmt.Fprintf(a.stdout, "  %s  %s\n", a.paint(a.stdout, dim, "behind it "), r.Behind)
 	}
 	fmt.Fprintf(a.stdout, "\n%d attacks, %d got through, %d stopped by one layer alone. Look at one: %s, and %s where a policy stopped it\n", len(found), through, alone,
 		self()+" log show EVENT", self()+" policy why EVENT")
 	return nil
+}
+
+// printAttack says how one attack went.
+func (a *app) printAttack(r result) {
+	fmt.Fprintf(a.stdout, "%s %s\n", a.paint(a.stdout, bold, padded(r.ID, 20)), inert(r.Tried, 0))
+	if !r.Stopped {
+		fmt.Fprintf(a.stdout, "  %s  %s\n", a.paint(a.stdout, red, "GOT THROUGH"), inert(r.Event, 0))
+		return
+	}
+	fmt.Fprintf(a.stdout, "  %s  %s  %s\n", a.paint(a.stdout, green, "stopped by"), padded(r.By.String(), 58), a.paint(a.stdout, dim, or(r.Event, "no event")))
+	if p := r.Response; p != nil {
+		fmt.Fprintf(a.stdout, "  %s  %s\n", a.paint(a.stdout, dim, "before it "), inert(p.Says, 0))
+		fmt.Fprintf(a.stdout, "              %s after what decided: %s\n", p.took(), p.witnesses())
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/countersign/countersign/client"
 	"github.com/countersign/countersign/internal/example/courier"
@@ -23,13 +22,19 @@ const (
 	byIdentity = "identity"    // the credential is none, or not good there
 	byPeople   = "approvals"   // who asked may not approve
 	byOther    = "gateway"     // anything else that refused it
+
+	// These do not refuse a call, but see what it did.
+	byUndo      = "undo"      // what it did was taken back
+	byRelease   = "release"   // the share of a new release was rolled back, by a signal of it
+	byDetection = "detection" // a rule saw it in the log, and acted
+	byBudget    = "budget"    // a limit was reached
 )
 
 // layer is what stopped an attack.
 type layer struct {
 	Layer  string `json:"layer"`
 	By     string `json:"by"`     // the policy's id, or the code of the refusal
-	Effect string `json:"effect"` // denied, held, refused
+	Effect string `json:"effect"` // denied, held, refused; undone, rolled back, locked
 }
 
 func (l layer) String() string { return fmt.Sprintf("%s %s (%s)", l.Layer, inert(l.By, 0), l.Effect) }
@@ -43,6 +48,8 @@ type result struct {
 	Run     string `json:"run,omitzero"`
 	Event   string `json:"event,omitzero"` // for policy why and log show
 	Behind  *layer `json:"behind,omitzero"`
+	// Response is what was done about it, where nothing refused it at once.
+	Response *response `json:"response,omitempty"`
 	// Layers are all that stop it, in order; when all are taken away it gets
 	// through, or there is nothing left that can be taken away.
 	Layers []layer `json:"layers"`
@@ -59,40 +66,32 @@ type attempt struct {
 	event   string // of refused, if it is known
 	status  string // of the tool meanwhile, if that may have changed
 	through bool   // it got through, and is no call that the log would show as made
+
+	response *response // that stopped it, if it was none of its own calls
 }
 
 // outcome reads from the log what came of an attempt.
 func (r *raid) outcome(ctx context.Context, at attempt) (res result, err error) {
 	res.Run = at.run
 	if at.through || at.refused != nil {
-		res.Stopped, res.Event = !at.through, at.event
+		res.Stopped, res.Event, res.Response = !at.through, at.event, at.response
 		if at.refused != nil {
 			res.By = *at.refused
 		}
 		return res, nil
 	}
-	const within = 30 * time.Second
-	for deadline := time.Now().Add(within); ; {
+	err = await(ctx, at.run+" to show "+at.tool+" in the log", func() (bool, error) {
 		entries, _, err := r.c.Run(ctx, at.run)
-		if err != nil {
-			return res, err
+		if err != nil || !read(&res, at.tool, entries) {
+			return false, err
 		}
-		if read(&res, at.tool, entries) {
-			// What nobody accepted is no tool to which a grant could be given.
-			if at.status == "new" && res.By.Layer == byGrants {
-				res.By.Layer, res.By.By = byPin, "tool_not_accepted"
-			}
-			return res, nil
+		// What nobody accepted is no tool to which a grant could be given.
+		if at.status == "new" && res.By.Layer == byGrants {
+			res.By.Layer, res.By.By = byPin, "tool_not_accepted"
 		}
-		if time.Now().After(deadline) {
-			return res, fmt.Errorf("the log of %s has no %s: the attack was not made", at.run, at.tool)
-		}
-		select {
-		case <-ctx.Done():
-			return res, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+		return true, nil
+	})
+	return res, err
 }
 
 // read looks for the last call of the tool, or for what was refused before it
@@ -165,6 +164,14 @@ func (r *raid) lower(ctx context.Context, l layer, as assault) error {
 		r.insider = true
 		r.undo = append(r.undo, func(context.Context) error { r.insider = false; return nil })
 		return nil
+	case byUndo:
+		return r.declareNoUndo(ctx, as.tool)
+	case byRelease:
+		return r.ignore(l.By)
+	case byDetection:
+		return r.silence(ctx, l.By)
+	case byBudget:
+		return r.dropBudget(ctx, l.By)
 	}
 	return errFirm
 }

@@ -16,8 +16,9 @@ import (
 type raid struct {
 	*showcase
 	undo    []func(context.Context) error
-	mood    string // what the carrier's server was last turned to
-	insider bool   // the attacker has what identity would deny: a living credential, a person's session
+	mood    string          // what the carrier's server was last turned to
+	insider bool            // the attacker has what identity would deny: a living credential, a person's session
+	blind   map[string]bool // signals by which no canary is judged
 }
 
 // assault is one attack.
@@ -26,12 +27,13 @@ type assault struct {
 	tool      string   // CONNECTION/TOOL that would do the harm
 	agents    []string // that take part
 	try       func(context.Context, *raid, assault) (attempt, error)
+	after     bool // nothing refuses it at once: what stops it sees what it did
 }
 
-// all makes every attack once.
-func (r *raid) all(ctx context.Context, progress func(string)) ([]result, error) {
+// all makes every attack of a list once.
+func (r *raid) all(ctx context.Context, list []assault, progress func(string)) ([]result, error) {
 	var out []result
-	for _, as := range assaults {
+	for _, as := range list {
 		progress(as.id)
 		res, err := r.strike(ctx, as)
 		if err != nil {
@@ -58,8 +60,8 @@ const mostLayers = 6
 
 // behind makes each attack again, without what stopped it, and again, until it
 // gets through; found gets the layers.
-func (r *raid) behind(ctx context.Context, found []result, progress func(string)) error {
-	for i, as := range assaults {
+func (r *raid) behind(ctx context.Context, list []assault, found []result, progress func(string)) error {
+	for i, as := range list {
 		progress(as.id)
 		layers, open, err := r.peel(ctx, as)
 		if err = errors.Join(err, r.restore(context.WithoutCancel(ctx))); err != nil {
@@ -178,22 +180,12 @@ func (r *raid) refusedBy(ctx context.Context, err error, since time.Time) (attem
 		return attempt{}, err
 	}
 	at := attempt{refused: &layer{byIdentity, e.Code, "refused"}}
-	for end := time.Now().Add(toldWithin); ; { // refusals are recorded behind the answer
-		page, err := r.c.SearchLog(ctx, "type:auth.refused since:"+since.UTC().Format(time.RFC3339), "", 1, false)
-		if err != nil || time.Now().After(end) {
-			return at, err
-		}
-		if len(page.Events) > 0 {
-			at.event = page.Events[0].ID
-			return at, nil
-		}
-		select {
-		case <-ctx.Done():
-			return at, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
+	// Refusals are recorded behind the answer. That one cannot be found changes
+	// nothing of what the answer said.
+	ev, err := r.event(ctx, "type:auth.refused since:"+since.UTC().Format(time.RFC3339), since)
+	if errors.Is(err, errWaited) {
+		err = nil
 	}
+	at.event = ev.ID
+	return at, err
 }
-
-// toldWithin is how long the log may take to tell of a refusal.
-const toldWithin = 20 * time.Second

@@ -212,11 +212,11 @@ func (a *app) detectionStatus() *cobra.Command {
 			column[client.DetectionNormal]{"MEASURE", func(n client.DetectionNormal) string { return n.Measure }, nil},
 			column[client.DetectionNormal]{"NORMAL", func(n client.DetectionNormal) string {
 				if n.Known > 0 {
-					return fmt.Sprintf("%d values", n.Known)
+					return counted(n.Known, "value", "values")
 				}
 				return strconv.FormatFloat(n.Normal, 'f', -1, 64)
 			}, nil},
-			column[client.DetectionNormal]{"LEARNING", func(n client.DetectionNormal) string {
+			column[client.DetectionNormal]{"LEARNED", func(n client.DetectionNormal) string {
 				if n.Learning.IsZero() {
 					return "learned"
 				}

@@ -77,10 +77,14 @@ func (s *showcase) run(ctx context.Context, once bool) error {
 	if err != nil {
 		return err
 	}
-	s.whereNext(verdict)
 	if once {
+		s.whereNext(verdict, false)
 		return verdict.err()
 	}
+	if err := s.office(ctx); err != nil && ctx.Err() == nil {
+		s.warn("the people of the house could not do all of their work: %v", err) // the agents go on
+	}
+	s.whereNext(verdict, true)
 	return s.goOn(ctx)
 }
 

@@ -19,7 +19,8 @@ const behalfScope = "read write irreversible"
 // is offered to everybody, so everybody may let the assistant act for them.
 const intranet = "https://intranet.hanse-trade.example/assistant.json"
 
-// furnish puts the handbook in its place and opens the intranet.
+// furnish puts the handbook in its place. The first time it also opens the
+// intranet and lets detection act.
 func (s *showcase) furnish(ctx context.Context, handbook string) error {
 	docs, err := readDocuments(handbook, client.Document{})
 	if err != nil {
@@ -32,8 +33,15 @@ func (s *showcase) furnish(ctx context.Context, handbook string) error {
 	if err != nil || slices.ContainsFunc(programs, func(p client.OAuthClient) bool { return p.ClientID == intranet }) {
 		return err
 	}
-	_, err = s.c.AddOAuthClient(ctx, client.OAuthClient{ClientID: intranet, Name: "Intranet", Agent: example.KnowledgeAssistant})
-	return err
+	if _, err = s.c.AddOAuthClient(ctx, client.OAuthClient{ClientID: intranet, Name: "Intranet", Agent: example.KnowledgeAssistant}); err != nil {
+		return err
+	}
+	for _, rule := range exampleRules {
+		if _, err := s.c.SetDetectionMode(ctx, rule, "enforce"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // as signs in as a colleague, with the password that is kept beside the

@@ -87,6 +87,9 @@ func (a *app) findingShow() *cobra.Command {
 }
 
 func seen(f client.Finding) string {
+	if f.Count == 1 {
+		return "once, " + ago(f.FirstSeen)
+	}
 	return fmt.Sprintf("%d times, first %s, last %s", f.Count, ago(f.FirstSeen), ago(f.LastSeen))
 }
 

@@ -122,7 +122,7 @@ func incidentRows(v client.IncidentView, last int) []field {
 		})),
 		row("runs", each(k.Runs, func(x client.IncidentRun) string { return x.ID + ": " + tally(x.Tally) })),
 		row("touched", each(k.Touched, func(x client.TouchedObject) string {
-			return fmt.Sprintf("%s: %d calls, %d may have changed it (%s)", x.Object, x.Calls, x.Effects, strings.Join(x.Tools, ", "))
+			return fmt.Sprintf("%s: %s, %d may have changed it (%s)", x.Object, counted(x.Calls, "call", "calls"), x.Effects, strings.Join(x.Tools, ", "))
 		})),
 		row("effects", each(k.Effects, func(x client.IncidentEffect) string {
 			return strings.TrimSpace(x.At.Format(time.RFC3339) + " " + x.ID + " " + x.Tool + " " + x.Status + " " + strings.Join(x.Objects, ", "))
@@ -153,7 +153,7 @@ func mapped[T any](list []T, fn func(T) string) []string {
 func each[T any](list []T, fn func(T) string) string { return strings.Join(mapped(list, fn), "\n") }
 
 func tally(t client.Tally) string {
-	text := fmt.Sprintf("%d calls, %d may have changed something", t.Calls, t.Effects)
+	text := fmt.Sprintf("%s, %d may have changed something", counted(t.Calls, "call", "calls"), t.Effects)
 	for _, part := range []struct {
 		n    int
 		word string

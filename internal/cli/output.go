@@ -170,6 +170,14 @@ func inertLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
+// counted is a number with its noun.
+func counted(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
 // ago says how long ago t was, for people.
 func ago(t time.Time) string {
 	if t.IsZero() {

@@ -37,7 +37,11 @@ func (a *app) policyDiff() *cobra.Command {
 		if a.output == "json" {
 			return a.printJSON(out)
 		}
-		fmt.Fprintf(a.stdout, "version %d, saved by %s, to version %d, saved by %s\n", was.Version, inert(was.SavedBy, 64), now.Version, inert(now.SavedBy, 64))
+		from := "nothing"
+		if was.Version > 0 {
+			from = fmt.Sprintf("version %d, saved by %s,", was.Version, inert(was.SavedBy, 64))
+		}
+		fmt.Fprintf(a.stdout, "%s to version %d, saved by %s\n", from, now.Version, inert(now.SavedBy, 64))
 		for _, l := range out {
 			switch l.What {
 			case "added":

@@ -137,6 +137,15 @@ func counts(n map[string]int) string {
 	return strings.Join(out, ", ")
 }
 
+// shares are percents of a time.
+func shares(n map[string]int) string {
+	var out []string
+	for _, r := range slices.Sorted(maps.Keys(n)) {
+		out = append(out, fmt.Sprintf("%d%% %s", n[r], r))
+	}
+	return strings.Join(out, ", ")
+}
+
 func rowColumns[T any](of func(T) client.PostureRow) []column[T] {
 	return []column[T]{
 		{"PREDICATE", func(x T) string { return of(x).ID + " " + of(x).Name }, func(T) string { return bold }},
@@ -193,7 +202,7 @@ func (a *app) listFor(q client.Requirement) error {
 		return a.printJSON(q)
 	}
 	if len(q.Shares) > 0 {
-		fmt.Fprintf(a.stdout, "over the period, percent: %s\n", counts(q.Shares))
+		fmt.Fprintf(a.stdout, "over the period: %s\n", shares(q.Shares))
 	}
 	return list(a, q.Evidence, "no predicate is evidence for it", rowColumns(func(e client.RequirementEvidence) client.PostureRow { return e.PostureRow })...)
 }
@@ -283,7 +292,7 @@ func (a *app) showPredicate(d client.PostureDetail) error {
 		return a.printJSON(d)
 	}
 	if err := a.show(d, row("predicate", fmt.Sprintf("%s %s (version %d, %s)", d.ID, d.Name, d.Version, d.Kind)), row("asks", d.Asks), row("cannot see", d.Limits),
-		painted("result", d.Result, resultColour(d.Result)), row("why", d.Reason), row("90 days", counts(d.Shares)+" percent")); err != nil {
+		painted("result", d.Result, resultColour(d.Result)), row("why", d.Reason), row("90 days", shares(d.Shares))); err != nil {
 		return err
 	}
 	if d.Newest == nil {

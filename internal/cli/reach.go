@@ -27,7 +27,7 @@ func reachText(r *client.InventoryRow) string {
 	x := r.Reach
 	text := fmt.Sprintf("%d read, %d write, %d irreversible", x.Read, x.Write, x.Irreversible)
 	if x.Agents > 0 {
-		text += fmt.Sprintf(" by %d agents", x.Agents)
+		text += " by " + counted(x.Agents, "agent", "agents")
 	}
 	return text
 }

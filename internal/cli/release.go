@@ -234,14 +234,32 @@ func (a *app) releaseCheck() *cobra.Command {
 		err = list(a, r.Items, "nothing is asked",
 			column[client.ReleaseItem]{"ITEM", func(i client.ReleaseItem) string { return i.ID }, func(client.ReleaseItem) string { return bold }},
 			column[client.ReleaseItem]{"IS", itemState, func(i client.ReleaseItem) string { return itemColour(i) }},
-			column[client.ReleaseItem]{"FOUND", func(i client.ReleaseItem) string { return i.What }, nil},
-			column[client.ReleaseItem]{"MENDED BY", func(i client.ReleaseItem) string { return i.Mend }, nil})
+			column[client.ReleaseItem]{"FOUND", func(i client.ReleaseItem) string { return i.What }, nil})
 		if err == nil && !r.Ready {
+			a.printMends(r.Items)
 			return exitError{1}
 		}
 		return err
 	})
 	return cmd
+}
+
+// printMends prints the whole command for everything that is missing.
+func (a *app) printMends(items []client.ReleaseItem) {
+	if a.output == "json" {
+		return
+	}
+	fmt.Fprintln(a.stdout, "\n"+a.paint(a.stdout, bold, "What is missing is mended by"))
+	for _, i := range items {
+		if i.OK || i.Accepted {
+			continue
+		}
+		accept := ""
+		if i.May {
+			accept = " (or accept it by name: --accept " + inert(i.ID, 0) + ")"
+		}
+		fmt.Fprintf(a.stdout, "  %s %s  %s%s\n", padded(inert(i.ID, 60), 26), a.paint(a.stdout, red, "missing"), inert(i.Mend, 0), a.paint(a.stdout, dim, accept))
+	}
 }
 
 func itemState(i client.ReleaseItem) string {

@@ -168,8 +168,9 @@ func (s *showcase) summary(t *trace) {
 	fmt.Fprintln(s.stdout)
 }
 
-// whereNext says what the scenario showed, and commands that show more.
-func (s *showcase) whereNext(v verdict) {
+// whereNext says what the scenario showed, and commands that show more; office
+// says that the people of the house have been at work, too.
+func (s *showcase) whereNext(v verdict, office bool) {
 	fmt.Fprintln(s.stdout, s.paint(s.stdout, bold, "What the injected instructions in ticket "+poisoned+", handbook and history tried, and what takes a person"))
 	for _, at := range v.attacks {
 		switch {
@@ -190,24 +191,34 @@ func (s *showcase) whereNext(v verdict) {
 	if s.data != "countersign-data" {
 		fmt.Fprintf(s.stdout, "  export COUNTERSIGN_DATA=%s\n", quoted(s.data))
 	}
-	say := func(args, what string) {
-		fmt.Fprintf(s.stdout, "  %s  %s\n", padded(s.command(args), 62), s.paint(s.stdout, dim, what))
-	}
 	if len(v.runs) > 1 {
-		say("log trace "+v.runs[1].Run, "the poisoned ticket, step by step")
+		s.hint("log trace "+v.runs[1].Run, "the poisoned ticket, step by step")
 	}
 	for _, at := range v.attacks {
 		if at.tried != nil {
-			say("policy why "+at.tried.Event, "why "+at.tool+" was refused")
+			s.hint("policy why "+at.tried.Event, "why "+at.tool+" was refused")
 			break
 		}
 	}
-	say("log tail", "everything, as it happens")
-	say("log search decision:deny,hold", "everything that was refused")
-	say("agent list", "who calls, and who answers for it")
-	say("policy test "+quoted(s.dir+"/files/policies_test.yaml"), "the policies, tested")
-	say("doctor", "whether all is well")
+	if office {
+		s.hint("undo list", "what was taken back")
+		s.hint("release show "+example.InvoiceChecker, "what is in force, and what rolled itself back")
+		s.hint("detection list", "what was seen in the log, and how fast it was cut")
+		s.hint("incident list", "what belongs together, for whoever asks later")
+		s.hint("review show first-review", "what people are asked to keep or revoke")
+		s.hint("posture list", "evidence for OWASP, NIST and others, as it stands")
+	}
+	s.hint("log tail", "everything, as it happens")
+	s.hint("log search decision:deny,hold", "everything that was refused")
+	s.hint("agent list", "who calls, and who answers for it")
+	s.hint("policy test "+quoted(s.dir+"/files/policies_test.yaml"), "the policies, tested")
+	s.hint("doctor", "whether all is well")
 	fmt.Fprintln(s.stdout)
+}
+
+// hint is a command and what it shows.
+func (s *showcase) hint(args, what string) {
+	fmt.Fprintf(s.stdout, "  %s  %s\n", padded(s.command(args), 62), s.paint(s.stdout, dim, what))
 }
 
 // quoted quotes a path for a shell when it needs to be.

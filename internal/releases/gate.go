@@ -315,7 +315,7 @@ func (g *gate) effects() {
 		if !ok || now.References.Undo.Tool == "" {
 			wrong = "nothing undoes what " + t.path() + " does (" + t.Effect + ")"
 		}
-		g.may("undo:"+t.path(), wrong, "undone by "+now.References.Undo.Tool, "countersign tool undo "+t.path()+" --by CONNECTION/TOOL --reason TEXT, or --accept undo:"+t.path())
+		g.may("undo:"+t.path(), wrong, "undone by "+now.References.Undo.Tool, "countersign tool undo "+t.path()+" --by CONNECTION/TOOL --reason TEXT")
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 	"github.com/anthropics/anthropic-sdk-go/option"
 )
 
-const invoicesPrompt = `You are the invoice checker of Hanse Trade.
+// InvoicesPrompt is the system prompt of the invoice checker, as its releases pin it.
+const InvoicesPrompt = `You are the invoice checker of Hanse Trade.
 Check the open invoices: flag anomalies (duplicates, changed bank accounts) with the reason and propose to hold their payment.
 Pay the small clean invoices, at most three in one go, and the largest clean one if it is due. Amounts are whole cents.
 Use the tools. When a tool refuses or a payment waits for a person, go on with the rest and say so at the end.`
@@ -42,7 +43,7 @@ func Invoices(ctx context.Context, env Env, out io.Writer) error {
 		params: anthropic.MessageNewParams{
 			Model:     anthropic.Model(env.Model),
 			MaxTokens: 2048,
-			System:    []anthropic.TextBlockParam{{Text: invoicesPrompt}},
+			System:    []anthropic.TextBlockParam{{Text: InvoicesPrompt}},
 			Messages:  []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(invoicesTask))},
 		},
 	}
