@@ -103,6 +103,7 @@ type ReleaseRestored struct {
 	Kept     []string `json:"kept"`   // came later, and stay: they forbid something
 	Removed  []string `json:"removed"`
 	Withheld []string `json:"withheld"` // grants that a review revoked since
+	ByHand   []string `json:"by_hand"`  // grants that a person revoked or narrowed since, and that stay so
 }
 
 // ReleaseMoved is a move and what it changed.

@@ -378,6 +378,9 @@ before, or, while a canary is tried, the one in force. Later policies that forbi
 				fmt.Fprintf(a.stdout, "%s: %s\n", x.what, inert(strings.Join(x.names, ", "), 0))
 			}
 		}
+		for _, name := range m.Restored.ByHand {
+			fmt.Fprintf(a.stdout, "the grant %s stays as a person left it who revoked or narrowed it; countersign grant rollback %[1]s --reason … gives it back\n", inert(name, 0))
+		}
 		return nil
 	})
 	return cmd

@@ -15,6 +15,7 @@ import (
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/releases"
 	"github.com/countersign/countersign/internal/runs"
 )
 
@@ -107,7 +108,7 @@ type Call struct {
 	cleared   bool            // everybody whom it reaches may know what its run has read
 	subject   string          // whom it is about: its payloads are kept under their key
 	objects   []string        // what it touches
-	release   policy.Release  // of the agent, by which it is bound
+	release   releases.Bound  // of the agent, by which it is bound
 	left      *policy.Budget  // of its budgets; nil where no policy asks
 
 	credential string // as presented, to look again whether it is good

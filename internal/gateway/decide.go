@@ -158,7 +158,7 @@ func (g *Gateway) question(call *Call, now time.Time) policy.Request {
 		Agent: policyAgent(call.Who), Action: policyAction(call.Connection, call.Tool), Args: call.Args,
 		Run:    policy.Run{ID: r.id, Started: r.started, Calls: r.calls, Proposed: call.proposed()},
 		Caller: policy.Caller{Remote: host(call.remote), Credential: string(call.Who.Credential.Kind)},
-		Now:    now, Release: call.release, Budget: call.left,
+		Now:    now, Release: call.release.Release, Budget: call.left,
 	}
 	q.Provenance, q.Run.Labels = call.provenance()
 	q.Run.Labels = append(append(q.Run.Labels, call.placed.carries...), append((r.found|call.foundKinds()).Labels(), call.guardLabels()...)...)

@@ -18,6 +18,7 @@ import (
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/inspection/content"
 	"github.com/countersign/countersign/internal/locks"
+	"github.com/countersign/countersign/internal/releases"
 	"github.com/countersign/countersign/internal/secrets"
 )
 
@@ -85,9 +86,12 @@ func (g *Gateway) forward(client context.Context, receipt audit.Receipt, call *C
 }
 
 // overtaken says why a call that was decided and recorded may not go out any more:
-// a lock came into force meanwhile, or recording it took too long.
+// a lock came into force meanwhile, its release was rolled back, or recording it took too long.
 func (g *Gateway) overtaken(call *Call) error {
 	if err := g.locked(call); err != nil {
+		return err
+	}
+	if err := g.stands(call); err != nil {
 		return err
 	}
 	if r := call.resume; r != nil && !r.Before.IsZero() && time.Now().After(r.Before) {
@@ -223,7 +227,7 @@ func (g *Gateway) again(receipt audit.Receipt, call *Call, up *upstream, refused
 		return first, nil //nolint:nilerr // the refusal stands
 	}
 	secret, encoded, err := g.inject(receipt, call, req, use)
-	if err != nil || secret == was || g.locked(call) != nil {
+	if err != nil || secret == was || g.locked(call) != nil || g.stands(call) != nil {
 		return first, nil //nolint:nilerr // as above
 	}
 	first.Body.Close()
@@ -331,7 +335,7 @@ func (a *answerBody) refused() bool {
 
 // stopped reports whether a call ended because we cut it.
 func stopped(err error) bool {
-	return errors.Is(err, ErrStopped) || errors.Is(err, ErrBlind) || errors.Is(err, locks.ErrLocked)
+	return errors.Is(err, ErrStopped) || errors.Is(err, ErrBlind) || errors.Is(err, locks.ErrLocked) || errors.Is(err, releases.ErrRolled)
 }
 
 func (a *answerBody) rewriteFailed(err error) *Refusal {

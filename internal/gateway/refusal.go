@@ -57,7 +57,7 @@ func (r *Refusal) Held() bool { return r.Code == CodePending }
 // to its form or to a failure.
 func (r *Refusal) Denied() bool {
 	switch r.Code {
-	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected, CodeBudget, CodeMisfit, CodeLimited, CodeStage, releases.CodeOutside, releases.CodeStage, releases.CodeNone:
+	case CodeDenied, CodePending, CodeDrifted, CodeUnpinned, CodeLocked, CodeRefused, CodeLapsed, CodeVoid, CodeImpossible, CodeOutcome, CodeInspected, CodeBudget, CodeMisfit, CodeLimited, CodeStage, releases.CodeOutside, releases.CodeStage, releases.CodeNone, releases.ErrRolled.Code:
 		return true
 	}
 	return false

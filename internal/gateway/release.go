@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json/v2"
+	"net/http"
 	"strings"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -14,7 +15,8 @@ import (
 
 // Releases says what an agent's release includes; releases.Service is one.
 type Releases interface {
-	Check(q *releases.Question) (bound policy.Release, err error)
+	Check(q *releases.Question) (releases.Bound, error)
+	Stands(agent string, b releases.Bound) error
 	Shows(agent, connection, tool string) bool
 }
 
@@ -45,6 +47,23 @@ func (g *Gateway) released(call *Call) (verdict, bool) {
 	}
 	public := fault.Public(err)
 	return verdict{effect: policy.Deny, code: public.Code, reason: public.Message, record: audit.Decision{Effect: policy.Deny.String(), Reason: public.Message}}, true
+}
+
+// stands says why a call may not go on: its release was rolled back.
+func (g *Gateway) stands(call *Call) error {
+	if g.o.Releases == nil {
+		return nil
+	}
+	return g.o.Releases.Stands(call.Who.Agent.Name, call.release)
+}
+
+// spared reports whether a call outlives the release that bound it: an effect that
+// was sent. Cutting it would take nothing back, and leave nobody to see how it ended.
+func (a *answerBody) spared() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	whole := a.call.Request.Stream == nil || a.status != 0 // nothing of the request is still on its way
+	return a.call.Tool.Effect != connections.Read && whole && a.status != http.StatusSwitchingProtocols
 }
 
 // model is the model that a request names.

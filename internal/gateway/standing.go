@@ -9,6 +9,7 @@ import (
 
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/locks"
+	"github.com/countersign/countersign/internal/releases"
 )
 
 // standingEvery is how often callers of calls in flight are looked at again,
@@ -17,7 +18,7 @@ const standingEvery = 250 * time.Millisecond
 
 // standing cuts calls in flight whose caller may not call any more: the
 // credential was revoked or expired, the agent suspended, its owner disabled, a
-// lock placed. A view that is merely stale refuses new calls and cuts nothing,
+// lock placed, the release that bound the call rolled back. A view that is merely stale refuses new calls and cuts nothing,
 // until it has been stale for too long.
 type standing struct {
 	blindFor time.Duration
@@ -100,7 +101,7 @@ func (s *standing) recheck(blind bool) bool {
 		err := a.allowed()
 		switch {
 		case err == nil:
-		case errors.Is(err, locks.ErrLocked):
+		case errors.Is(err, locks.ErrLocked), errors.Is(err, releases.ErrRolled):
 			a.stop(err)
 		case fault.KindOf(err) != fault.Unavailable:
 			a.stop(ErrStopped)
@@ -137,7 +138,13 @@ func (a *answerBody) allowed() error {
 			return err
 		}
 	}
-	return a.g.locked(a.call)
+	if err := a.g.locked(a.call); err != nil {
+		return err
+	}
+	if err := a.g.stands(a.call); err != nil && !a.spared() {
+		return err
+	}
+	return nil
 }
 
 // close may be called more than once.

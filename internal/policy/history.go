@@ -30,6 +30,11 @@ func (s *Service) GrantHistory(ctx context.Context, name string) ([]GrantVersion
 	return found, err
 }
 
+// GrantHistoryTx is GrantHistory inside a change; it may be empty.
+func (s *Service) GrantHistoryTx(ctx context.Context, tx *audit.Tx, name string) ([]GrantVersion, error) {
+	return readGrantVersions(ctx, tx, name)
+}
+
 // RollbackPolicy saves an earlier version of a policy file as its newest: to, or
 // with 0 the one before the present. If the file was not there then, it is deleted.
 // The text must parse; what of it does not fit the tools of now denies the calls

@@ -231,7 +231,7 @@ func TestCanaries(t *testing.T) {
 		judge := r.NewJudge()
 		r.must(judge.Look(ctx)) // knows the canary
 		run := runs(true, 1)[0]
-		m, err := r.Rollback(ctx, oskar, why, "payer", 0)
+		m, err := r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", Gives: true})
 		r.must(err)
 		if m.Number != 1 || m.Previous != 2 {
 			t.Errorf("a rollback of a canary goes from %d to %d", m.Previous, m.Number)
@@ -244,7 +244,7 @@ func TestCanaries(t *testing.T) {
 		again := releases.Ask{Agent: "payer", Number: 2, Percent: 50, Signals: &releases.Signals{Refusals: 1, Least: 1}}
 		r.must(second(r.Promote(ctx, olga, why, again)))
 		r.must(judge.Look(ctx))
-		r.must(second(r.Rollback(ctx, oskar, why, "payer", 0)))
+		r.must(second(r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", Gives: true})))
 		r.must(second(r.Promote(ctx, olga, why, again)))
 		r.called(run, audit.CallDenied)
 		r.must(judge.Look(ctx))
@@ -261,7 +261,7 @@ func TestCanaries(t *testing.T) {
 		r.must(watch.Start(ctx))
 		watch.Stop() // it goes on with the canary that it knows
 		r.called(runs(true, 1)[0], audit.CallDenied)
-		r.must(second(r.Rollback(ctx, oskar, why, "payer", 0)))
+		r.must(second(r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", Gives: true})))
 		r.must(second(r.Promote(ctx, olga, why, releases.Ask{Agent: "payer", Number: 2, Percent: 50, Signals: &releases.Signals{Refusals: 1, Least: 1}})))
 		r.must(behind.NewJudge().Look(ctx))
 		if st, err := r.State(ctx, "payer"); err != nil || st.Canary != 2 {
@@ -281,7 +281,7 @@ func TestARollbackIsWholeOrNothing(t *testing.T) {
 		r.release(spec(), releases.Ask{})
 		r.must(second(r.ids.PutAgent(ctx, audit.System, why, identity.Agent{Name: "other", Owner: "olga", Stage: identity.Development})))
 		r.must(second(r.policy.PutGrant(ctx, oskar, why, policy.Grant{Name: "models", Agent: "other", Connection: "ledger", Tools: []string{"read"}})))
-		if _, err := r.Rollback(ctx, oskar, why, "payer", 0); !errors.Is(err, policy.ErrChanged) {
+		if _, err := r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", Gives: true}); !errors.Is(err, policy.ErrChanged) {
 			t.Fatalf("another agent's grant was taken: %v", err)
 		}
 		st, err := r.State(ctx, "payer")

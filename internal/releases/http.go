@@ -132,7 +132,7 @@ func (s *Service) Routes(api *rest.API) {
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: agent + "/release/rollback", Summary: "Return to the release before: pins, grants and the agent's own policies", Tag: tag, Need: rest.Own, Of: "agent/{name}"},
 		func(ctx context.Context, c rest.Caller, r *rollbackRequest) (*Moved, error) {
-			m, err := s.Rollback(ctx, person(c), reasonOf(c, r.Body.Reason), r.Name, r.Body.To)
+			m, err := s.Rollback(ctx, person(c), reasonOf(c, r.Body.Reason), Back{Agent: r.Name, To: r.Body.To, Gives: c.May(rest.Write)})
 			return &m, err
 		})
 	s.promotionRoutes(api, tag, agent)
@@ -142,7 +142,7 @@ func (s *Service) promotionRoutes(api *rest.API, tag, agent string) {
 	rest.Handle(api, rest.Op{Method: http.MethodPost, Path: agent + "/release/promote", Summary: "Ask for a release to be put in force; in development it is at once", Tag: tag, Need: rest.Own, Of: "agent/{name}", Status: http.StatusAccepted},
 		func(ctx context.Context, c rest.Caller, r *promoteRequest) (*Request, error) {
 			b := r.Body
-			q, err := s.Promote(ctx, person(c), reasonOf(c, b.Reason), Ask{Agent: r.Name, Number: b.Number, Stage: b.Stage, Percent: b.Percent, Signals: b.Signals, Accepted: b.Accept})
+			q, err := s.Promote(ctx, person(c), reasonOf(c, b.Reason), Ask{Agent: r.Name, Number: b.Number, Stage: b.Stage, Percent: b.Percent, Signals: b.Signals, Accepted: b.Accept, Gives: c.May(rest.Write)})
 			return &q, err
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodGet, Path: agent + "/release/check", Summary: "Show whether a release passes the readiness gate, and what mends what is missing", Tag: tag},

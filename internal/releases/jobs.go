@@ -191,7 +191,7 @@ func (s *Service) giveUp(ctx context.Context, t *trial) error {
 		if err != nil || st.revision != t.state.revision || st.Canary != t.state.Canary {
 			return err // somebody moved it meanwhile
 		}
-		if _, err := s.rollbackTx(ctx, tx, audit.System, why, st, 0); err != nil {
+		if _, err := s.rollbackTx(ctx, tx, audit.System, why, st, Back{Agent: st.Agent}); err != nil {
 			return err
 		}
 		return s.o.Findings.OpenTx(ctx, tx, findings.Finding{Rule: RuleRolledBack, Severity: findings.High, Object: "agent/" + t.state.Agent,

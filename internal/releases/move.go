@@ -2,7 +2,6 @@ package releases
 
 import (
 	"context"
-	"errors"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/id"
@@ -24,7 +23,10 @@ type Restored struct {
 	Kept []string `json:"kept" doc:"later policy files about the agent alone that stay, because they forbid something"`
 	// Withheld are grants of the release that stay away: a review revoked them.
 	Withheld []string `json:"withheld" doc:"grants that a review revoked since, which a person would have to give anew"`
-	Removed  []string `json:"removed" doc:"later policy files about the agent alone that only allow"`
+	// ByHand are grants of the release that a person revoked or narrowed: they stay
+	// as they are.
+	ByHand  []string `json:"by_hand" doc:"grants that a person revoked or narrowed by hand since, and that stay so; countersign grant rollback gives one back"`
+	Removed []string `json:"removed" doc:"later policy files about the agent alone that only allow"`
 }
 
 // Moved is a move and what it changed.
@@ -33,29 +35,38 @@ type Moved struct {
 	Restored Restored `json:"restored"`
 }
 
+// Back is what a rollback is asked for with.
+type Back struct {
+	Agent string
+	To    int64 // a release that was in force; the one before if 0
+	// Gives says that whoever asks may give grants: what people revoked while they
+	// prepared the release that is left comes back too.
+	Gives bool
+}
+
 // Rollback puts the release in force that was before, or number, and ends a
 // canary: pins, grants and the agent's own policies return in one transaction.
 // Without a number, while a canary is tried, the release in force stays. Only what
-// was in force in this stage can be returned to: anything else is a promotion.
-// Needs a reason.
-func (s *Service) Rollback(ctx context.Context, by audit.Actor, reason, agent string, number int64) (Moved, error) {
+// was in force in this stage can be returned to: anything else is a promotion. The
+// calls in flight of what is left are cut (Stands). Needs a reason.
+func (s *Service) Rollback(ctx context.Context, by audit.Actor, reason string, back Back) (Moved, error) {
 	if err := checkReason(reason); err != nil {
 		return Moved{}, err
 	}
 	var m Moved
 	err := s.change(ctx, func(tx *audit.Tx) error {
-		st, err := readState(ctx, tx, agent)
+		st, err := readState(ctx, tx, back.Agent)
 		if err != nil {
 			return err
 		}
-		m, err = s.rollbackTx(ctx, tx, by, reason, st, number)
+		m, err = s.rollbackTx(ctx, tx, by, reason, st, back)
 		return err
 	})
 	return m, err
 }
 
 // rollbackTx is Rollback of what was read as st, inside a change.
-func (s *Service) rollbackTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, number int64) (Moved, error) {
+func (s *Service) rollbackTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, back Back) (Moved, error) {
 	if st.Active == 0 && st.Canary == 0 {
 		return Moved{}, ErrNothing.Say("no release of %q is in force", st.Agent)
 	}
@@ -63,7 +74,7 @@ func (s *Service) rollbackTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	if err != nil {
 		return Moved{}, err
 	}
-	to, err := target(st, moves, number)
+	to, err := target(st, moves, back.To)
 	if err != nil {
 		return Moved{}, err
 	}
@@ -71,8 +82,9 @@ func (s *Service) rollbackTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	if st.Canary > 0 {
 		m.Previous = st.Canary
 	}
+	st.left(to)
 	st.Active = to
-	return s.moveTx(ctx, tx, by, reason, st, m, "release.rolled_back")
+	return s.moveTx(ctx, tx, by, reason, st, m, "release.rolled_back", back.Gives)
 }
 
 // target is the release that a rollback goes to: number, or that before the one in
@@ -102,7 +114,7 @@ func target(st State, moves []Move, number int64) (int64, error) {
 
 // moveTx writes a state that ends what was tried, restores what the release in
 // force keeps, and records the move.
-func (s *Service) moveTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, m Move, kind audit.Type) (Moved, error) {
+func (s *Service) moveTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, m Move, kind audit.Type, gives bool) (Moved, error) {
 	st.Canary, st.Percent, st.Signals, st.position = 0, 0, nil, ""
 	out := Moved{Restored: nothing()}
 	digest := ""
@@ -111,7 +123,18 @@ func (s *Service) moveTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reas
 		if err != nil {
 			return out, err
 		}
-		if out.Restored, err = s.restoreTx(ctx, tx, by, reason, r, st.Stage); err != nil {
+		from, err := s.giver(ctx, tx, st.Agent, m.Previous, gives)
+		if err != nil {
+			return out, err
+		}
+		want, err := s.wanted(ctx, tx, r, from, &out.Restored)
+		if err != nil {
+			return out, err
+		}
+		if err := s.restoreTx(ctx, tx, by, reason, r, want, st.Stage, &out.Restored); err != nil {
+			return out, err
+		}
+		if m.took, err = s.took(ctx, tx, out.Restored); err != nil {
 			return out, err
 		}
 		digest = r.Digest
@@ -141,30 +164,25 @@ func (s *Service) writeMove(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 }
 
 func nothing() Restored {
-	return Restored{Given: []string{}, Revoked: []string{}, Policies: []string{}, Shared: []string{}, Kept: []string{}, Removed: []string{}, Withheld: []string{}}
+	return Restored{Given: []string{}, Revoked: []string{}, Policies: []string{}, Shared: []string{}, Kept: []string{}, Removed: []string{}, Withheld: []string{}, ByHand: []string{}}
 }
 
-// restoreTx gives the agent, which is or comes to be in stage, the grants and its
-// own policies of a release.
-func (s *Service) restoreTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, r Release, stage string) (Restored, error) {
-	out := nothing()
-	want, err := s.wanted(ctx, tx, r, &out)
-	if err != nil {
-		return out, err
-	}
+// restoreTx gives the agent, which is or comes to be in stage, the grants in want
+// and its own policies of a release.
+func (s *Service) restoreTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, r Release, want []policy.Grant, stage string, out *Restored) error {
 	given, revoked, err := s.o.Policy.RestoreGrantsTx(ctx, tx, by, reason, r.Agent, want)
 	if err != nil {
-		return out, err
+		return err
 	}
 	out.Given, out.Revoked = append(out.Given, given...), append(out.Revoked, revoked...)
 	a, ok := s.o.Identity.Agent(r.Agent)
 	if !ok {
-		return out, ErrNoAgent.Say("there is no agent %q", r.Agent)
+		return ErrNoAgent.Say("there is no agent %q", r.Agent)
 	}
 	a.Stage = stage
 	list, err := s.o.Policy.ConcernsTx(ctx, tx, policyAgent(a))
 	if err != nil {
-		return out, err
+		return err
 	}
 	now := map[string]policy.Concern{}
 	for _, f := range list {
@@ -182,38 +200,13 @@ func (s *Service) restoreTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		}
 		changed, err := s.o.Policy.RestoreTx(ctx, tx, by, reason, p.Name, p.Text)
 		if err != nil {
-			return out, err
+			return err
 		}
 		if changed {
 			out.Policies = append(out.Policies, p.Name)
 		}
 	}
-	return out, s.dropLater(ctx, tx, by, reason, list, kept, &out)
-}
-
-// wanted are the grants of a release that its agent is to have: all but those that
-// are gone because a review revoked them. What owners decided is not undone beside.
-func (s *Service) wanted(ctx context.Context, tx *audit.Tx, r Release, out *Restored) (want []policy.Grant, err error) {
-	var withheld map[string]bool
-	if s.o.Rooms.Withheld != nil {
-		if withheld, err = s.o.Rooms.Withheld(ctx, tx, r.Agent); err != nil {
-			return nil, err
-		}
-	}
-	for _, g := range r.Grants {
-		if withheld[g.Name] {
-			_, err := s.o.Policy.GrantTx(ctx, tx, g.Name)
-			if errors.Is(err, policy.ErrNoGrant) {
-				out.Withheld = append(out.Withheld, g.Name)
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		want = append(want, g.wire(r.Agent))
-	}
-	return want, nil
+	return s.dropLater(ctx, tx, by, reason, list, kept, out)
 }
 
 // dropLater deletes the policy files about the agent alone that the release does

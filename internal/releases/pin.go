@@ -3,6 +3,7 @@ package releases
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"slices"
 
 	"github.com/countersign/countersign/internal/identity"
@@ -68,21 +69,28 @@ func Chosen(agent string, number, percent int64, run string) bool {
 	return binary.BigEndian.Uint64(h.Sum(nil))%100 < uint64(max(percent, 0))                //nolint:gosec // not negative
 }
 
+// Bound is by which release a call is bound, and since when.
+type Bound struct {
+	policy.Release
+	revision int64 // of the agent's state
+}
+
 // Check returns by which release a call is bound, of number 0 if by none, and
 // ErrOutside or ErrStage if that does not include it, or ErrRequired if it must be
 // bound by one. It works in memory.
-func (s *Service) Check(q *Question) (policy.Release, error) {
-	var bound policy.Release
+func (s *Service) Check(q *Question) (Bound, error) {
+	var bound Bound
 	st := (*s.view.Load())[q.Agent]
 	if st == nil || st.Active == 0 && st.Canary == 0 {
 		return bound, s.required(q)
 	}
 	p := st.chosen(q.Run)
 	if p != nil {
-		bound = policy.Release{Number: p.number, Stage: st.Stage, Canary: p == st.canary}
+		bound = Bound{Release: policy.Release{Number: p.number, Stage: st.Stage, Canary: p == st.canary}, revision: st.revision}
 	}
 	switch {
 	case q.Free:
+		bound.revision = math.MaxInt64
 		return bound, nil
 	case st.Stage != q.Stage:
 		return bound, ErrStage.Say("release %d of %s was promoted to %s and the agent is in %s; countersign release promote %s --to %s", max(st.Active, bound.Number), q.Agent, st.Stage, q.Stage, q.Agent, q.Stage)
@@ -90,6 +98,16 @@ func (s *Service) Check(q *Question) (policy.Release, error) {
 		return bound, s.required(q)
 	}
 	return bound, p.check(q)
+}
+
+// Stands returns ErrRolled if the release that bound a call was rolled back since.
+// It works in memory.
+func (s *Service) Stands(agent string, b Bound) error {
+	st := (*s.view.Load())[agent]
+	if b.Number == 0 || st == nil || st.rolled[b.Number] <= b.revision {
+		return nil
+	}
+	return ErrRolled.Say("the call was cut: release %d of %s, which bound it, was rolled back", b.Number, agent)
 }
 
 // required refuses a call that no release binds, if one must.

@@ -53,8 +53,10 @@ func TestRacesLeaveOneReleaseWhole(t *testing.T) {
 			var all sync.WaitGroup
 			for _, act := range []func() error{
 				func() error { return judge.Look(ctx) },
-				func() error { return second(r.Rollback(ctx, oskar, why, "payer", 0)) },
-				func() error { return second(r.Rollback(ctx, oskar, why, "payer", 1)) },
+				func() error { return second(r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", Gives: true})) },
+				func() error {
+					return second(r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", To: 1, Gives: true}))
+				},
 				func() error {
 					return second(r.Promote(ctx, olga, why, releases.Ask{Agent: "payer", Number: 2, Stage: identity.Development}))
 				},

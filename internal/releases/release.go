@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json/v2"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,6 +39,7 @@ var (
 	ErrRaced    = fault.New(fault.Conflict, "release_moved", "somebody moved the agent's releases at the same time; look again")
 	ErrNothing  = fault.New(fault.Conflict, "nothing_to_roll_back", "there is no release to go back to")
 	ErrOutside  = fault.New(fault.Denied, CodeOutside, "the agent's release does not include this")
+	ErrRolled   = fault.New(fault.Denied, "release_rolled_back", "the release that bound the call was rolled back")
 	ErrRequired = fault.New(fault.Denied, CodeNone, "an agent in production needs a promoted release")
 	ErrStage    = fault.New(fault.Denied, CodeStage, "the agent's release was promoted to another stage")
 	ErrLocked   = fault.New(fault.Conflict, "agent_locked", "a lock is on the agent; nothing is promoted until it is lifted")
@@ -116,6 +118,20 @@ type State struct {
 
 	position string
 	revision int64
+	rolled   map[int64]int64 // releases that were rolled back, with the revision since when
+}
+
+// left notes that the releases in force and tried are rolled back, but for to.
+func (s *State) left(to int64) {
+	s.rolled = maps.Clone(s.rolled)
+	if s.rolled == nil {
+		s.rolled = map[int64]int64{}
+	}
+	for _, n := range []int64{s.Active, s.Canary} {
+		if n != 0 && n != to {
+			s.rolled[n] = s.revision + 1
+		}
+	}
 }
 
 // Move is something that was done with an agent's releases.
@@ -129,6 +145,8 @@ type Move struct {
 	Reason   string    `json:"reason"`
 	By       string    `json:"by"`
 	At       time.Time `json:"at"`
+
+	took map[string]int64 // the versions that it made of grants, by their names
 }
 
 // The kinds of moves.

@@ -98,7 +98,7 @@ func TestPinsAndRollback(t *testing.T) {
 			t.Fatalf("the second release does not include its tool: %v", err)
 		}
 
-		m, err := r.Rollback(ctx, oskar, "it pays too much", "payer", 0)
+		m, err := r.Rollback(ctx, oskar, "it pays too much", releases.Back{Agent: "payer", Gives: true})
 		r.must(err)
 		if m.Number != first.Number || m.Previous != 2 {
 			t.Errorf("rolled back from %d to %d", m.Previous, m.Number)
@@ -121,7 +121,7 @@ func TestPinsAndRollback(t *testing.T) {
 		if recs, err := r.log.List(ctx, audit.Query{Types: []audit.Type{"release.rolled_back"}}); err != nil || len(recs) != 1 {
 			t.Errorf("%d events of the rollback, %v", len(recs), err)
 		}
-		if _, err := r.Rollback(ctx, oskar, why, "payer", 0); !errors.Is(err, releases.ErrNothing) {
+		if _, err := r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", Gives: true}); !errors.Is(err, releases.ErrNothing) {
 			t.Errorf("rolled back to before the first: %v", err)
 		}
 		r.must(r.ids.DeleteAgent(ctx, audit.System, why, "payer"))

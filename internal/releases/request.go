@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/locks"
+	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -55,6 +56,7 @@ type Ask struct {
 	Percent  int64    // 1 to 100 makes a canary; 0 puts the release in force for all runs
 	Signals  *Signals // of a canary; DefaultSignals if nil
 	Accepted []string // items of the gate that may be missing
+	Gives    bool     // whoever asks may give grants; see Back
 }
 
 // Promote puts a release in force, or as a canary under trial. In development it
@@ -71,7 +73,7 @@ func (s *Service) Promote(ctx context.Context, by audit.Actor, reason string, as
 	err = s.change(ctx, func(tx *audit.Tx) error {
 		q := q // a retry begins with what was asked
 		if q.Stage == identity.Development {
-			return s.promoteTx(ctx, tx, by, reason, q)
+			return s.promoteTx(ctx, tx, by, reason, q, ask.Gives)
 		}
 		if err := s.insertRequest(ctx, tx, q); err != nil {
 			return err
@@ -167,7 +169,7 @@ func (s *Service) Approve(ctx context.Context, by audit.Actor, reason, request s
 			return err
 		}
 		tx.Record(q.event("release.approved", by, reason))
-		return s.promoteTx(ctx, tx, by, q.Reason, q)
+		return s.promoteTx(ctx, tx, by, q.Reason, q, true) // who may approve may give grants
 	})
 	return q, err
 }
@@ -192,13 +194,13 @@ func (s *Service) Deny(ctx context.Context, by audit.Actor, reason, request stri
 }
 
 // promoteTx does what was asked for, inside a change.
-func (s *Service) promoteTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, q Request) error {
+func (s *Service) promoteTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, q Request, gives bool) error {
 	st, err := readState(ctx, tx, q.Agent)
 	if err != nil {
 		return err
 	}
 	if q.Percent > 0 {
-		return s.tryTx(ctx, tx, by, reason, st, q)
+		return s.tryTx(ctx, tx, by, reason, st, q, gives)
 	}
 	if _, err := s.o.Identity.SetStageTx(ctx, tx, by, reason, q.Agent, q.Stage); err != nil {
 		return err
@@ -208,13 +210,13 @@ func (s *Service) promoteTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		m.Previous = st.Active
 	}
 	st.Stage, st.Active = q.Stage, q.Number
-	_, err = s.moveTx(ctx, tx, by, reason, st, m, "release.promoted")
+	_, err = s.moveTx(ctx, tx, by, reason, st, m, "release.promoted", gives)
 	return err
 }
 
 // tryTx begins a canary, inside a change. Its grants and the agent's own policies
 // are in force from now on for all runs; the pins are for its share alone.
-func (s *Service) tryTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, q Request) error {
+func (s *Service) tryTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, st State, q Request, gives bool) error {
 	a, ok := s.o.Identity.Agent(q.Agent)
 	switch {
 	case !ok:
@@ -228,25 +230,21 @@ func (s *Service) tryTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reaso
 	if err != nil {
 		return err
 	}
-	if st.Active > 0 { // what the other runs need stays
-		before, err := readRelease(ctx, tx, q.Agent, st.Active)
-		if err != nil {
-			return err
-		}
-		for _, g := range before.Grants {
-			if !slices.ContainsFunc(r.Grants, func(o Grant) bool { return o.Name == g.Name }) {
-				r.Grants = append(r.Grants, g)
-			}
-		}
-	}
-	restored, err := s.restoreTx(ctx, tx, by, reason, r, q.Stage)
+	restored := nothing()
+	want, err := s.beside(ctx, tx, r, st.Active, gives, &restored)
 	if err != nil {
+		return err
+	}
+	if err := s.restoreTx(ctx, tx, by, reason, r, want, q.Stage, &restored); err != nil {
 		return err
 	}
 	if st.position, err = s.here(ctx, tx); err != nil {
 		return err
 	}
 	m := Move{Kind: MoveCanary, Number: q.Number, Previous: st.Active}
+	if m.took, err = s.took(ctx, tx, restored); err != nil {
+		return err
+	}
 	st.Stage, st.Canary, st.Percent, st.Signals = q.Stage, q.Number, q.Percent, q.Signals
 	if _, err = s.writeMove(ctx, tx, by, reason, st, m); err != nil {
 		return err
@@ -254,6 +252,26 @@ func (s *Service) tryTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reaso
 	tx.Record(audit.Event{Type: "release.canary_started", Actor: by, Object: "agent/" + q.Agent, Agent: q.Agent, Stage: q.Stage, Reason: reason, Digest: q.Digest,
 		Detail: detail(map[string]any{"release": q.Number, "beside": st.Active, "percent": q.Percent, "signals": q.Signals, "restored": restored})})
 	return nil
+}
+
+// beside are the grants that a canary's runs need and, of the release in force,
+// those that the others need.
+func (s *Service) beside(ctx context.Context, tx *audit.Tx, r Release, active int64, gives bool, out *Restored) ([]policy.Grant, error) {
+	from, err := s.giver(ctx, tx, r.Agent, active, gives)
+	if err != nil {
+		return nil, err
+	}
+	want, err := s.wanted(ctx, tx, r, from, out)
+	if err != nil || active == 0 {
+		return want, err
+	}
+	before := from.left
+	before.Grants = slices.DeleteFunc(slices.Clone(before.Grants), func(g Grant) bool {
+		return slices.ContainsFunc(r.Grants, func(o Grant) bool { return o.Name == g.Name })
+	})
+	from.left = r // what was revoked to make it, the others still need
+	more, err := s.wanted(ctx, tx, before, from, out)
+	return append(want, more...), err
 }
 
 // event returns an event about a request.

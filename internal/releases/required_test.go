@@ -64,7 +64,7 @@ func TestAReleaseIsRequiredInProduction(t *testing.T) {
 		t.Errorf("with a release: %v", err)
 	}
 	read.Agent, read.Stage = "payer", identity.Production
-	if bound, err := r.Check(&read); bound != (policy.Release{Number: 3, Stage: identity.Production}) {
+	if bound, err := r.Check(&read); bound.Release != (policy.Release{Number: 3, Stage: identity.Production}) {
 		t.Errorf("%+v %v", bound, err)
 	}
 }

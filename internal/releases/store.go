@@ -74,16 +74,30 @@ func insertRelease(ctx context.Context, tx *audit.Tx, r *Release, content string
 func readStates(ctx context.Context, q querier, where string, args ...any) ([]State, error) {
 	return gather(ctx, q, func(rows *sql.Rows, s *State) error {
 		var since int64
-		var signals string
-		if err := rows.Scan(&s.Agent, &s.Stage, &s.Active, &s.Canary, &s.Percent, &signals, &s.position, &since, &s.revision); err != nil {
+		var signals, rolled string
+		if err := rows.Scan(&s.Agent, &s.Stage, &s.Active, &s.Canary, &s.Percent, &signals, &s.position, &since, &s.revision, &rolled); err != nil {
 			return err
 		}
 		s.Since = storage.Time(since)
-		if signals == "" {
-			return nil
-		}
-		return json.Unmarshal([]byte(signals), &s.Signals)
-	}, `SELECT agent, stage, active, canary, share, signals, position, since, revision FROM release_states`+where, args...)
+		return errors.Join(optional(signals, &s.Signals), optional(rolled, &s.rolled))
+	}, `SELECT agent, stage, active, canary, share, signals, position, since, revision, rolled FROM release_states`+where, args...)
+}
+
+// optional reads a text that may be empty.
+func optional(text string, v any) error {
+	if text == "" {
+		return nil
+	}
+	return json.Unmarshal([]byte(text), v)
+}
+
+// texts writes what optional reads; what is nil is empty.
+func texts[T any](v *T) (string, error) {
+	if v == nil {
+		return "", nil
+	}
+	b, err := json.Marshal(v, json.Deterministic(true))
+	return string(b), err
 }
 
 // readState returns an agent's state, with revision 0 if it has none.
@@ -97,24 +111,24 @@ func readState(ctx context.Context, q querier, agent string) (State, error) {
 
 // putState writes what was read at s.revision; ErrRaced if it moved since.
 func putState(ctx context.Context, tx *audit.Tx, s State) error {
-	signals := ""
-	if s.Signals != nil {
-		b, err := json.Marshal(s.Signals, json.Deterministic(true))
-		if err != nil {
-			return err
-		}
-		signals = string(b)
+	signals, err := texts(s.Signals)
+	if err != nil {
+		return err
+	}
+	rolled, err := texts(&s.rolled)
+	if err != nil {
+		return err
 	}
 	if s.revision == 0 {
-		_, err := tx.Exec(ctx, `INSERT INTO release_states (agent, stage, active, canary, share, signals, position, since, revision) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1)`,
-			s.Agent, s.Stage, s.Active, s.Canary, s.Percent, signals, s.position, storage.Micros(s.Since))
+		_, err := tx.Exec(ctx, `INSERT INTO release_states (agent, stage, active, canary, share, signals, position, since, revision, rolled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9)`,
+			s.Agent, s.Stage, s.Active, s.Canary, s.Percent, signals, s.position, storage.Micros(s.Since), rolled)
 		if storage.Duplicate(err) {
 			return ErrRaced
 		}
 		return err
 	}
-	err := tx.ExecOne(ctx, `UPDATE release_states SET stage = $1, active = $2, canary = $3, share = $4, signals = $5, position = $6, since = $7, revision = revision + 1
-		WHERE agent = $8 AND revision = $9`, s.Stage, s.Active, s.Canary, s.Percent, signals, s.position, storage.Micros(s.Since), s.Agent, s.revision)
+	err = tx.ExecOne(ctx, `UPDATE release_states SET stage = $1, active = $2, canary = $3, share = $4, signals = $5, position = $6, since = $7, rolled = $8, revision = revision + 1
+		WHERE agent = $9 AND revision = $10`, s.Stage, s.Active, s.Canary, s.Percent, signals, s.position, storage.Micros(s.Since), rolled, s.Agent, s.revision)
 	if errors.Is(err, storage.ErrNotFound) {
 		return ErrRaced
 	}
@@ -124,15 +138,20 @@ func putState(ctx context.Context, tx *audit.Tx, s State) error {
 func readMoves(ctx context.Context, q querier, agent string) ([]Move, error) {
 	return gather(ctx, q, func(rows *sql.Rows, m *Move) error {
 		var at int64
-		err := rows.Scan(&m.ID, &m.Agent, &m.Kind, &m.Stage, &m.Number, &m.Previous, &m.Reason, &m.By, &at)
+		var took string
+		err := rows.Scan(&m.ID, &m.Agent, &m.Kind, &m.Stage, &m.Number, &m.Previous, &m.Reason, &m.By, &at, &took)
 		m.At = storage.Time(at)
-		return err
-	}, `SELECT id, agent, kind, stage, number, previous, reason, moved_by, at FROM release_moves WHERE agent = $1 ORDER BY id DESC`, agent)
+		return errors.Join(err, optional(took, &m.took))
+	}, `SELECT id, agent, kind, stage, number, previous, reason, moved_by, at, took FROM release_moves WHERE agent = $1 ORDER BY id DESC`, agent)
 }
 
 func insertMove(ctx context.Context, tx *audit.Tx, m Move) error {
-	_, err := tx.Exec(ctx, `INSERT INTO release_moves (id, agent, kind, stage, number, previous, reason, moved_by, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		m.ID, m.Agent, m.Kind, m.Stage, m.Number, m.Previous, m.Reason, m.By, storage.Micros(m.At))
+	took, err := texts(&m.took)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO release_moves (id, agent, kind, stage, number, previous, reason, moved_by, at, took) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		m.ID, m.Agent, m.Kind, m.Stage, m.Number, m.Previous, m.Reason, m.By, storage.Micros(m.At), took)
 	return err
 }
 
@@ -195,13 +214,9 @@ func (s *Service) aged(q Request) Request {
 }
 
 func (s *Service) insertRequest(ctx context.Context, tx *audit.Tx, q Request) error {
-	signals := ""
-	if q.Signals != nil {
-		b, err := json.Marshal(q.Signals, json.Deterministic(true))
-		if err != nil {
-			return err
-		}
-		signals = string(b)
+	signals, err := texts(q.Signals)
+	if err != nil {
+		return err
 	}
 	accepted, err := json.Marshal(q.Accepted)
 	if err != nil {

@@ -25,7 +25,7 @@ func TestNoReleaseGivesBackWhatAReviewRevoked(t *testing.T) {
 		r.must(r.policy.RevokeGrant(ctx, oskar, why, name))
 	}
 	r.release(releases.Spec{Models: []string{"openai/gpt-5"}}, releases.Ask{})
-	m, err := r.Rollback(ctx, oskar, why, "payer", 0)
+	m, err := r.Rollback(ctx, oskar, why, releases.Back{Agent: "payer", Gives: true})
 	r.must(err)
 	if !slices.Equal(m.Restored.Withheld, []string{"reviewed"}) || !slices.Equal(m.Restored.Given, []string{"taken"}) {
 		t.Errorf("%+v", m.Restored)

@@ -302,7 +302,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.locks.Enforce(h.gateway.Cut)
 	h.locks.Enforce(h.endLeases)
 	// After the rooms' own: the views are new when the gateway looks.
-	for _, version := range []string{identity.Version, locks.Version, tokens.Version} {
+	for _, version := range []string{identity.Version, locks.Version, tokens.Version, releases.Version} {
 		h.watch.On(version, func(context.Context) error { h.gateway.Recheck(); return nil })
 	}
 	children := stdio.New(stdio.Options{Injector: h.secrets, Ledger: h.log, Redact: h.scanner.Redact, Logger: log})

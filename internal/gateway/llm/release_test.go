@@ -24,8 +24,8 @@ type pins struct {
 	canary        bool
 }
 
-func (p pins) Check(q *releases.Question) (policy.Release, error) {
-	seventh := policy.Release{Number: 7, Stage: q.Stage, Canary: p.canary}
+func (p pins) Check(q *releases.Question) (releases.Bound, error) {
+	seventh := releases.Bound{Release: policy.Release{Number: 7, Stage: q.Stage, Canary: p.canary}}
 	if q.Model != "" && q.Model != p.model {
 		return seventh, releases.ErrOutside.Say("not the model")
 	}
@@ -36,6 +36,8 @@ func (p pins) Check(q *releases.Question) (policy.Release, error) {
 	}
 	return seventh, nil
 }
+
+func (pins) Stands(string, releases.Bound) error { return nil }
 
 func (pins) Shows(string, string, string) bool { return true }
 
