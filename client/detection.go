@@ -34,6 +34,7 @@ type Detection struct {
 	Lock       string    `json:"lock,omitempty"`
 	Contained  float64   `json:"contained_ms,omitempty"` // from the deciding event until the last call was cut
 	Cut        int64     `json:"cut,omitempty"`
+	Passed     *int64    `json:"passed,omitempty"` // calls that went out between the deciding event and the last cut
 	Error      string    `json:"error,omitempty"`
 	Ended      time.Time `json:"ended,omitzero"`
 	EndedBy    string    `json:"ended_by,omitempty"`

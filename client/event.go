@@ -46,6 +46,7 @@ type Actor struct {
 // Decision is how policy decided and on whose rules.
 type Decision struct {
 	Effect   string   `json:"effect"`
+	Code     string   `json:"code,omitzero"` // of the refusal; older servers did not record it
 	Policies []string `json:"policies,omitzero"`
 	Grants   []string `json:"grants,omitzero"`
 	Reason   string   `json:"reason,omitzero"`

@@ -125,7 +125,8 @@ type IncidentDecision struct {
 	Call     string    `json:"call,omitempty"`
 	Agent    string    `json:"agent,omitempty"`
 	Tool     string    `json:"tool,omitempty"`
-	Effect   string    `json:"effect"` // allow, deny, hold, refuse
+	Effect   string    `json:"effect"`         // allow, deny, hold, refuse
+	Code     string    `json:"code,omitempty"` // of the refusal, if it was recorded
 	Policies []string  `json:"policies"`
 	Grants   []string  `json:"grants"`
 	Reason   string    `json:"reason,omitempty"`

@@ -48,6 +48,8 @@ audit, storage, rest, job, fault, id < findings
 audit, storage, rest, job, fault, id < locks
 findings < budget
 findings, locks < detection
+storage, job < rates
+rates < connections, detection
 detection < manifest, server
 connections < undo
 undo < server

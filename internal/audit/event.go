@@ -89,7 +89,8 @@ const LabelProposal = "proposal:"
 
 // Decision is how policy decided and on whose rules.
 type Decision struct {
-	Effect   string   `json:"effect"` // allow, deny, hold
+	Code     string   `json:"code,omitzero"` // of the refusal, as the agent was told it: "policy_denied", "locked"; empty if it was allowed, and in events from before it was recorded
+	Effect   string   `json:"effect"`        // allow, deny, hold
 	Grants   []string `json:"grants,omitzero"`
 	Micros   int64    `json:"micros,omitzero"` // time the decision took
 	Policies []string `json:"policies,omitzero"`

@@ -115,33 +115,26 @@ func read(res *result, tool string, entries []client.Entry) (found bool) {
 	return found
 }
 
-// codes say which layer a refusal is of.
+// codes say which layer a refusal is of, whatever policy said.
 var codes = map[string]string{"unknown_tool": byGrants, "unknown_connection": byGrants, "tool_changed": byPin, "tool_not_accepted": byPin, "host_refused": byHost,
-	"credential_invalid": byIdentity, "approval_impossible": byPeople}
-
-// reasons say which layer a denial is of that names no policy of its own.
-var reasons = []struct{ phrase, layer, code string }{
-	{"definition of this tool changed", byPin, "tool_changed"},
-	{"nobody has accepted this tool", byPin, "tool_not_accepted"},
-	{"no grant or policy allows", byGrants, "unknown_tool"},
-	{"this call needs the approval of", byPeople, "approval_impossible"},
-}
+	"credential_invalid": byIdentity, "approval_impossible": byPeople, "approval_denied": byPeople}
 
 func layerOf(ev client.Event, effect string) layer {
 	code, _ := refusal(ev.Detail)
-	for _, r := range reasons {
-		if ev.Decision != nil && effect == "denied" && strings.Contains(ev.Decision.Reason, r.phrase) {
-			return layer{r.layer, r.code, effect}
-		}
+	d := ev.Decision
+	if d != nil && d.Code != "" {
+		code = d.Code
 	}
 	if by := codes[code]; by != "" {
 		return layer{by, code, effect}
 	}
-	if d := ev.Decision; d != nil && len(d.Policies) > 0 {
+	switch {
+	case d != nil && len(d.Policies) > 0:
 		return layer{byPolicy, d.Policies[0], effect}
-	}
-	if d := ev.Decision; d != nil && strings.Contains(d.Reason, "on whose behalf this is, may not make this call itself") {
+	case d != nil && strings.Contains(d.Reason, "on whose behalf this is, may not make this call itself"):
 		return layer{byGrants, "on behalf of an agent without", effect}
+	case code == "policy_denied": // and no policy did
+		return layer{byGrants, "unknown_tool", effect}
 	}
 	return layer{byOther, or(code, "unknown"), effect}
 }

@@ -93,7 +93,11 @@ func (a *app) showDetection(d client.Detection) error {
 		row("credential", d.Credential), row("seen", d.Seen), row("normal", d.Normal), row("events", strings.Join(d.Events, "\n")), row("decided by", d.Event), row("happened", d.Happened.UTC().Format(time.RFC3339Nano)),
 		row("times", strconv.FormatInt(d.Times, 10)), row("response", d.Response), row("state", d.State), row("lock", d.Lock)}
 	if d.Contained > 0 {
-		rows = append(rows, row("contained", fmt.Sprintf("%s after the event that decided; %d calls in flight were cut", contained(d), d.Cut)))
+		said := fmt.Sprintf("%s after the event that decided; %d calls in flight were cut", contained(d), d.Cut)
+		if d.Passed != nil {
+			said += fmt.Sprintf(", %d had passed", *d.Passed)
+		}
+		rows = append(rows, row("contained", said))
 	}
 	if d.Error != "" {
 		rows = append(rows, row("failed", d.Error))

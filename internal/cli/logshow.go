@@ -47,7 +47,7 @@ func entryRows(e client.Entry) []field {
 		row("team", ev.Team), row("stage", ev.Stage), row("credential", ev.Credential), row("remote", ev.Remote), row("client", ev.Client), row("run", ev.Run),
 		row("call", ev.Call), row("tool", toolName(ev)), row("effect", ev.Effect), row("digest", ev.Digest), row("object", ev.Object)}
 	if d := ev.Decision; d != nil {
-		rows = append(rows, painted("decision", d.Effect, statusColour(d.Effect)), row("policies", strings.Join(d.Policies, ", ")), row("grants", strings.Join(d.Grants, ", ")),
+		rows = append(rows, painted("decision", d.Effect, statusColour(d.Effect)), row("code", d.Code), row("policies", strings.Join(d.Policies, ", ")), row("grants", strings.Join(d.Grants, ", ")),
 			row("why", d.Reason), row("policy version", d.Version), row("decided in", fmt.Sprintf("%d µs", d.Micros)))
 	}
 	if o := ev.Outcome; o != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/rates"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
@@ -118,7 +119,7 @@ func TestLimitsAreChecked(t *testing.T) {
 		t.Fatal(changed, err)
 	}
 	r.poll()
-	if tool, _ := r.Tool("ledger", "pay"); tool.Limits() != (connections.Limits{Result: 64 << 10, Calls: connections.Rate{Calls: 60, Per: time.Minute}}) {
+	if tool, _ := r.Tool("ledger", "pay"); tool.Limits() != (connections.Limits{Result: 64 << 10, Calls: rates.Rate{Calls: 60, Per: time.Minute}}) {
 		t.Errorf("%+v", tool.Limits())
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/rates"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -67,6 +68,7 @@ type Service struct {
 	before    []identity.BeforeDelete
 	seen      sync.Map // connection and tool -> digested, to compare unchanged lists cheaply
 	noted     throttle
+	rates     *rates.Service
 	uses      uses
 	cancel    context.CancelFunc // of what Start began
 	done      chan struct{}
@@ -78,13 +80,14 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, f *findings.Ser
 	if o.Redactor == nil {
 		return nil, errors.New("connections: Options.Redactor is required")
 	}
+	counted := rates.New(db, o.Now, o.Logger) // by the database's clock, if none is given
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{db: db, log: log, watch: watch, findings: f, redactor: o.Redactor, instructs: o.Instructs, now: o.Now, logger: o.Logger}
+	s := &Service{db: db, log: log, watch: watch, findings: f, rates: counted, redactor: o.Redactor, instructs: o.Instructs, now: o.Now, logger: o.Logger}
 	s.current.Store(build(nil, nil))
 	watch.On(Watched, s.reload)
 	return s, nil

@@ -48,6 +48,7 @@ type Detection struct {
 	Lock       string    `json:"lock,omitempty"`
 	Contained  float64   `json:"contained_ms,omitempty" doc:"from the deciding event until the last call was cut on every replica, in milliseconds"`
 	Cut        int64     `json:"cut,omitempty" doc:"calls in flight that were cut"`
+	Passed     *int64    `json:"passed,omitempty" doc:"calls that went out between the deciding event and the last cut; absent while that is not known"`
 	Error      string    `json:"error,omitempty" doc:"why the response could not be made"`
 	Ended      time.Time `json:"ended,omitzero"`
 	EndedBy    string    `json:"ended_by,omitempty"`

@@ -24,7 +24,7 @@ type Fact struct {
 	Hour     string // of the day in UTC, "00" to "23"
 	Status   string // how the call ended
 	Decision string // allow, deny, hold
-	Code     string // of a refusal
+	Code     string // of a refusal; "" in events from before denials had one
 	Front    string // of a refusal: llm, mcp, http
 	Model    string // that was asked for
 	Odd      string // the parameter of a model's call that no honest client sends
@@ -105,7 +105,7 @@ func (r *reader) fact(ev *audit.Event, f *Fact) {
 		Network: r.network(ev.Remote), Client: client(ev.Client), Hour: hours[at.Hour()], Labels: ev.Labels, Times: 1,
 	}
 	if ev.Decision != nil {
-		f.Decision = ev.Decision.Effect
+		f.Decision, f.Code = ev.Decision.Effect, ev.Decision.Code
 	}
 	if o := ev.Outcome; o != nil {
 		f.Status, f.HTTP = o.Status, float64(o.Code)
@@ -130,7 +130,10 @@ func detail(ev *audit.Event, f *Fact) {
 	if json.Unmarshal(ev.Detail, &d, jsontext.AllowInvalidUTF8(true)) != nil {
 		return
 	}
-	f.Code, f.Front, f.Odd, f.Script, f.Rule, f.Weight = d.Code, d.Front, d.Odd, d.Script, d.Rule, d.Weight
+	f.Front, f.Odd, f.Script, f.Rule, f.Weight = d.Front, d.Odd, d.Script, d.Rule, d.Weight
+	if d.Code != "" {
+		f.Code = d.Code
+	}
 	if d.Model != "" {
 		f.Model = d.Model
 	}

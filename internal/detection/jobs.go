@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/locks"
 	"github.com/countersign/countersign/internal/storage"
 )
@@ -126,23 +127,58 @@ func (s *Service) contain(ctx context.Context, f *follower, now time.Time) error
 		if err != nil {
 			return err
 		}
-		last := st.Placed
-		for _, a := range st.Acks {
-			if a.At.After(last) {
-				last = a.At
-			}
-		}
-		micros := max(1, last.Sub(d.Happened).Microseconds())
-		if err := s.log.Change(ctx, func(tx *audit.Tx) error {
-			ev := event("detection.contained", audit.System, d.Object, "", map[string]any{"detection": d.ID, "rule": d.Rule, "lock": d.Lock, "cut": st.Cut, "replicas": len(st.Acks), "micros": micros})
-			ev.Agent, ev.Credential = d.Agent, d.Credential
-			tx.Record(ev)
-			return setContained(ctx, tx.Tx, d.ID, micros, int64(st.Cut))
-		}); err != nil {
+		if err := s.contained(ctx, d, &st); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// contained notes that every replica has cut what a detection stopped, with what
+// passed until then, in its finding too.
+func (s *Service) contained(ctx context.Context, d *Detection, st *locks.State) error {
+	last := st.Placed
+	for _, a := range st.Acks {
+		if a.At.After(last) {
+			last = a.At
+		}
+	}
+	micros := max(1, last.Sub(d.Happened).Microseconds())
+	passed, err := s.passed(ctx, d)
+	if err != nil {
+		return err
+	}
+	d.Contained, d.Cut, d.Passed = float64(micros)/1000, int64(st.Cut), &passed
+	open, err := s.o.Findings.List(ctx, findings.Query{Status: findings.Open, Rule: d.finding().Rule, Object: d.Object, Limit: 1})
+	if err != nil {
+		return err
+	}
+	return s.log.Change(ctx, func(tx *audit.Tx) error {
+		ev := event("detection.contained", audit.System, d.Object, "", map[string]any{"detection": d.ID, "rule": d.Rule, "lock": d.Lock, "cut": st.Cut, "passed": passed, "replicas": len(st.Acks), "micros": micros})
+		ev.Agent, ev.Credential = d.Agent, d.Credential
+		tx.Record(ev)
+		if len(open) > 0 { // whoever closed it has seen it
+			if err := s.tell(ctx, tx, d); err != nil {
+				return err
+			}
+		}
+		return setContained(ctx, tx.Tx, d)
+	})
+}
+
+// mostPassed bounds how many calls are counted that passed.
+const mostPassed = 1000
+
+// passed counts the calls that went out after the event that decided, of what is
+// locked now.
+func (s *Service) passed(ctx context.Context, d *Detection) (n int64, err error) {
+	recs, err := s.log.List(ctx, audit.Query{Agent: d.Agent, Types: []audit.Type{audit.CallIntent}, Since: d.Happened, Oldest: true, Limit: mostPassed})
+	for _, r := range recs {
+		if r.Event.ID != d.Event && (d.Response == LockAgent || r.Event.Credential == d.Credential) {
+			n++
+		}
+	}
+	return n, err
 }
 
 // sweep forgets what is old.

@@ -1,9 +1,14 @@
 package detection
 
 import (
-	"sync"
+	"context"
 	"time"
+
+	"github.com/countersign/countersign/internal/rates"
 )
+
+// askWithin bounds how long a throttled call waits for the store.
+const askWithin = 30 * time.Second
 
 // Posture is what is in force for calls of an agent beside locks.
 type Posture struct {
@@ -13,24 +18,14 @@ type Posture struct {
 	Wait      time.Duration // until a throttled agent may call again; 0: now
 }
 
-// postures are the responses that calls ask for, in memory and immutable but for
-// the counts of throttled agents.
+// postures are the responses that calls ask for, in memory and immutable.
 type postures struct {
 	held      map[string]*Detection
-	throttled map[string]*throttle
+	throttled map[string]int64 // calls a minute: the fewest that a response lets an agent make
 }
 
-// throttle lets an agent make so many calls a minute on this replica.
-type throttle struct {
-	rate int64
-	mu   sync.Mutex
-	from time.Time
-	made int64
-}
-
-// newPostures keeps the counts of throttles that stay.
-func newPostures(active []Detection, before *postures) *postures {
-	p := &postures{held: map[string]*Detection{}, throttled: map[string]*throttle{}}
+func newPostures(active []Detection) *postures {
+	p := &postures{held: map[string]*Detection{}, throttled: map[string]int64{}}
 	for i := range active {
 		d := &active[i]
 		switch {
@@ -38,42 +33,26 @@ func newPostures(active []Detection, before *postures) *postures {
 		case d.Response == Hold:
 			p.held[d.Agent] = d
 		case d.Response == Throttle:
-			t := &throttle{rate: d.rate}
-			if before != nil && before.throttled[d.Agent] != nil {
-				t = before.throttled[d.Agent]
+			if most, ok := p.throttled[d.Agent]; !ok || d.rate < most {
+				p.throttled[d.Agent] = d.rate
 			}
-			p.throttled[d.Agent] = t
 		}
 	}
 	return p
 }
 
-// Posture returns what is in force for a call of an agent. It works in memory;
-// asking counts as a call.
-func (s *Service) Posture(agent string) (out Posture) {
+// Posture returns what is in force for a call of an agent, in memory. Only for an
+// agent that is throttled it asks the store, where all replicas count together, and
+// asking counts as a call; the error is that the store cannot be asked.
+func (s *Service) Posture(ctx context.Context, agent string) (out Posture, err error) {
 	p := s.postures.Load()
-	if len(p.held)+len(p.throttled) == 0 {
-		return out
-	}
 	if d := p.held[agent]; d != nil {
 		out.Held, out.Approvers, out.Why = d.ID, d.approvers, d.Title
 	}
-	if t := p.throttled[agent]; t != nil {
-		out.Wait = t.take(s.o.Now())
+	if most := p.throttled[agent]; most > 0 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWithin) // a client that leaves has asked all the same
+		defer cancel()
+		out.Wait, err = s.rates.Take(ctx, false, rates.Use{Key: "throttled " + agent, Rate: rates.Rate{Calls: most, Per: time.Minute}})
 	}
-	return out
-}
-
-func (t *throttle) take(now time.Time) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	passed := now.Sub(t.from)
-	if passed >= time.Minute || passed < 0 {
-		t.from, t.made, passed = now, 0, 0
-	}
-	if t.made >= t.rate {
-		return time.Minute - passed
-	}
-	t.made++
-	return 0
+	return out, err
 }

@@ -253,13 +253,17 @@ func (d *Detection) finding() findings.Finding {
 	if d.Normal != "" {
 		lines = append(lines, "Normal: "+d.Normal+".")
 	}
-	lines = append(lines, d.outcome(), "More: countersign detection show "+d.ID)
+	lines = append(lines, d.outcome())
+	if d.Contained > 0 && d.Passed != nil {
+		lines = append(lines, fmt.Sprintf("Contained: %.0f ms after the event that decided. Calls that passed until then: %d; in flight and cut: %d.", d.Contained, *d.Passed, d.Cut))
+	}
+	lines = append(lines, "More: countersign detection show "+d.ID)
 	return findings.Finding{Rule: "detection." + d.Rule, Severity: d.Severity, Object: d.Object, Title: title, Detail: strings.Join(lines, "\n"), Events: d.Events}
 }
 
 // outcome says what was done about it.
 func (d *Detection) outcome() string {
-	what := map[string]string{Hold: "every call of the agent waits for " + d.approvers, Throttle: fmt.Sprintf("the agent makes at most %d calls a minute on each replica", d.rate),
+	what := map[string]string{Hold: "every call of the agent waits for " + d.approvers, Throttle: fmt.Sprintf("the agent makes at most %d calls a minute", d.rate),
 		LockCredential: "the credential is locked", LockAgent: "the agent is locked", Rotate: "the upstream's secret is being replaced", Notify: "people are told"}[d.Response]
 	switch d.State {
 	case Observed:

@@ -16,6 +16,7 @@ import (
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/job"
 	"github.com/countersign/countersign/internal/locks"
+	"github.com/countersign/countersign/internal/rates"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -34,7 +35,7 @@ type Options struct {
 	Rotate func(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, connection string) error
 	// Seed makes what is kept of values unlike that of other installations.
 	Seed   uint64
-	Now    func() time.Time // nil means time.Now
+	Now    func() time.Time // nil means time.Now; throttled calls are counted by the database's clock then
 	Logger *slog.Logger     // nil discards
 }
 
@@ -44,6 +45,7 @@ type Service struct {
 	log   *audit.Log
 	watch *storage.Watcher
 	o     Options
+	rates *rates.Service
 	lease *job.Lease // nil on SQLite, where there is one process
 
 	rules    atomic.Pointer[[]*rule] // by name; compiled once for each change
@@ -63,19 +65,20 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, o Options) (*Se
 	if o.Findings == nil || o.Locks == nil {
 		panic("detection: Findings and Locks must be set")
 	}
+	counted := rates.New(db, o.Now, o.Logger)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{db: db, log: log, watch: watch, o: o}
+	s := &Service{db: db, log: log, watch: watch, o: o, rates: counted}
 	rules, err := assemble(nil, nil, o.Logger)
 	if err != nil {
 		return nil, err
 	}
 	s.rules.Store(&rules)
-	s.postures.Store(newPostures(nil, nil))
+	s.postures.Store(newPostures(nil))
 	if db.Dialect() == storage.Postgres {
 		s.lease = job.NewLease(db, "detection", leaseTTL)
 	}
@@ -140,7 +143,7 @@ func (s *Service) reload(ctx context.Context) error {
 		return err
 	}
 	s.rules.Store(&rules)
-	s.postures.Store(newPostures(active, s.postures.Load()))
+	s.postures.Store(newPostures(active))
 	if next := stamp(rules, lifted); next != s.stamp {
 		s.stamp = next
 		s.changed.Store(true)

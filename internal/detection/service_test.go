@@ -193,6 +193,78 @@ func TestAStolenKeyIsCutAndAPersonLiftsIt(t *testing.T) {
 	})
 }
 
+// How fast a key was cut stands in the detection and its finding, with what passed
+// until then; a finding that somebody closed meanwhile stays closed.
+func TestHowFastItWasCutIsTold(t *testing.T) {
+	each(t, func(w *world) {
+		w.enforce(hopping)
+		if err := w.locks.Start(ctx); err != nil {
+			w.t.Fatal(err)
+		}
+		defer w.locks.Stop(ctx)
+		w.settle()
+		stolen := func(key string) {
+			w.hop("bot", key, 11, time.Now().Add(-time.Second))
+			for range 3 {
+				w.goes("bot", key)
+			}
+			w.goes("bot", id.New("key")) // another's
+		}
+		told := func(key string) (d detection.Detection, f findings.Finding) {
+			w.t.Helper()
+			for end := time.Now().Add(30 * time.Second); d.Passed == nil; time.Sleep(time.Millisecond) {
+				w.settle()
+				w.poll()
+				for _, got := range w.of(hopping, false) {
+					if got.Credential == key {
+						d = got
+					}
+				}
+				if time.Now().After(end) {
+					w.t.Fatalf("it is not told: %+v", d)
+				}
+			}
+			found, err := w.findings.List(ctx, findings.Query{Object: "credential/" + key})
+			if err != nil || len(found) != 1 {
+				w.t.Fatalf("%v %+v", err, found)
+			}
+			return d, found[0]
+		}
+		key := id.New("key")
+		stolen(key)
+		d, f := told(key)
+		if d.Contained <= 0 || *d.Passed != 3 || !strings.Contains(f.Detail, "passed until then: 3;") {
+			w.t.Errorf("%+v %+v", d, f)
+		}
+		if n := w.count("detection.contained"); n != 1 {
+			w.t.Errorf("%d of it in the log", n)
+		}
+		key = id.New("key")
+		stolen(key)
+		if _, err := w.Step(ctx); err != nil { // it acts
+			w.t.Fatal(err)
+		}
+		found, err := w.findings.List(ctx, findings.Query{Object: "credential/" + key})
+		if err != nil || len(found) != 1 {
+			w.t.Fatalf("%v %+v", err, found)
+		}
+		if err := w.findings.Close(ctx, person, found[0].ID, "seen"); err != nil {
+			w.t.Fatal(err)
+		}
+		if _, f := told(key); f.Status != findings.Closed {
+			w.t.Errorf("opened again: %+v", f)
+		}
+	})
+}
+
+// goes records that a call of a credential went out.
+func (w *world) goes(agent, credential string) {
+	w.t.Helper()
+	if _, err := w.log.Intent(ctx, audit.Event{Type: audit.CallIntent, Actor: audit.Actor{Kind: audit.KindAgent}, Agent: agent, Credential: credential, Connection: "openai", Tool: "chat.completions", Call: id.New(id.Call)}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func TestARuleThatObservesDoesNothing(t *testing.T) {
 	lite(t, func(w *world) {
 		w.settle()
@@ -332,7 +404,7 @@ func TestAFloodHidesNobodyFromWhatActs(t *testing.T) {
 		}
 		w.settle()
 		for i := range 40 {
-			if p := w.Posture(fmt.Sprintf("bot-%d", i)); p.Held == "" {
+			if p := w.posture(fmt.Sprintf("bot-%d", i)); p.Held == "" {
 				w.t.Errorf("bot-%d is lost in the flood", i)
 			}
 		}
@@ -438,7 +510,16 @@ func (w *world) put(text string) error {
 	return err
 }
 
-func TestHoldAndThrottle(t *testing.T) {
+func (w *world) posture(agent string) detection.Posture {
+	w.t.Helper()
+	p, err := w.Posture(ctx, agent)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+func TestAnAgentIsHeldUntilAPersonLiftsIt(t *testing.T) {
 	lite(t, func(w *world) {
 		if err := w.put(fmt.Sprintf(holding, "hold\n  approvers: security\n  for: 1h")); err != nil {
 			w.t.Fatal(err)
@@ -447,18 +528,25 @@ func TestHoldAndThrottle(t *testing.T) {
 		w.settle()
 		w.hop("bot", "key_1", 3, time.Now())
 		w.settle()
-		if p := w.Posture("bot"); p.Held == "" || p.Approvers != "security" {
+		if p := w.posture("bot"); p.Held == "" || p.Approvers != "security" {
 			w.t.Errorf("%+v", p)
 		}
-		if p := w.Posture("other"); p.Held != "" || p.Wait != 0 {
+		if p := w.posture("other"); p.Held != "" || p.Wait != 0 {
 			w.t.Errorf("another agent: %+v", p)
 		}
 		if _, err := w.Lift(ctx, person, "fine", w.of("test.hold", false)[0].ID); err != nil {
 			w.t.Fatal(err)
 		}
-		if p := w.Posture("bot"); p.Held != "" {
+		if p := w.posture("bot"); p.Held != "" {
 			w.t.Errorf("lifted, but %+v", p)
 		}
+	})
+}
+
+// What a throttled agent may do is counted on all replicas together, and nobody who
+// cannot be counted may call.
+func TestAThrottledAgentIsSlowOnAllReplicas(t *testing.T) {
+	each(t, func(w *world) {
 		if err := w.put(fmt.Sprintf(holding, "throttle\n  rate: \"5\"")); err != nil {
 			w.t.Fatal(err)
 		}
@@ -466,14 +554,22 @@ func TestHoldAndThrottle(t *testing.T) {
 		w.settle()
 		w.hop("slow", "key_2", 3, time.Now())
 		w.settle()
-		made := 0
-		for range 20 {
-			if w.Posture("slow").Wait == 0 {
+		all := []*world{w, replica(w.t, w.db, w.log), replica(w.t, w.db, w.log)}
+		made, began := 0, time.Now()
+		for i := range 60 {
+			if all[i%len(all)].posture("slow").Wait == 0 {
 				made++
 			}
 		}
-		if made < 5 || made > 10 { // a minute may begin anew meanwhile
-			w.t.Errorf("%d calls of 20 in a minute, 5 are allowed", made)
+		if most := 6 + int(time.Since(began)/(12*time.Second)); made < 5 || made > most { // one comes back each twelve seconds
+			w.t.Errorf("%d of 60 calls on three replicas, %d are allowed", made, most)
+		}
+		w.db.Close()
+		if _, err := w.Posture(ctx, "slow"); err == nil {
+			w.t.Error("it may call, although nobody can count it")
+		}
+		if p := w.posture("quick"); p.Wait != 0 {
+			w.t.Errorf("another agent: %+v", p)
 		}
 	})
 }

@@ -169,18 +169,21 @@ func putMode(ctx context.Context, tx *storage.Tx, rule, mode, reason, by string,
 }
 
 const columns = `id, rule, version, title, severity, keyed, value, object, agent, credential, connection, response, mode, state, seen, normal, event, events, times,
-	happened, decided, updated, expires, lock_id, approvers, rate, contained, cut, error, ended, ended_by, end_reason`
+	happened, decided, updated, expires, lock_id, approvers, rate, contained, cut, passed, error, ended, ended_by, end_reason`
 
 func readDetections(ctx context.Context, q querier, where string, args ...any) ([]Detection, error) {
 	return gather(ctx, q, func(rows *sql.Rows, d *Detection) error {
 		var events []byte
-		var happened, decided, updated, expires, contained, ended int64
+		var happened, decided, updated, expires, contained, passed, ended int64
 		if err := rows.Scan(&d.ID, &d.Rule, &d.Version, &d.Title, &d.Severity, &d.key, &d.value, &d.Object, &d.Agent, &d.Credential, &d.Connection, &d.Response, &d.Mode, &d.State,
-			&d.Seen, &d.Normal, &d.Event, &events, &d.Times, &happened, &decided, &updated, &expires, &d.Lock, &d.approvers, &d.rate, &contained, &d.Cut, &d.Error, &ended, &d.EndedBy, &d.EndReason); err != nil {
+			&d.Seen, &d.Normal, &d.Event, &events, &d.Times, &happened, &decided, &updated, &expires, &d.Lock, &d.approvers, &d.rate, &contained, &d.Cut, &passed, &d.Error, &ended, &d.EndedBy, &d.EndReason); err != nil {
 			return err
 		}
 		d.Happened, d.Decided, d.Updated, d.Expires, d.Ended = storage.Time(happened), storage.Time(decided), storage.Time(updated), storage.Time(expires), storage.Time(ended)
 		d.Contained = float64(contained) / 1000
+		if passed >= 0 {
+			d.Passed = &passed
+		}
 		return json.Unmarshal(events, &d.Events)
 	}, `SELECT `+columns+` FROM detections`+where, args...)
 }
@@ -190,9 +193,9 @@ func insertDetection(ctx context.Context, tx *storage.Tx, d *Detection) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO detections (`+columns+`, forgiven) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, 0)`,
+	_, err = tx.Exec(ctx, `INSERT INTO detections (`+columns+`, forgiven) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, 0)`,
 		d.ID, d.Rule, d.Version, d.Title, d.Severity, d.key, d.value, d.Object, d.Agent, d.Credential, d.Connection, d.Response, d.Mode, d.State, d.Seen, d.Normal, d.Event, string(events), d.Times,
-		storage.Micros(d.Happened), storage.Micros(d.Decided), storage.Micros(d.Updated), storage.Micros(d.Expires), d.Lock, d.approvers, d.rate, int64(d.Contained*1000), d.Cut, d.Error,
+		storage.Micros(d.Happened), storage.Micros(d.Decided), storage.Micros(d.Updated), storage.Micros(d.Expires), d.Lock, d.approvers, d.rate, int64(d.Contained*1000), d.Cut, -1, d.Error,
 		storage.Micros(d.Ended), d.EndedBy, d.EndReason)
 	return err
 }
@@ -218,8 +221,8 @@ func endDetection(ctx context.Context, tx *storage.Tx, id, state, by, reason str
 	return n == 1, err
 }
 
-func setContained(ctx context.Context, tx *storage.Tx, id string, micros, cut int64) error {
-	_, err := tx.Exec(ctx, `UPDATE detections SET contained = $1, cut = $2 WHERE id = $3`, micros, cut, id)
+func setContained(ctx context.Context, tx *storage.Tx, d *Detection) error {
+	_, err := tx.Exec(ctx, `UPDATE detections SET contained = $1, cut = $2, passed = $3 WHERE id = $4`, int64(d.Contained*1000), d.Cut, *d.Passed, d.ID)
 	return err
 }
 

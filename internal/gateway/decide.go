@@ -37,6 +37,15 @@ type verdict struct {
 	kept     *approvals.Kept    // the answer to the call when it was made before
 }
 
+// recorded is the decision as the log has it: a refusal with its code.
+func (v *verdict) recorded() *audit.Decision {
+	d := v.record
+	if v.effect != policy.Allow && v.kept == nil {
+		d.Code = v.code
+	}
+	return &d
+}
+
 // prepare fills in what Serve promises about a call.
 func (g *Gateway) prepare(call *Call) {
 	call.Started = g.o.Now()

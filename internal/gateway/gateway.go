@@ -28,7 +28,7 @@ func (g *Gateway) Serve(ctx context.Context, in Incoming) (*Answer, error) {
 	}
 	verdict := g.decide(call)                                  // pin, grants, policy: allow, deny or hold
 	verdict = guardedVerdict(call, g.inspected(call, verdict)) // what was found in it may hold or deny what policy allows
-	verdict = g.postured(call, verdict)                        // detection may slow an agent down, or have all of its calls held
+	verdict = g.postured(ctx, call, verdict)                   // detection may slow an agent down, or have all of its calls held
 	verdict = g.limit(ctx, call, verdict)                      // how often the tool may be called
 	verdict = g.delayed(in, call, verdict)                     // an effect may have to wait, and can be cancelled until it is sent
 	verdict = g.approve(ctx, in, call, verdict)                // no-op unless held; a resumed call starts again at authenticate
@@ -114,8 +114,9 @@ type Options struct {
 	Named    func(name string) []connections.Named
 	Rates    Rates    // how often tools may be called; nil does not limit
 	Releases Releases // what an agent's release includes; nil pins nothing
-	// Posture returns what detection asks for an agent's calls, in memory; nil asks for nothing.
-	Posture func(agent string) Posture
+	// Posture returns what detection asks for an agent's calls, in memory but for those
+	// of an agent that it slows down; nil asks for nothing.
+	Posture func(ctx context.Context, agent string) (Posture, error)
 	// Posed, if set, is told of a tool whose answer to a call poses as something
 	// else. It must not block.
 	Posed func(connection, tool, call string)

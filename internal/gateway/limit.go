@@ -35,14 +35,10 @@ func (g *Gateway) limit(ctx context.Context, call *Call, v verdict) verdict {
 	switch {
 	case err != nil:
 		r := Refuse(err)
-		v.code, v.reason, v.kind, v.retry = r.Code, r.Reason, r.Kind, retryLedger
+		return slowed(v, r.Code, r.Reason, r.Kind, retryLedger)
 	case retry > 0:
-		v.code, v.reason, v.kind, v.retry = CodeLimited, "this tool is called too often; try again later", fault.Limited, retry
-	default:
-		return v
+		return slowed(v, CodeLimited, "this tool is called too often; try again later", fault.Limited, retry)
 	}
-	v.effect, v.advice = policy.Deny, nil
-	v.record.Effect, v.record.Reason = policy.Deny.String(), v.reason
 	return v
 }
 

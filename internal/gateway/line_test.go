@@ -175,7 +175,11 @@ func TestAToolThatNobodyAcceptedIsRefused(t *testing.T) {
 			t.Errorf("%q: %+v", status, refusal)
 		}
 	}
-	r.Events(4, audit.CallDenied)
+	for _, e := range r.Events(4, audit.CallDenied) {
+		if code := e.Event.Decision.Code; code != gateway.CodeDrifted && code != gateway.CodeUnpinned {
+			t.Errorf("recorded with the code %q", code)
+		}
+	}
 	r.Events(0, audit.CallIntent)
 	if len(r.up.Requests()) != 0 {
 		t.Error("the upstream was called")

@@ -73,7 +73,7 @@ func (a *answerBody) sendable(m *Message) (verdict, []guardFact, error) {
 		a.g.guard(a.ctx, part, s, "request", m.Body)
 		a.g.guardSaw(part)
 	}
-	v := guardedVerdict(part, a.g.limit(a.ctx, part, a.g.postured(part, a.g.decide(part))))
+	v := guardedVerdict(part, a.g.limit(a.ctx, part, a.g.postured(a.ctx, part, a.g.decide(part))))
 	switch v.effect {
 	case policy.Allow:
 		return v, part.guarded, nil
@@ -183,7 +183,7 @@ func (a *answerBody) sent(batch []Message, v verdict, said []guardFact, refusal 
 	}
 	ev := callEvent(a.call)
 	ev.Type, ev.Digest = callSent, hex.EncodeToString(digest.Sum(nil))
-	ev.Decision = &v.record
+	ev.Decision = v.recorded()
 	if refusal != nil {
 		d.Refused = refusal.Code
 	}

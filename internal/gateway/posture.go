@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -20,17 +21,18 @@ type Posture struct {
 // postured throttles or holds a call that policy would let pass, of an agent that
 // does, or stands behind, what detection has found. What is only the plumbing of a
 // protocol goes on.
-func (g *Gateway) postured(call *Call, v verdict) verdict {
+func (g *Gateway) postured(ctx context.Context, call *Call, v verdict) verdict {
 	if v.effect == policy.Deny || g.o.Posture == nil || call.Implied != nil {
 		return v
 	}
 	for _, a := range append([]identity.Agent{call.Who.Agent}, call.Who.Behind...) {
-		s := g.o.Posture(a.Name)
+		s, err := g.o.Posture(ctx, a.Name)
+		if err != nil {
+			r := Refuse(err)
+			return slowed(v, r.Code, r.Reason, r.Kind, retryLedger)
+		}
 		if s.Wait > 0 {
-			v.effect, v.code, v.kind, v.retry, v.holds, v.advice = policy.Deny, CodeLimited, fault.Limited, s.Wait, nil, nil
-			v.reason = "detection slowed this agent down; try again later, or ask its owner"
-			v.record.Effect, v.record.Reason = policy.Deny.String(), v.reason
-			return v
+			return slowed(v, CodeLimited, "detection slowed this agent down; try again later, or ask its owner", fault.Limited, s.Wait)
 		}
 		if s.Held == "" {
 			continue
@@ -41,5 +43,12 @@ func (g *Gateway) postured(call *Call, v verdict) verdict {
 		v.record.Effect, v.record.Reason = policy.Hold.String(), v.reason+": "+s.Why
 		return v
 	}
+	return v
+}
+
+// slowed refuses a call for now.
+func slowed(v verdict, code, reason string, kind fault.Kind, retry time.Duration) verdict {
+	v.effect, v.code, v.reason, v.kind, v.retry, v.holds, v.advice = policy.Deny, code, reason, kind, retry, nil, nil
+	v.record.Effect, v.record.Reason = policy.Deny.String(), reason
 	return v
 }

@@ -22,7 +22,7 @@ const (
 func (g *Gateway) record(ctx context.Context, in Incoming, call *Call, v verdict) (audit.Receipt, error) {
 	ev := callEvent(call)
 	ev.Remote, ev.Client = host(in.Remote), clip(in.Client, 200)
-	ev.Decision = &v.record
+	ev.Decision = v.recorded()
 	ev.Detail = placedDetail(call, v)
 	payloads := g.intentPayloads(call)
 	// A client that leaves now must not leave us in doubt whether the intent

@@ -35,8 +35,9 @@ func (h *house) agentLabels(name string) []string {
 }
 
 // detectionPosture is what detection asks for an agent's calls.
-func (h *house) detectionPosture(agent string) gateway.Posture {
-	return gateway.Posture(h.detection.Posture(agent))
+func (h *house) detectionPosture(ctx context.Context, agent string) (gateway.Posture, error) {
+	p, err := h.detection.Posture(ctx, agent)
+	return gateway.Posture(p), err
 }
 
 // rotateDetected begins to replace the upstream secret of a connection whose use

@@ -49,7 +49,9 @@ func samples() []audit.Event {
 		with(audit.CallOutcome, func(ev *audit.Event) { ev.Decision, ev.Outcome = nil, &audit.Outcome{Status: audit.Unknown} }),
 		with(audit.CallSettled, func(ev *audit.Event) { ev.Decision, ev.Outcome = nil, &audit.Outcome{Status: audit.Failed} }),
 		with(audit.CallDenied, func(ev *audit.Event) { ev.Decision = &audit.Decision{Effect: "deny", Reason: "over the limit"} }),
-		with(audit.CallHeld, func(ev *audit.Event) { ev.Decision = &audit.Decision{Effect: "hold", Reason: "needs two"} }),
+		with(audit.CallHeld, func(ev *audit.Event) {
+			ev.Decision = &audit.Decision{Code: "approval_pending", Effect: "hold", Reason: "needs two"}
+		}),
 		with(audit.CallRefused, func(ev *audit.Event) {
 			ev.Decision, ev.Tool, ev.Call, ev.Run = nil, "", "", ""
 			ev.Detail = []byte(`{"front":"llm","code":"bad_json","reason":"not JSON"}`)
@@ -149,6 +151,9 @@ func TestWhatHappenedIsSaid(t *testing.T) {
 			want = `"status":"Failure","status_code":"denied","status_detail":"over the limit"`
 		case ev.Type == audit.CallHeld:
 			want = `"disposition":"Delayed"`
+			if !strings.Contains(string(line), `"status_code":"approval_pending"`) {
+				t.Errorf("the code of the refusal is not said: %s", line)
+			}
 		case ev.Type == audit.AuthRefused && ev.Detail != nil:
 			want = `"status_code":"no_credential"`
 		case ev.Type == "agent.created":

@@ -69,6 +69,7 @@ const (
 	attrLabels     = "countersign.labels"
 	attrBehalf     = "countersign.on_behalf_of"
 	attrDecision   = "countersign.decision.effect"
+	attrCode       = "countersign.decision.code"
 	attrDecidedBy  = "countersign.decision.policies"
 	attrGrants     = "countersign.decision.grants"
 	attrDecided    = "countersign.decision.reason"

@@ -168,10 +168,10 @@ func (o *ocsfEvent) decision(ev *audit.Event) {
 	case "allow":
 		o.act(1, "Allowed", 1, "Allowed")
 	case "hold":
-		o.StatusID, o.Status, o.StatusCode, o.StatusDetail = other, "Held", "held", d.Reason
+		o.StatusID, o.Status, o.StatusCode, o.StatusDetail = other, "Held", orElse(d.Code, "held"), d.Reason
 		o.act(other, "Held", 14, "Delayed")
 	default:
-		o.fail("denied", d.Reason)
+		o.fail(orElse(d.Code, "denied"), d.Reason)
 		o.act(2, "Denied", 2, "Blocked")
 	}
 }

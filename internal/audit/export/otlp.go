@@ -156,6 +156,7 @@ func (m *Mapper) about(ev *audit.Event) attributes {
 	a.texts(attrBehalf, chain)
 	if d := ev.Decision; d != nil {
 		a.text(attrDecision, d.Effect)
+		a.text(attrCode, d.Code)
 		a.texts(attrDecidedBy, d.Policies)
 		a.texts(attrGrants, d.Grants)
 		a.text(attrDecided, d.Reason)

@@ -142,6 +142,7 @@ func eventText(r *audit.Record) string {
 	}
 	if ev.Decision != nil {
 		w.add(ev.Decision.Reason)
+		w.add(ev.Decision.Code)
 	}
 	if ev.Outcome != nil {
 		w.add(ev.Outcome.Error)

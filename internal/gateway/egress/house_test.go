@@ -2,6 +2,7 @@ package egress_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json/v2"
 	"fmt"
 	"io"
@@ -73,11 +74,11 @@ func (r *rig) serve(db *storage.DB, base, dialect string, operations map[string]
 	t := r.t
 	t.Helper()
 	r.Line = line.Start(t, db, line.Options{Tune: func(_ *line.Line, o *gateway.Options) {
-		o.Posture = func(string) (p gateway.Posture) {
+		o.Posture = func(context.Context, string) (p gateway.Posture, _ error) {
 			if asks := r.asks.Load(); asks != nil {
 				p = *asks
 			}
-			return p
+			return p, nil
 		}
 	}})
 	auth := connections.AuthBearer

@@ -2,6 +2,7 @@ package account
 
 import (
 	"cmp"
+	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"fmt"
 	"maps"
@@ -94,6 +95,7 @@ type Decision struct {
 	Agent    string    `json:"agent,omitempty"`
 	Tool     string    `json:"tool,omitempty"`
 	Effect   string    `json:"effect" doc:"allow, deny, hold or refuse"`
+	Code     string    `json:"code,omitempty" doc:"of the refusal, if it was recorded"`
 	Policies []string  `json:"policies"`
 	Grants   []string  `json:"grants"`
 	Reason   string    `json:"reason,omitempty"`
@@ -142,15 +144,17 @@ type event struct {
 	Connection string `json:"connection"`
 	Credential string `json:"credential"`
 	Decision   *struct {
+		Code     string   `json:"code"`
 		Effect   string   `json:"effect"`
 		Grants   []string `json:"grants"`
 		Policies []string `json:"policies"`
 		Reason   string   `json:"reason"`
 	} `json:"decision"`
-	Effect  string   `json:"effect"`
-	ID      string   `json:"id"`
-	Object  string   `json:"object"`
-	Objects []string `json:"objects"`
+	Detail  jsontext.Value `json:"detail"`
+	Effect  string         `json:"effect"`
+	ID      string         `json:"id"`
+	Object  string         `json:"object"`
+	Objects []string       `json:"objects"`
 	Outcome *struct {
 		Status string `json:"status"`
 		Error  string `json:"error"`
@@ -245,7 +249,7 @@ func (b *builder) call(e *event) {
 	if d := e.Decision; d != nil && (e.Type != "call.intent" || e.changes()) || e.Type == "call.refused" {
 		row := Decision{ID: e.ID, At: e.Time, Call: e.Call, Agent: e.Agent, Tool: e.tool(), Effect: "refuse", Policies: []string{}, Grants: []string{}, Reason: e.Reason}
 		if d != nil {
-			row.Effect, row.Policies, row.Grants, row.Reason = d.Effect, names(d.Policies), names(d.Grants), d.Reason
+			row.Effect, row.Code, row.Policies, row.Grants, row.Reason = d.Effect, d.Code, names(d.Policies), names(d.Grants), d.Reason
 		}
 		b.out.Decisions = append(b.out.Decisions, row)
 	}

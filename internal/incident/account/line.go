@@ -2,6 +2,8 @@ package account
 
 import (
 	"cmp"
+	"encoding/json/v2"
+	"fmt"
 	"strings"
 )
 
@@ -32,7 +34,24 @@ func (e *event) line() string {
 		add(" ", e.Object)
 	}
 	add(", because: ", brief(e.Reason))
+	if e.Type == "detection.contained" {
+		add("", e.contained())
+	}
 	return s.String()
+}
+
+// contained says how fast what was detected was cut. A detail of another form says
+// nothing.
+func (e *event) contained() string {
+	var d struct {
+		Micros int64 `json:"micros"`
+		Passed int64 `json:"passed"`
+		Cut    int64 `json:"cut"`
+	}
+	if json.Unmarshal(e.Detail, &d) != nil {
+		return ""
+	}
+	return fmt.Sprintf(": %d ms after the event that decided; %d calls passed until then, %d in flight were cut", (d.Micros+500)/1000, d.Passed, d.Cut)
 }
 
 // brief cuts a text to what fits into a line.
