@@ -66,8 +66,9 @@ screenshots: build ## make docs/screenshots/*.png of the example business
 containment: build ## replay recorded attacks and honest tasks through a server, write docs/containment-bench.md
 	go run ./containment -out docs/containment-bench.md
 
-detection-bench: ## run attacks and honest agents of a simulated month through detection, write docs/detection-bench.md
-	COUNTERSIGN_DETECTION_BENCH=$(CURDIR)/docs/detection-bench.md go test ./internal/detection -count=1 -run TheBench
+detection-bench: ## run attacks and honest agents of a simulated month through detection, the attacks through real servers too, write docs/detection-bench.md
+	COUNTERSIGN_DETECTION_BENCH=$(CURDIR)/docs/detection-bench.md go test ./internal/detection -count=1 -run 'TheBench$$'
+	COUNTERSIGN_DETECTION_BENCH=$(CURDIR)/docs/detection-bench.md $(PG) go test ./internal/server -count=1 -v -timeout 30m -run TheBenchOfContainment
 
 lint: ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l cmd client internal conformance containment test 2>/dev/null)" || { gofmt -l cmd client internal conformance containment test; echo 'run gofmt -w on these'; exit 1; }

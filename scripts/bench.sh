@@ -31,4 +31,5 @@ run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm L
 run "the HTTP front: beside direct and a plain reverse proxy" ./internal/gateway/egress HTTP 1x
 run "runs: what a proposal, and looking for one, costs beside one durable row" ./internal/runs Runs 20x
 run "detection: events a second through all rules, on one core" ./internal/detection Rules 1s
+run "detection: what a call waits for, without detection and with it" ./internal/detection Call 1x
 run "idle streams: resident memory of the server alone" ./internal/server IdleStreams 1x

@@ -3,6 +3,7 @@ package detection
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -15,6 +16,7 @@ import (
 const (
 	quietFor     = 24 * time.Hour       // a detection that only told and was not seen again
 	containWait  = 2 * time.Minute      // for replicas to say that they have cut
+	blindFor     = 15 * time.Second     // after which a replica that cannot reach the store has cut everything by itself
 	keepUsage    = 40 * 24 * time.Hour  // hours of use, for bills
 	keepAgents   = 400 * 24 * time.Hour // what is known of an agent that does not call
 	keepOthers   = 2 * 24 * time.Hour   // of credentials and networks; longer than any window over them
@@ -121,17 +123,38 @@ func (s *Service) contain(ctx context.Context, f *follower, now time.Time) error
 	for i := range waiting {
 		d := &waiting[i]
 		st, err := s.o.Locks.State(ctx, d.Lock)
-		if errors.Is(err, locks.ErrNotFound) || err == nil && (len(st.Silent) > 0 || len(st.Acks) == 0) {
+		if errors.Is(err, locks.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return err
+		}
+		cuts, err := s.cutting(ctx, &st)
+		if err != nil {
+			return err
+		}
+		if cuts || len(st.Acks) == 0 {
+			continue
 		}
 		if err := s.contained(ctx, d, &st); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// cutting reports whether a replica is still to say that it has cut. One that is gone
+// is not waited for: what it did ended with it, and one that only cannot reach the
+// store refuses calls and soon cuts those in flight by itself.
+func (s *Service) cutting(ctx context.Context, st *locks.State) (bool, error) {
+	if len(st.Silent) == 0 {
+		return false, nil
+	}
+	if s.o.Now().Sub(st.Placed) < blindFor {
+		return true, nil
+	}
+	there, err := s.o.Locks.Replicas(ctx)
+	return slices.ContainsFunc(st.Silent, func(r string) bool { return slices.Contains(there, r) }), err
 }
 
 // contained notes that every replica has cut what a detection stopped, with what
@@ -154,7 +177,7 @@ func (s *Service) contained(ctx context.Context, d *Detection, st *locks.State) 
 		return err
 	}
 	return s.log.Change(ctx, func(tx *audit.Tx) error {
-		ev := event("detection.contained", audit.System, d.Object, "", map[string]any{"detection": d.ID, "rule": d.Rule, "lock": d.Lock, "cut": st.Cut, "passed": passed, "replicas": len(st.Acks), "micros": micros})
+		ev := event("detection.contained", audit.System, d.Object, "", map[string]any{"detection": d.ID, "rule": d.Rule, "lock": d.Lock, "cut": st.Cut, "passed": passed, "replicas": len(st.Acks), "silent": len(st.Silent), "micros": micros})
 		ev.Agent, ev.Credential = d.Agent, d.Credential
 		tx.Record(ev)
 		if len(open) > 0 { // whoever closed it has seen it

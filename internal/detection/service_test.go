@@ -24,6 +24,10 @@ var (
 	person = audit.Person("usr_1", "ada")
 )
 
+func logOptions() audit.Options {
+	return audit.Options{Redactor: clean{}, Keeper: audittest.Keeper("k")}
+}
+
 type clean struct{}
 
 func (clean) Redact(b []byte) []byte { return b }
@@ -31,7 +35,7 @@ func (clean) Redact(b []byte) []byte { return b }
 // world is one replica.
 type world struct {
 	*detection.Service
-	t        *testing.T
+	t        testing.TB
 	db       *storage.DB
 	log      *audit.Log
 	watch    *storage.Watcher
@@ -43,7 +47,7 @@ type world struct {
 func each(t *testing.T, fn func(w *world)) {
 	t.Helper()
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		log, err := audit.Open(ctx, db, audit.Options{Redactor: clean{}, Keeper: audittest.Keeper("k")})
+		log, err := audit.Open(ctx, db, logOptions())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,17 +59,11 @@ func each(t *testing.T, fn func(w *world)) {
 // lite is each where the engine makes no difference.
 func lite(t *testing.T, fn func(w *world)) {
 	t.Helper()
-	db := storagetest.Open(t, storagetest.SQLite(t))
-	log, err := audit.Open(ctx, db, audit.Options{Redactor: clean{}, Keeper: audittest.Keeper("k")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { log.Close(ctx) })
-	fn(replica(t, db, log))
+	fn(open(t))
 }
 
 // replica opens the room on a database, as a process does that has just started.
-func replica(t *testing.T, db *storage.DB, log *audit.Log) *world {
+func replica(t testing.TB, db *storage.DB, log *audit.Log) *world {
 	w := &world{t: t, db: db, log: log, watch: storage.NewWatcher(db, nil), findings: findings.New(db, log, nil)}
 	w.locks = locks.New(db, log, w.watch, locks.Options{})
 	var err error
@@ -257,6 +255,57 @@ func TestHowFastItWasCutIsTold(t *testing.T) {
 	})
 }
 
+// Nobody waits for a replica that died before it could say that it has cut.
+func TestWhoDiedIsNotWaitedFor(t *testing.T) {
+	each(t, func(w *world) {
+		w.enforce(hopping)
+		if err := w.locks.Start(ctx); err != nil {
+			w.t.Fatal(err)
+		}
+		defer w.locks.Stop(ctx)
+		w.settle()
+		dead := func(ago time.Duration) {
+			if err := w.db.Tx(ctx, func(tx *storage.Tx) error {
+				_, err := tx.Exec(ctx, `INSERT INTO replicas (name, started, seen) VALUES ('dead', 1, $1) ON CONFLICT (name) DO UPDATE SET seen = $1`, storage.Micros(time.Now().Add(-ago)))
+				return err
+			}); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		dead(-time.Hour) // it is there, as far as anybody knows
+		w.hop("bot", id.New("key"), 13, time.Now().Add(-time.Second))
+		acked := func() (d detection.Detection) {
+			for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+				w.settle()
+				w.poll()
+				d = w.of(hopping, false)[0]
+				if st, err := w.locks.State(ctx, d.Lock); err != nil || time.Now().After(end) {
+					w.t.Fatalf("%v %+v", err, st)
+				} else if len(st.Acks) == 1 {
+					return d
+				}
+			}
+		}
+		d := acked()
+		if _, err := w.Step(ctx); err != nil || d.Contained != 0 {
+			w.t.Errorf("contained, although a replica has not cut: %v %+v", err, d)
+		}
+		dead(4 * time.Second) // it died, right when the lock was placed
+		if err := w.db.Tx(ctx, func(tx *storage.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE locks SET placed = placed - 20000000 WHERE id = $1`, d.Lock)
+			return err
+		}); err != nil {
+			w.t.Fatal(err)
+		}
+		for end := time.Now().Add(30 * time.Second); d.Contained == 0; time.Sleep(time.Millisecond) {
+			w.settle()
+			if d = w.of(hopping, false)[0]; time.Now().After(end) {
+				w.t.Fatalf("still waited for: %+v", d)
+			}
+		}
+	})
+}
+
 // goes records that a call of a credential went out.
 func (w *world) goes(agent, credential string) {
 	w.t.Helper()
@@ -374,6 +423,7 @@ func TestOnlyOneReplicaEvaluates(t *testing.T) {
 
 func TestAFloodOfFindingsIsTold(t *testing.T) {
 	lite(t, func(w *world) {
+		w.enforce(hopping)
 		w.settle()
 		at := time.Now()
 		for i := range 60 {
@@ -386,6 +436,18 @@ func TestAFloodOfFindingsIsTold(t *testing.T) {
 		found, err := w.findings.List(ctx, findings.Query{Rule: "detection.crowded"})
 		if err != nil || len(found) != 1 || found[0].Object != "detection-rule/tool.drift" {
 			w.t.Errorf("%v %+v", err, found)
+		}
+		key := id.New("key") // what the flood was to hide
+		w.hop("bot", key, 13, time.Now())
+		for i := range 60 {
+			w.record(audit.Event{Type: "tool.drifted", Actor: audit.System, Object: fmt.Sprintf("tool/d/t%d", i), Time: time.Now()})
+		}
+		w.settle()
+		if found, err = w.findings.List(ctx, findings.Query{Status: findings.Open}); err != nil || len(found) != 32 || !slices.ContainsFunc(found, func(f findings.Finding) bool { return f.Object == "credential/"+key }) {
+			w.t.Errorf("%v: %d findings, and the one that matters should be among 32", err, len(found))
+		}
+		if n := len(w.list(true)); n > 40 {
+			w.t.Errorf("%d rows", n)
 		}
 	})
 }

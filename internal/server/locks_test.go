@@ -22,11 +22,17 @@ import (
 // a load balancer they are one server: all issue tokens under the first's URL.
 func replicas(t testing.TB, dsn string, n int) []*process {
 	t.Helper()
+	return replicasOf(t, t.TempDir(), dsn, "", n)
+}
+
+// replicasOf is replicas with the data of a first server, which has ended; token is
+// the administrator's.
+func replicasOf(t testing.TB, data, dsn, token string, n int) []*process {
+	t.Helper()
 	if !strings.HasPrefix(dsn, "postgres") {
 		n = 1
 	}
-	data := t.TempDir()
-	all := []*process{start(t, data, dsn, "")}
+	all := []*process{start(t, data, dsn, token)}
 	for i := 1; i < n; i++ {
 		// Another machine has the keys, not the files.
 		own := t.TempDir()

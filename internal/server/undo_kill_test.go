@@ -116,7 +116,7 @@ func (p *plant) undoDies(s *shop, at sagaPlace, wire *tap, own, note string) {
 	if !p.wasKilled(at.deadPlace) {
 		return
 	}
-	p.freed(own)
+	p.freed(own, "undo")
 	p.again()
 	p.recovers(30 * time.Second)
 	u := p.sagaEnds(what.Call)
@@ -136,13 +136,13 @@ func (p *plant) undoDies(s *shop, at sagaPlace, wire *tap, own, note string) {
 	}
 }
 
-// freed lets the lease of the dead server run out now.
-func (p *plant) freed(dsn string) {
+// freed lets a lease of the dead server run out now.
+func (p *plant) freed(dsn, lease string) {
 	p.t.Helper()
 	db, err := storage.Open(p.t.Context(), dsn)
 	if err == nil {
 		err = db.Tx(p.t.Context(), func(tx *storage.Tx) error {
-			_, err := tx.Exec(p.t.Context(), `UPDATE leases SET until = 0 WHERE name = 'undo'`)
+			_, err := tx.Exec(p.t.Context(), `UPDATE leases SET until = 0 WHERE name = $1`, lease)
 			return err
 		})
 		db.Close()
