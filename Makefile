@@ -25,7 +25,7 @@ build: ## build bin/countersign
 	@mkdir -p bin
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/countersign
 
-test: ## run every test on both engines and in a browser (installs PostgreSQL and Chromium when missing; npm clients too)
+test: ## run every test on both engines and in a browser (installs PostgreSQL and Chromium when missing; npm and Python clients too)
 	$(PG) $(GOTEST) -timeout 30m ./...
 	@$(MAKE) --no-print-directory test-browser
 

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -139,34 +138,69 @@ func TestModelsAndToolsThroughTheProxy(t *testing.T) {
 
 // The programs people write, with what countersign run sets and no base URL
 // beside the provider's own.
-func TestOpenAIThroughTheProxy(t *testing.T) {
+func TestPythonThroughTheProxy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs Python")
+	}
+	site := pythonClients(t)
 	h := newBehindTLS(t)
 	script := `
-import os, sys
-try:
-    import openai
-except ImportError:
-    print("no openai here"); sys.exit(0)
+import sys, openai, requests
 c = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="sk-of-the-program")
-print("whole", c.chat.completions.create(model="test-echo", messages=[{"role": "user", "content": "hello"}]).choices[0].message.content)
-print("stream", "".join(p.choices[0].delta.content or "" for p in c.chat.completions.create(model="test-echo", stream=True, messages=[{"role": "user", "content": "hello"}]) if p.choices))
+say = [{"role": "user", "content": "hello"}]
+print("whole", c.chat.completions.create(model="test-echo", messages=say).choices[0].message.content)
+print("stream", "".join(p.choices[0].delta.content or "" for p in c.chat.completions.create(model="test-echo", stream=True, messages=say) if p.choices))
 try:
-    c.chat.completions.create(model="forbidden-model", messages=[{"role": "user", "content": "hello"}])
+    c.chat.completions.create(model="forbidden-model", messages=say)
 except openai.PermissionDeniedError as e:
     print("refused", e.code)
+for model in "test-echo", "forbidden-model":
+    r = requests.post(sys.argv[1] + "/v1/chat/completions", headers={"Authorization": "Bearer sk-of-the-program"}, json={"model": model, "messages": say})
+    print("requests", model, r.status_code, r.json().get("error", {}).get("code"))
+try:
+    requests.get("https://elsewhere.example/")
+except requests.exceptions.ProxyError as e:
+    print("elsewhere", "403" in str(e))
 `
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip(err)
-	}
-	cmd := exec.CommandContext(context.Background(), "python3", "-c", script, h.model)
-	cmd.Env = append(os.Environ(), "HTTPS_PROXY="+h.proxy.String(), "https_proxy="+h.proxy.String(), "NO_PROXY=", "no_proxy=", "SSL_CERT_FILE="+h.roots)
+	cmd := exec.CommandContext(t.Context(), "python3", "-c", script, h.model)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+site, "HTTPS_PROXY="+h.proxy.String(), "https_proxy="+h.proxy.String(), "NO_PROXY=", "no_proxy=", "SSL_CERT_FILE="+h.roots, "REQUESTS_CA_BUNDLE="+h.roots)
 	out, err := cmd.CombinedOutput()
-	if strings.Contains(string(out), "no openai here") {
-		t.Skip("Python has no openai")
-	}
-	for _, want := range []string{"whole ", "stream ", "refused policy_denied"} {
+	for _, want := range []string{"whole ", "stream ", "refused policy_denied", "requests test-echo 200 None", "requests forbidden-model 403 policy_denied", "elsewhere True"} {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("no %q: %v\n%s", want, err, out)
 		}
 	}
+}
+
+// pythonClients installs the clients in the versions that are written down, once,
+// and returns their directory.
+func pythonClients(t *testing.T) string {
+	t.Helper()
+	if err := exec.Command("python3", "-m", "pip", "--version").Run(); err != nil {
+		t.Skipf("Python with pip is not installed; install it (python3-pip) to run the Python clients: %v", err)
+	}
+	dir, err := filepath.Abs("../../test/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted, err := os.ReadFile(filepath.Join(dir, "requirements.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := filepath.Join(dir, "site")
+	if have, err := os.ReadFile(filepath.Join(site, "requirements.txt")); err == nil && string(have) == string(wanted) {
+		return site
+	}
+	if err := os.RemoveAll(site); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("python3", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--target", site, "-r", "requirements.txt")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pip install: %v\n%s", err, out)
+	}
+	if err := os.WriteFile(filepath.Join(site, "requirements.txt"), wanted, 0o600); err != nil { // it is complete
+		t.Fatal(err)
+	}
+	return site
 }
