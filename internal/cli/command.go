@@ -71,8 +71,12 @@ func (a *app) complete(list names) cobra.CompletionFunc {
 		}
 		var found []string
 		for _, n := range all {
-			if strings.HasPrefix(n, toComplete) {
-				found = append(found, inert(n, 0))
+			if name, says, described := strings.Cut(n, "\t"); strings.HasPrefix(name, toComplete) {
+				name = inert(name, 0)
+				if described {
+					name += "\t" + inert(says, 60)
+				}
+				found = append(found, name)
 			}
 		}
 		return found, cobra.ShellCompDirectiveNoFileComp
@@ -88,6 +92,25 @@ func (a *app) completeFirst(list names) cobra.CompletionFunc {
 		}
 		return all(cmd, args, toComplete)
 	}
+}
+
+// completeInTurn completes each argument with names that may depend on those
+// before it.
+func (a *app) completeInTurn(lists ...func(before []string) names) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= len(lists) {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return a.complete(lists[len(args)](args))(cmd, args, toComplete)
+	}
+}
+
+// whatever stands before, an argument is one of list.
+func whatever(list names) func([]string) names { return func([]string) names { return list } }
+
+// words are what an argument can be, known here.
+func words(all ...string) func([]string) names {
+	return whatever(func(context.Context, *client.Client) ([]string, error) { return all, nil })
 }
 
 // completeFlag completes a flag's value with names from the server.

@@ -174,7 +174,7 @@ func (a *app) showDetectionRule(r client.DetectionRule) error {
 
 func (a *app) detectionMode() *cobra.Command {
 	var all bool
-	cmd := &cobra.Command{Use: "mode [RULE] observe|enforce|off --reason TEXT", Short: "Let a rule act, or only observe", Args: operands("[RULE]", "MODE"), ValidArgsFunction: a.completeFirst(detectionRuleNames),
+	cmd := &cobra.Command{Use: "mode [RULE] observe|enforce|off --reason TEXT", Short: "Let a rule act, or only observe", Args: operands("[RULE]", "MODE"), ValidArgsFunction: a.completeInTurn(whatever(detectionRuleNames), words("observe", "enforce", "off")),
 		Long: "A new rule observes: it says what it would do. Look at what it finds for a while (countersign detection list), then let it act. What a rule did stays until it is lifted.",
 		Example: `  countersign detection mode model.fan-out enforce --reason 'no false finding in two weeks'
   countersign detection mode --all observe --reason 'migration this weekend'`}

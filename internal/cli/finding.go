@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,7 @@ func (a *app) findingList() *cobra.Command {
 	cmd.Flags().BoolVar(&q.Tuned, "tuned", false, "those with a note for tuning only, in any state")
 	cmd.Flags().StringVar(&q.Severity, "severity", "", "info, low, medium, high or critical")
 	cmd.Flags().StringVar(&q.Rule, "rule", "", "of this rule only")
+	a.completeFlag(cmd, "rule", findingRules)
 	cmd.Flags().StringVar(&q.Object, "object", "", "about this only, such as tool/ledger/pay_invoice")
 	cmd.Flags().IntVarP(&q.Limit, "limit", "n", 100, "at most so many")
 	fixed(cmd, "severity", "info", "low", "medium", "high", "critical")
@@ -115,6 +117,7 @@ is listed under --state muted, and is back when the time is over. Nothing is mut
 		Example: "  countersign finding mute fnd_… --until 14d --reason 'the supplier mends it'\n  countersign finding mute --rule detect.burst --agent batch-loader --until 2027-01-31 --reason 'load test'"}
 	cmd.Flags().StringVar(&until, "until", "", "a day (2027-01-31), a time, or how long from now (12h, 14d); needed")
 	cmd.Flags().StringVar(&m.Rule, "rule", "", "findings of this rule")
+	a.completeFlag(cmd, "rule", findingRules)
 	cmd.Flags().StringVar(&m.Object, "object", "", "findings about this")
 	cmd.Flags().StringVar(&m.Agent, "agent", "", "findings about this agent")
 	a.completeFlag(cmd, "agent", agentNames)
@@ -163,6 +166,14 @@ func muted(m client.Mute) string {
 		}
 	}
 	return strings.Join(what, ", ")
+}
+
+// findingRules are the rules of findings that there are.
+func findingRules(ctx context.Context, c *client.Client) ([]string, error) {
+	l, err := c.Findings(ctx, client.FindingQuery{Limit: 1000})
+	all, err := namesOf(l, err, func(f client.Finding) string { return f.Rule })
+	slices.Sort(all)
+	return slices.Compact(all), err
 }
 
 func muteIDs(ctx context.Context, c *client.Client) ([]string, error) {

@@ -25,6 +25,14 @@ func releaseRequestIDs(ctx context.Context, c *client.Client) ([]string, error) 
 	return namesOf(l, err, func(q client.ReleaseRequest) string { return q.ID + "\t" + q.Agent + " to " + q.Stage })
 }
 
+// releaseNumbers are the releases of the agent that is named first.
+func releaseNumbers(before []string) names {
+	return func(ctx context.Context, c *client.Client) ([]string, error) {
+		l, err := c.Releases(ctx, before[0])
+		return namesOf(l, err, func(r client.Release) string { return fmt.Sprintf("%d\t%s", r.Number, r.Reason) })
+	}
+}
+
 // numberArg reads a release's number; 0 if it was left out.
 func numberArg(args []string, at int) (int64, error) {
 	if len(args) <= at {
@@ -60,7 +68,7 @@ func (a *app) releaseList() *cobra.Command {
 }
 
 func (a *app) releaseShow() *cobra.Command {
-	cmd := &cobra.Command{Use: "show AGENT [NUMBER]", Short: "Show what is in force, or one release", Args: operands("AGENT", "[NUMBER]"), ValidArgsFunction: a.completeFirst(agentNames)}
+	cmd := &cobra.Command{Use: "show AGENT [NUMBER]", Short: "Show what is in force, or one release", Args: operands("AGENT", "[NUMBER]"), ValidArgsFunction: a.completeInTurn(whatever(agentNames), releaseNumbers)}
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
 		n, err := numberArg(args, 1)
 		if err != nil {
@@ -216,7 +224,7 @@ func diffColour(what string) string {
 func (a *app) releaseCheck() *cobra.Command {
 	var stage string
 	var accept []string
-	cmd := &cobra.Command{Use: "check AGENT [NUMBER]", Short: "Show whether a release passes the readiness gate; exit 1 if not", Args: operands("AGENT", "[NUMBER]"), ValidArgsFunction: a.completeFirst(agentNames),
+	cmd := &cobra.Command{Use: "check AGENT [NUMBER]", Short: "Show whether a release passes the readiness gate; exit 1 if not", Args: operands("AGENT", "[NUMBER]"), ValidArgsFunction: a.completeInTurn(whatever(agentNames), releaseNumbers),
 		Long:    "Lists what must be so before a release goes above development, and for what is missing the command that mends it.",
 		Example: "  countersign release check invoice-checker --to production"}
 	cmd.Flags().StringVar(&stage, "to", "", "development, staging or production (default: the agent's stage)")
@@ -284,7 +292,7 @@ func itemColour(i client.ReleaseItem) string {
 
 func (a *app) releasePromote() *cobra.Command {
 	var ask client.ReleaseAsk
-	cmd := &cobra.Command{Use: "promote AGENT [NUMBER] --reason TEXT", Short: "Ask for a release to be put in force", Args: operands("AGENT", "[NUMBER]"), ValidArgsFunction: a.completeFirst(agentNames),
+	cmd := &cobra.Command{Use: "promote AGENT [NUMBER] --reason TEXT", Short: "Ask for a release to be put in force", Args: operands("AGENT", "[NUMBER]"), ValidArgsFunction: a.completeInTurn(whatever(agentNames), releaseNumbers),
 		Long: `The newest release if none is named, in the agent's stage unless --to names another. In development it happens at once. Above, the release must
 pass the readiness gate (countersign release check), and another person approves: countersign release approve.`,
 		Example: "  countersign release promote invoice-checker 4 --to production --reason 'tested in staging for a week'"}
@@ -323,7 +331,7 @@ func promoted(q client.ReleaseRequest) string {
 func (a *app) releaseCanary() *cobra.Command {
 	var ask client.ReleaseAsk
 	var s client.ReleaseSignals
-	cmd := &cobra.Command{Use: "canary AGENT NUMBER --percent N --reason TEXT", Short: "Try a release with a share of the runs; a bad one rolls itself back", Args: operands("AGENT", "NUMBER"), ValidArgsFunction: a.completeFirst(agentNames),
+	cmd := &cobra.Command{Use: "canary AGENT NUMBER --percent N --reason TEXT", Short: "Try a release with a share of the runs; a bad one rolls itself back", Args: operands("AGENT", "NUMBER"), ValidArgsFunction: a.completeInTurn(whatever(agentNames), releaseNumbers),
 		Long: `Whether a run tries the release follows from the run itself, the same on every replica. It is judged by its own calls: what passes a limit rolls it
 back at once, with an event and a finding that say why. Without any limit 20% refused, 20% failed and findings of high severity count.
 Above development it needs the gate and another person, as a promotion does.`,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -233,9 +234,18 @@ func itemNumber(s string) (int, error) {
 	return n, nil
 }
 
+// reviewItems are what the review that is named first still asks.
+func reviewItems(before []string) names {
+	return func(ctx context.Context, c *client.Client) ([]string, error) {
+		r, err := c.Review(ctx, before[0])
+		open := slices.DeleteFunc(slices.Clone(r.Items), func(it client.ReviewItem) bool { return it.Decision != "" })
+		return namesOf(open, err, func(it client.ReviewItem) string { return fmt.Sprintf("%d\t%s", it.N, it.Subject.Says) })
+	}
+}
+
 func (a *app) reviewDecide() *cobra.Command {
 	var to string
-	cmd := &cobra.Command{Use: "decide REVIEW N keep|revoke", Short: "Keep or revoke one thing; keeping needs a --reason", Args: operands("REVIEW", "N", "keep|revoke"), ValidArgsFunction: a.completeFirst(reviewNames),
+	cmd := &cobra.Command{Use: "decide REVIEW N keep|revoke", Short: "Keep or revoke one thing; keeping needs a --reason", Args: operands("REVIEW", "N", "keep|revoke"), ValidArgsFunction: a.completeInTurn(whatever(reviewNames), reviewItems, words("keep", "revoke")),
 		Long:    "What is revoked ends at once, unless the review gives it a grace, and is then tried: the line must refuse. Exit 1 if it does not hold.",
 		Example: "  countersign review decide q4 1 keep --reason 'answers every ticket'\n  countersign review decide q4 2 revoke"}
 	cmd.Flags().StringVar(&to, "to", "", "of an owner that is revoked: who is to be the next (default the backup)")
@@ -264,7 +274,7 @@ func (a *app) reviewDecide() *cobra.Command {
 
 func (a *app) reviewDelegate() *cobra.Command {
 	var to string
-	cmd := &cobra.Command{Use: "delegate REVIEW N --to USER --reason NOTE", Short: "Hand an item to another reviewer", Args: operands("REVIEW", "N"), ValidArgsFunction: a.completeFirst(reviewNames)}
+	cmd := &cobra.Command{Use: "delegate REVIEW N --to USER --reason NOTE", Short: "Hand an item to another reviewer", Args: operands("REVIEW", "N"), ValidArgsFunction: a.completeInTurn(whatever(reviewNames), reviewItems)}
 	cmd.Flags().StringVar(&to, "to", "", "who reviews it instead")
 	_ = cmd.MarkFlagRequired("to")
 	a.completeFlag(cmd, "to", userNames)
