@@ -108,6 +108,9 @@ func (p *Prices) find(model string) (Price, bool) {
 	return m, ok
 }
 
+// Knows reports whether the table has a price of a model.
+func (p *Prices) Knows(model string) bool { _, ok := p.find(model); return ok }
+
 // MaxOutput returns how many tokens an answer of the model can have.
 func (p *Prices) MaxOutput(model string) int64 {
 	m, ok := p.find(model)

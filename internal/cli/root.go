@@ -124,7 +124,7 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"start":  {a.upCommand(), a.runCommand(), a.loginCommand(), a.doctorCommand(), a.backupCommand(), a.attackCommand()},
-		"see":    {a.logCommand(), a.findingCommand(), a.detectionCommand(), a.incidentCommand(), a.postureCommand(), a.evidenceCommand()},
+		"see":    {a.logCommand(), a.findingCommand(), a.detectionCommand(), a.incidentCommand(), a.inventoryCommand(), a.postureCommand(), a.evidenceCommand()},
 		"decide": {a.approvalsCommand(), a.channelCommand(), a.approveCommand(), a.denyCommand(), a.reviewCommand()},
 		"govern": {a.importCommand(), a.applyCommand(), a.diffCommand(), a.exportCommand(), a.userCommand(), a.teamCommand(), a.groupCommand(), a.agentCommand(), a.connectionCommand(), a.knowledgeCommand(), a.toolCommand(), a.grantCommand(), a.policyCommand(), a.secretCommand(), a.masterKeyCommand(),
 			a.passkeyCommand(), a.tokenServiceCommand(), a.lockCommand(), a.budgetCommand(), a.releaseCommand(), a.stopCommand(), a.resumeCommand(), a.undoCommand(), a.useCommand()},

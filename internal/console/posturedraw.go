@@ -89,6 +89,10 @@ func objectPath(object string) template.URL {
 		return queryOf("/grants", "q", name)
 	case "posture":
 		return pathOf("/posture/predicates", name)
+	case "inventory":
+		return pathOf("/inventory", name)
+	case "caller", "model", "network", "host":
+		return queryOf("/inventory", "q", name)
 	case "call":
 		return queryOf("/events", "q", "call:"+name)
 	}

@@ -1,6 +1,7 @@
 // Package inventory says what there is and what it can touch: agents,
-// connections and secrets with owner, age, last use, reach and open findings; and
-// an agent's blast radius as a tree.
+// connections and secrets with owner, age, last use, reach and open findings; an
+// agent's blast radius as a tree; and what is registered against what was
+// observed.
 //
 // It promises:
 //
@@ -11,6 +12,13 @@
 //     query each for what is stored. BenchmarkInventory in server asks for a
 //     thousand agents by a hundred tools over the API: 123 ms (median of 20, two
 //     busy cores).
+//   - What was observed is read from the log, all of it and each record once; a
+//     row is kept for each thing, derived from the log as the search index is. Who
+//     invents names fills a hundred rows of a kind, and a kind has five thousand:
+//     what is left out is counted, by who showed it, and is itself an entry of the
+//     difference. What is registered needs no room.
+//   - Difference and posture's E1 are the same entries (Observed).
 //
-// It owns nothing and writes nothing. The server may import inventory.
+// It writes nothing but those rows and what somebody sets aside, which is an
+// event. The server and posture may import inventory.
 package inventory

@@ -2,8 +2,10 @@ package inventory
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -13,13 +15,15 @@ import (
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/secrets"
+	"github.com/countersign/countersign/internal/storage"
 )
 
 // ErrNoAgent says that there is no such agent.
 var ErrNoAgent = fault.New(fault.NotFound, "agent_not_found", "there is no such agent; see countersign agent list")
 
-// Options of a Service. All are required.
+// Options of a Service. All are required unless they say otherwise.
 type Options struct {
+	DB          *storage.DB
 	Identity    *identity.Service
 	Connections *connections.Service
 	Policy      *policy.Service
@@ -29,14 +33,34 @@ type Options struct {
 	// signed in with it.
 	Users func(ctx context.Context, agent string) ([]string, error)
 	Log   *audit.Log
-	Now   func() time.Time
+	// Priced reports whether a price names a model; nil: none does.
+	Priced func(model string) bool
+	// Ignore reports whether an event shows nothing of others, because it is of a
+	// probe of our own, and Probe whether an agent was made for one. Nil: none.
+	Ignore func(ev audit.Event) bool
+	Probe  func(agent string) bool
+	Now    func() time.Time
+	Logger *slog.Logger // discards if nil
 }
 
-// Service answers from the rooms it is given.
-type Service struct{ o Options }
+// Service answers from the rooms it is given, and keeps what the log shows. It is
+// safe for concurrent use.
+type Service struct {
+	o  Options
+	mu sync.Mutex // one step at a time
 
-// New returns a Service.
-func New(o Options) *Service { return &Service{o} }
+	life   sync.Mutex
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// New returns a Service that does not follow the log by itself yet.
+func New(o Options) *Service {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{o: o}
+}
 
 // Reach counts what something can touch.
 type Reach struct {

@@ -27,8 +27,8 @@ const day = 24 * time.Hour
 
 // predicates are all there are, in their order.
 var predicates = []Predicate{
-	{"E1", 1, "Observed is registered", "Is everything that called or was called registered?", Query,
-		"Only what passes by here is seen: a program that reaches an upstream by another way is not. Models are known by the connection that serves them; there is no register of single models.", day, 6 * time.Hour, (*pass).registered},
+	{"E1", 2, "Observed is registered", "Is everything that called, was called or turned up registered?", Query,
+		"Only what passes by here is seen: a program that reaches an upstream by another way is not. There is no register of models or networks: a model is known if a price or a rule names it, a network if it is private or a rule names it.", day, 6 * time.Hour, (*pass).registered},
 	{"E2", 1, "One identity, an active owner", "Is every agent one identity, for which an active person answers?", Query,
 		"Two copies of a program that share a credential look like one.", day, 6 * time.Hour, (*pass).owned},
 	{"E3", 1, "Secrets stay in the broker", "Does no secret stand anywhere but in the store that seals it?", Query,

@@ -9,99 +9,63 @@ import (
 
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/findings"
+	"github.com/countersign/countersign/internal/inventory"
 	"github.com/countersign/countersign/internal/policy"
 )
 
-// strangerDays is how long ago somebody unknown may have called to count.
-const strangerDays = 7
+// observed is a thing that passed by here, and what is wrong with it.
+type observed struct{ inventory.Entry }
 
-// met is something that was observed and should be registered.
-type met struct {
-	object string
-	last   sight
-	known  bool
-	gone   time.Time // when it was deleted, if it was
-	why    string    // what is wrong if it is not known
-}
-
-func (m met) look() verdict {
-	v := verdict{object: m.object}
-	if m.last.event != "" {
-		v.events = []string{m.last.event}
+func (x observed) look() verdict {
+	v := verdict{object: x.Kind + "/" + x.Name}
+	for _, event := range []string{x.Origin, x.Event} {
+		if event != "" && !slices.Contains(v.events, event) {
+			v.events = append(v.events, event)
+		}
 	}
-	if !m.known && m.last.at.After(m.gone) {
-		v.bad = m.why
+	if x.State == inventory.Registered {
+		return v
 	}
+	if x.Aside != nil { // somebody knows of it and said why
+		v.events = append(v.events, x.Aside.Event)
+		return v
+	}
+	v.bad = fmt.Sprintf("%s (%d times, the last %s, by %s)", x.Why, x.Times, x.Last.UTC().Format(time.RFC3339), cut(strings.Join(x.By, ", "), 200))
 	return v
 }
 
-// registered is E1.
+// registered is E1: what the inventory calls the difference.
 func (p *pass) registered() []Check {
-	agents := question{"agents", "Is every agent that called registered?", "agents", "no agent has called yet", "", "a call by an agent that nobody registered"}
-	tools := question{"tools", "Is every tool that was called registered, and accepted by a person?", "tools", "no tool was called yet", "", "a call of a tool that nobody registered"}
-	callers := question{"callers", "Did nobody call who is no registered agent?", "unknown callers", "", "nobody unknown called in the last seven days", "an unknown caller"}
-	t, err := p.observe()
-	if err != nil {
-		return []Check{failed(agents, err), failed(tools, err), failed(callers, err)}
+	const plant = "one that nobody registered"
+	asked := []struct {
+		question
+		kinds []string
+	}{
+		{question{"agents", "Is every agent that called registered?", "agents", "no agent has called yet", "", plant}, []string{inventory.KindAgent}},
+		{question{"tools", "Is every tool that was called, asked for or offered registered, and accepted by a person?", "tools and connections", "no tool was called yet", "", plant},
+			[]string{inventory.KindTool, inventory.KindConnection}},
+		{question{"callers", "Did nobody call who is no registered agent?", "unknown callers", "", "nobody unknown called in the last seven days", plant}, []string{inventory.KindCaller}},
+		{question{"models", "Is every model that was asked or answered one that a price or a rule names?", "models", "", "no model was asked yet", plant}, []string{inventory.KindModel}},
+		{question{"secrets", "Is every secret that turned up one that is kept here?", "secrets", "", "no secret turned up where it does not belong", plant}, []string{inventory.KindSecret}},
+		{question{"networks", "Is every network that agents call from, and every host that they asked for, known?", "networks and hosts", "", "no agent called from a network, or asked for a host", plant},
+			[]string{inventory.KindNetwork, inventory.KindHost}},
 	}
-	gone, err := p.removed("agent.deleted", "connection.deleted")
-	if err != nil {
-		return []Check{failed(agents, err), failed(tools, err), failed(callers, err)}
+	all, _, behind, err := p.s.o.Inventory.Observed(p.ctx)
+	if err == nil && behind > 0 {
+		err = fmt.Errorf("%d records of the log are not read yet; try again in a moment", behind)
 	}
-	var seen []met
-	for _, name := range slices.Sorted(maps.Keys(t.agents)) {
-		_, ok := p.s.o.Identity.Agent(name)
-		seen = append(seen, met{"agent/" + name, t.agents[name], ok, gone["agent/"+name], "it called and is not registered"})
-	}
-	canary := met{object: "agent/canary", last: sight{at: p.now}, why: "it called and is not registered"}
-	out := []Check{judge(p, agents, seen, canary, met.look), judge(p, tools, p.toolsMet(t, gone), canary, met.look)}
-	strangers, err := p.s.o.Inventory.Strangers(p.ctx)
-	if err != nil {
-		return append(out, failed(callers, err))
-	}
-	var unknown []met
-	for _, x := range strangers {
-		// A person who mistypes a password is no agent.
-		if p.s.o.Ours(x.Remote, x.Client) || strings.HasPrefix(x.Why, "login_") || x.Last.Before(p.now.Add(-strangerDays*24*time.Hour)) {
-			continue
+	var out []Check
+	for _, q := range asked {
+		var rows []observed
+		for _, e := range all {
+			if slices.Contains(q.kinds, e.Kind) {
+				rows = append(rows, observed{e})
+			}
 		}
-		unknown = append(unknown, met{object: "caller/" + x.Remote, last: sight{at: x.Last},
-			why: fmt.Sprintf("%d calls by %q without being registered, the last %s: %s", x.Calls, cut(x.Client, 80), x.Last.UTC().Format(time.RFC3339), x.Why)})
+		canary := observed{inventory.Entry{Kind: q.kinds[0], Name: "canary", State: inventory.Unregistered, Why: "it is not registered", Last: p.now}}
+		out = append(out, answer(p, q.question, rows, err, canary, observed.look))
 	}
-	return append(out, judge(p, callers, unknown, canary, met.look))
-}
-
-func (p *pass) toolsMet(t *traffic, gone map[string]time.Time) []met {
-	type name struct{ connection, tool string }
-	called := map[name]sight{}
-	for r, s := range t.rights {
-		n := name{r.connection, r.tool}
-		if old := called[n]; s.at.After(old.at) {
-			s.calls += old.calls
-			called[n] = s
-		}
-	}
-	var out []met
-	for n, s := range called {
-		tool, ok := p.s.o.Connections.Tool(n.connection, n.tool)
-		why := "it was called and is not registered"
-		if ok && tool.Status == connections.StatusNew {
-			ok, why = false, "it was called and nobody accepted it"
-		}
-		out = append(out, met{"tool/" + n.connection + "/" + n.tool, s, ok, gone["connection/"+n.connection], why})
-	}
-	slices.SortFunc(out, func(a, b met) int { return cmpText(a.object, b.object) })
 	return out
-}
-
-func cmpText(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // answered is an agent and who answers for it.

@@ -85,8 +85,6 @@ type Options struct {
 	// makes a value known under a name, or the name forgotten if it is nil.
 	Known func(text []byte) []string
 	Plant func(name string, value []byte)
-	// Ours reports whether a caller without an identity is one of our own probes.
-	Ours func(remote, client string) bool
 
 	// Releases says what is pinned of the agents that ask models, Reviews when grants were reviewed and
 	// which duties of agents conflict (nil: none are declared). Nil: there is no such
@@ -121,7 +119,7 @@ const leaseTTL = 5 * time.Minute
 // New returns a stopped Service.
 func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Log == nil || o.Identity == nil || o.Connections == nil || o.Tools == nil || o.Policy == nil || o.Secrets == nil || o.Tokens == nil || o.Locks == nil ||
-		o.Approvals == nil || o.Inventory == nil || o.Findings == nil || o.Lifecycle == nil || o.Doors == nil || o.Sealed == nil || o.Deliveries == nil || o.Prove == nil || o.Derive == nil || o.Known == nil || o.Plant == nil || o.Ours == nil {
+		o.Approvals == nil || o.Inventory == nil || o.Findings == nil || o.Lifecycle == nil || o.Doors == nil || o.Sealed == nil || o.Deliveries == nil || o.Prove == nil || o.Derive == nil || o.Known == nil || o.Plant == nil {
 		return nil, errors.New("posture: an option is missing")
 	}
 	if o.SecretAge == 0 {

@@ -19,6 +19,9 @@ const guestPrefix = "posture-probe-"
 
 func isGuest(agent string) bool { return strings.HasPrefix(agent, guestPrefix) }
 
+// IsProbe reports whether an agent is a throwaway one of a run.
+func IsProbe(agent string) bool { return isGuest(agent) }
+
 // right is a tool that an agent may call, or called.
 type right struct{ agent, connection, tool string }
 
@@ -105,17 +108,4 @@ func (t *traffic) add(ev audit.Event) {
 		s.event, s.at = ev.ID, ev.Time
 	}
 	t.rights[r] = s
-}
-
-// removed returns when things were deleted, by the object that the event names,
-// as far as the log was looked at.
-func (p *pass) removed(types ...audit.Type) (map[string]time.Time, error) {
-	out := map[string]time.Time{}
-	recs, err := p.s.o.Log.List(p.ctx, audit.Query{Types: types, Since: p.now.Add(-window), Limit: perPage})
-	for _, r := range recs {
-		if _, ok := out[r.Event.Object]; !ok {
-			out[r.Event.Object] = r.Event.Time
-		}
-	}
-	return out, err
 }

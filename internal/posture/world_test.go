@@ -153,7 +153,7 @@ func buildOn(t *testing.T, dsn string) *world {
 	w.Service, err = posture.New(posture.Options{
 		DB: db, Log: w.log, Identity: w.ids, Connections: w.conns, Tools: toolTypes{w.conns}, Policy: w.policy, Secrets: w.secrets, Tokens: w.tokens, Locks: stops,
 		Approvals: w.approvals, Findings: found, Lifecycle: w.lifecycle, Doors: w, Now: w.clock, Every: -1,
-		Inventory: inventory.New(inventory.Options{Identity: w.ids, Connections: w.conns, Policy: w.policy, Secrets: w.secrets, Findings: found, Users: w.tokens.SignedIn, Log: w.log, Now: time.Now}),
+		Inventory: inventory.New(inventory.Options{DB: db, Identity: w.ids, Connections: w.conns, Policy: w.policy, Secrets: w.secrets, Findings: found, Users: w.tokens.SignedIn, Log: w.log, Now: time.Now, Probe: posture.IsProbe, Ignore: func(ev audit.Event) bool { return posture.IsProbe(ev.Agent) }}),
 		Sealed: func(context.Context) (posture.Sealing, error) {
 			return posture.Sealing{Checkpoint: time.Now(), Problem: w.seal}, nil
 		},
@@ -174,7 +174,6 @@ func buildOn(t *testing.T, dsn string) *world {
 				w.scanner.Known().Add(name, value)
 			}
 		},
-		Ours: func(string, string) bool { return false },
 	})
 	w.must(err)
 	return w

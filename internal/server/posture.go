@@ -26,14 +26,19 @@ const postureClient = "countersign posture"
 
 // buildPosture builds the room of evidence, which reads all others.
 func (h *house) buildPosture(ctx context.Context, log *slog.Logger) error {
-	h.inventory = inventory.New(inventory.Options{Identity: h.identity, Connections: h.connections, Policy: h.policy, Secrets: h.secrets, Findings: h.findings,
-		Users: h.tokens.SignedIn, Log: h.log, Now: time.Now})
-	var err error
+	h.inventory = inventory.New(inventory.Options{DB: h.db, Identity: h.identity, Connections: h.connections, Policy: h.policy, Secrets: h.secrets, Findings: h.findings,
+		Users: h.tokens.SignedIn, Log: h.log, Priced: h.priced, Now: time.Now, Logger: log, Probe: posture.IsProbe,
+		Ignore: func(ev audit.Event) bool { return posture.IsProbe(ev.Agent) || ours(ev.Remote, ev.Client) }})
+	err := h.inventory.Start(ctx)
+	if err != nil {
+		return err
+	}
+	h.onClose("inventory", h.inventory.Stop)
 	h.posture, err = posture.New(posture.Options{
 		DB: h.db, Log: h.log, Identity: h.identity, Connections: h.connections, Tools: tools{h.connections}, Policy: h.policy, Secrets: h.secrets, Tokens: h.tokens, Locks: h.locks,
 		Approvals: h.approvals, Inventory: h.inventory, Findings: h.findings, Lifecycle: h.lifecycle, Doors: postureDoors{frontDoors{h}}, Logger: log,
 		Reviews: h.reviewed, Releases: h.promptsPinned,
-		Sealed: h.sealing, Deliveries: h.deliveries, Prove: h.proveEvent, Derive: h.secrets.Derive, Version: h.version, Known: h.knownSecrets, Plant: h.plant, Ours: ours, Keep: h.cfg.Posture.Keep,
+		Sealed: h.sealing, Deliveries: h.deliveries, Prove: h.proveEvent, Derive: h.secrets.Derive, Version: h.version, Known: h.knownSecrets, Plant: h.plant, Keep: h.cfg.Posture.Keep,
 	})
 	if err != nil {
 		return err
@@ -44,6 +49,9 @@ func (h *house) buildPosture(ctx context.Context, log *slog.Logger) error {
 	h.onClose("posture", h.posture.Stop)
 	return nil
 }
+
+// priced reports whether a price names a model.
+func (h *house) priced(model string) bool { return h.budgets.Prices().Knows(model) }
 
 // reviewed says when grants were reviewed, and which agents hold duties that
 // policies want apart; nil if none do.

@@ -63,6 +63,28 @@ export async function posture(admin, viewer) {
   await admin.waitForURL(/evidence\/evd_/);
   check(/Least privilege/.test(await admin.textContent("h1")), "an earlier result is shown as it was");
 
+  // The inventory is E1, entry by entry; what is set aside is so with a date and a reason.
+  await admin.goto(url + "/inventory?state=unobserved");
+  check(await admin.locator("#table tbody tr").count() > 0 && /looked for since/.test(await admin.textContent("#table")), "what is registered and was never used is listed, with since when it is looked for");
+  await admin.locator("#table tbody a.row-link").first().click();
+  await admin.waitForURL(/inventory\/obs_/);
+  const entry = new URL(admin.url()).pathname;
+  check(/countersign inventory set-aside obs_/.test(await admin.textContent("main")), "an entry says what acts on it");
+  await admin.selectOption("#a-until", "30d");
+  await admin.fill("#a-reason", "it begins in December");
+  await admin.click("button:has-text('Set aside')");
+  await admin.locator(".said.good").waitFor();
+  check(/it begins in December/.test(await admin.textContent("main")), "it is set aside");
+  await admin.goto(url + "/inventory?state=aside");
+  check(/it begins in December/.test(await admin.textContent("#table")), "and listed as set aside");
+  await admin.goto(url + entry);
+  await admin.fill("#b-reason", "it is needed now");
+  await admin.click("button:has-text('Take it back')");
+  await admin.locator(".said.good").waitFor();
+  paths.push("/inventory", "/inventory?state=unobserved", entry);
+  await viewer.goto(url + entry);
+  check(await viewer.locator("#a-until").count() === 0, "who may not change anything is not asked to set it aside");
+
   await viewer.goto(url + "/posture");
   check(await viewer.locator("#run-reason").count() === 0 && /does not start runs/.test(await viewer.textContent("main")), "who may not compute is not asked to");
   await admin.goto(url + "/posture/requirement?id=PR.AA-99");

@@ -95,7 +95,7 @@ var verbs = func() map[string]int {
 			"consented declined failed tried enforced begun evaluated reminded",
 		update: "updated changed rotated accepted pinned effect_set rebuilt configured resumed recovered skipped set answered approved denied refused " +
 			"granted delegated escalated renewed extended replaced promoted undone retried replayed shared moved renamed suspended activated " +
-			"executed decided voted stopped rolled_back overridden advanced hastened rekeyed redirected",
+			"executed decided voted stopped rolled_back overridden advanced hastened rekeyed redirected set_aside taken_back",
 		remove: "deleted released erased expired revoked lifted removed withdrawn cancelled closed ended destroyed rejected retired dropped voided",
 	} {
 		for v := range strings.FieldsSeq(list) {
