@@ -1,6 +1,7 @@
 package framework
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +31,37 @@ func TestTheCatalogsAreWhole(t *testing.T) {
 	}
 	if got[Direct] != 34 || got[Partial] != 45 || got[Manual] != 27 {
 		t.Errorf("coverage of CSF 2.0: %v", got)
+	}
+}
+
+// Every statement is NIST's, word for word, under its own identifier and category.
+func TestTheCybersecurityFrameworkIsAsNISTWroteIt(t *testing.T) {
+	b, err := os.ReadFile("testdata/nist-csf-2.0.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, all := map[string]string{}, map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		id, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		want[id], all[id] = rest, rest
+	}
+	csf, _ := Get("nist-csf-2.0")
+	for _, r := range csf.Requirements {
+		if r.Withdrawn {
+			for _, to := range r.MovedTo {
+				if all[to] == "" {
+					t.Errorf("%s moved to %s, which is not in force", r.ID, to)
+				}
+			}
+			continue
+		}
+		if got := r.Group + "\t" + r.Title; got != want[r.ID] {
+			t.Errorf("%s is %q, NIST has %q", r.ID, got, want[r.ID])
+		}
+		delete(want, r.ID)
+	}
+	for id := range want {
+		t.Errorf("%s is missing", id)
 	}
 }
 
