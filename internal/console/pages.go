@@ -38,10 +38,10 @@ type done struct {
 }
 
 // pages are all addresses. A new one is a row here, a template, and a function.
-var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, budgetPages, posturePages, findingPages, inventoryPages, incidentPages, reviewPages, undoPages, releasePages, lockPages, peoplePages, setupPages, profilePages)
+var pages = slices.Concat(nowPages, approvalPages, agentPages, runPages, eventPages, connectionPages, policyPages, budgetPages, posturePages, findingPages, inventoryPages, detectionPages, incidentPages, reviewPages, undoPages, releasePages, lockPages, peoplePages, setupPages, profilePages)
 
 // actions are all forms.
-var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, budgetActions, postureActions, findingActions, inventoryActions, incidentActions, reviewActions, undoActions, releaseActions, lockActions, peopleActions, setupActions, profileActions, passkeyActions)
+var actions = slices.Concat(approvalActions, agentActions, runActions, eventActions, connectionActions, policyActions, budgetActions, postureActions, findingActions, inventoryActions, detectionActions, incidentActions, reviewActions, undoActions, releaseActions, lockActions, peopleActions, setupActions, profileActions, passkeyActions)
 
 func pageNamed(name string) *page {
 	i := slices.IndexFunc(pages, func(p page) bool { return p.name == name })

@@ -37,7 +37,7 @@ var beside = map[string][]entry{
 	"agents":   {{Title: "Agents", Path: "/agents"}, {Title: "Releases", Path: "/releases"}},
 	"runs":     {{Title: "Runs", Path: "/runs"}, {Title: "Undone", Path: "/undos"}},
 	"posture":  {{Title: "Posture", Path: "/posture"}, {Title: "Inventory", Path: "/inventory"}},
-	"findings": {{Title: "Findings", Path: "/findings"}, {Title: "Incidents", Path: "/incidents"}, {Title: "Mutes", Path: "/mutes"}},
+	"findings": {{Title: "Findings", Path: "/findings"}, {Title: "Detection", Path: "/detection"}, {Title: "Incidents", Path: "/incidents"}, {Title: "Mutes", Path: "/mutes"}},
 }
 
 // Beside are the pages next to the present one, if it is one of them.
@@ -114,7 +114,7 @@ var badges = map[string][2]string{
 	"read": {"quiet", "eye"}, "unknown": {"wait", "warn"}, "cancelled": {"quiet", "no"}, "expired": {"quiet", "wait"}, "void": {"quiet", "no"}, "ended": {"quiet", "ok"},
 	"production": {"accent", "flag"}, "staging": {"quiet", "flag"}, "development": {"quiet", "flag"}, "disabled": {"bad", "no"}, "low": {"quiet", "warn"}, "info": {"quiet", "eye"},
 	"pass": {"good", "ok"}, "fail": {"bad", "no"}, "no_data": {"wait", "eye"}, "not_applicable": {"quiet", "ok"}, "manual": {"quiet", "person"}, "running": {"wait", "wait"}, "keep": {"good", "ok"}, "revoke": {"bad", "no"}, "gone": {"quiet", "no"}, "decided": {"good", "ok"}, "attention": {"bad", "warn"}, "muted": {"quiet", "no"}, "open": {"wait", "warn"}, "planned": {"quiet", "wait"}, "making": {"wait", "wait"}, "cannot": {"quiet", "no"},
-	"unregistered": {"wait", "warn"}, "unobserved": {"quiet", "eye"}, "in use": {"good", "ok"}, "promoted": {"good", "ok"}, "rolled_back": {"wait", "back"}, "canary": {"wait", "wait"},
+	"observe": {"quiet", "eye"}, "enforce": {"accent", "stop"}, "off": {"quiet", "no"}, "told": {"quiet", "ok"}, "observed": {"quiet", "eye"}, "lifted": {"quiet", "ok"}, "unregistered": {"wait", "warn"}, "unobserved": {"quiet", "eye"}, "in use": {"good", "ok"}, "promoted": {"good", "ok"}, "rolled_back": {"wait", "back"}, "canary": {"wait", "wait"},
 }
 
 // words are what is said instead of a state's name.

@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,7 @@ var releasePages = []page{
 var releaseActions = []action{
 	{"/agents/{name}/releases", "agentreleases", (*Console).createRelease},
 	{"/agents/{name}/releases/promote", "agentreleases", (*Console).promoteRelease},
+	{"/agents/{name}/releases/{number}/promote", "release", (*Console).promoteRelease},
 	{"/agents/{name}/releases/rollback", "agentreleases", (*Console).rollBackRelease},
 	{"/releases/{request}/decision", "releases", (*Console).decideRelease},
 }
@@ -83,7 +85,7 @@ func (c *Console) showAgentReleases(v *visit) (any, error) {
 		return nil, err
 	}
 	v.Title = "Releases of " + a.Name
-	d := agentReleasesPage{Agent: a, Mine: v.May("write") || v.May("own") && a.Owner == v.Me.Name, Stages: []string{"development", "staging", "production"}}
+	d := agentReleasesPage{Agent: a, Mine: v.May("write") || v.May("own") && a.Owner == v.Me.Name, Stages: releaseStages}
 	if d.List, err = v.API.Releases(v.ctx(), name); err != nil {
 		return nil, err
 	}
@@ -129,6 +131,10 @@ type releasePage struct {
 	client.Release
 	Against client.ReleaseDiff // the one in force, or the agent as it is
 	Active  int64
+	State   client.ReleaseState
+	Gate    client.ReleaseReport // what stands between the release and a stage
+	Stages  []string
+	Mine    bool // the person may manage it
 }
 
 func (c *Console) showRelease(v *visit) (any, error) {
@@ -150,9 +156,41 @@ func (c *Console) showRelease(v *visit) (any, error) {
 	if d.Active = st.Active; st.Active > 0 && st.Active != n {
 		from, to = st.Active, n
 	}
-	d.Against, err = v.API.DiffReleases(v.ctx(), name, from, to)
-	return d, err
+	if d.Against, err = v.API.DiffReleases(v.ctx(), name, from, to); err != nil {
+		return nil, err
+	}
+	d.State = st
+	return d, d.gate(v)
 }
+
+// releaseStages are those that a release is promoted to.
+var releaseStages = []string{"development", "staging", "production"}
+
+// gate asks what stands between the release and the stage that the address names;
+// without, the agent's own, or the one above development.
+func (d *releasePage) gate(v *visit) error {
+	a, err := v.API.Agent(v.ctx(), d.Agent)
+	if err != nil {
+		return err
+	}
+	d.Stages, d.Mine = releaseStages, v.May("write") || v.May("own") && a.Owner == v.Me.Name
+	stage := v.Query("stage")
+	if !slices.Contains(releaseStages, stage) {
+		if stage = a.Stage; stage == releaseStages[0] {
+			stage = releaseStages[1]
+		}
+	}
+	d.Gate, err = v.API.CheckRelease(v.ctx(), d.Agent, d.Number, stage, nil)
+	return err
+}
+
+// Missing are the things of the gate that are not so.
+func (d releasePage) Missing() []client.ReleaseItem {
+	return slices.DeleteFunc(slices.Clone(d.Gate.Items), func(i client.ReleaseItem) bool { return i.OK })
+}
+
+// Met is how many are.
+func (d releasePage) Met() int { return len(d.Gate.Items) - len(d.Missing()) }
 
 // Named are the tools but for the protocol's own messages.
 func (d releasePage) Named() []client.ReleaseTool {
@@ -191,8 +229,17 @@ func (c *Console) promoteRelease(v *visit) (done, error) {
 	if err != nil {
 		return done{}, &client.Error{Status: 422, Detail: "Choose a release."}
 	}
-	r, err := v.reason().PromoteRelease(v.ctx(), name, client.ReleaseAsk{Number: n, Stage: v.Form.Get("stage"), Accept: v.Form["accept"]})
+	ask := client.ReleaseAsk{Number: n, Stage: v.Form.Get("stage"), Accept: v.Form["accept"]}
+	if share := strings.TrimSpace(v.Form.Get("percent")); share != "" {
+		if ask.Percent, err = strconv.ParseInt(share, 10, 64); err != nil || ask.Percent < 1 || ask.Percent > 100 {
+			return done{}, &client.Error{Status: 422, Detail: "The share of the runs is 1 to 100 percent."}
+		}
+	}
+	r, err := v.reason().PromoteRelease(v.ctx(), name, ask)
 	said := fmt.Sprintf("Release %d of %s is in force.", n, name)
+	if ask.Percent > 0 {
+		said = fmt.Sprintf("Release %d of %s is tried by %d %% of its runs. A bad one rolls itself back.", n, name, ask.Percent)
+	}
 	if r.State == "open" {
 		said = fmt.Sprintf("Release %d of %s waits for another person to approve it.", n, name)
 	}

@@ -118,6 +118,7 @@ func (c *Console) functions() template.FuncMap {
 		"sharebar": shareBar,
 		"object":   objectPath,
 		"about":    eventsAbout,
+		"ruleof":   ruleOfFinding,
 		"pins":     pins,
 
 		"budgetfor": budgetFor,

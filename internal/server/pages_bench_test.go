@@ -54,7 +54,7 @@ func BenchmarkPages(b *testing.B) {
 	}
 	run, event := st.Run, st.Event
 	pages := []string{"/", "/approvals", "/approvals?box=settled", "/agents", "/agents?q=agent-7", "/agents/agent-007", "/runs", "/runs/" + run, "/events", "/events?q=decision:deny", "/events?q=agent:agent-007+since:2d", "/events/" + event,
-		"/connections", "/connections/ledger", "/grants", "/policies", "/policies/none", "/policies/none/history", "/why/" + event, "/locks", "/findings", "/inventory", "/inventory?state=unobserved", "/people", "/people/olga", "/settings", "/profile"}
+		"/connections", "/connections/ledger", "/grants", "/policies", "/policies/none", "/policies/none/history", "/why/" + event, "/locks", "/findings", "/inventory", "/detection", "/detection/rules/spend.velocity?agent=agent-007", "/detections", "/inventory?state=unobserved", "/people", "/people/olga", "/settings", "/profile"}
 	var all []pageTook
 	for b.Loop() {
 		all = all[:0]

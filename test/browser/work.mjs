@@ -126,11 +126,67 @@ async function releases(admin) {
   await good(admin);
   const state = await api("GET", "/agents/worker/release");
   check(state.active === 1 && !(await api("GET", "/grants")).some((g) => g.name === "worker-orders"), "a release is rolled back with its grants", JSON.stringify(state));
+  // The gate, on the page of a release: what is missing, and a canary that is asked for there.
+  await admin.goto(url + "/agents/worker/releases/2?stage=production");
+  check(/The gate to production/.test(await admin.textContent("#gate")) && await admin.locator("table[data-small=gate] tbody .badge.bad").count() > 0, "the gate says what is missing");
+  await admin.fill("#promote-reason", "straight to production");
+  await admin.click("button:has-text('Promote to production')");
+  check(/not ready for production/.test(await admin.textContent("main")), "and refuses what is not ready");
+  await admin.goto(url + "/agents/worker/releases/2?stage=development");
+  await admin.fill("#percent", "25");
+  await admin.fill("#promote-reason", "a quarter first");
+  await admin.click("button:has-text('Promote to development')");
+  await good(admin);
+  await admin.goto(url + "/agents/worker/releases/2");
+  check(/25 % of the runs/.test((await admin.textContent("main")).replace(/\s+/g, " ")), "a canary is asked for, and its state is shown", await admin.textContent("main"));
   await admin.goto(url + "/releases");
   check(/with orders/.test(await admin.textContent("#table")), "releases are listed");
-  return ["/releases", "/agents/worker/releases", "/agents/worker/releases/1"];
+  return ["/releases", "/agents/worker/releases", "/agents/worker/releases/1", "/agents/worker/releases/2?stage=production"];
+}
+
+// A campaign: one grant is kept and one revoked, by clicking, and the revoked one is tried.
+async function reviews(admin, reviewer) {
+  for (const name of ["review-keep", "review-revoke"]) await api("PUT", "/grants/" + name, { agent: "worker", connection: "helpdesk", tools: ["get_order"], reason: "to be reviewed" });
+  const review = await api("POST", "/reviews", { name: "Rights of worker", scope: { names: ["review-keep", "review-revoke"], all: true }, rules: { levels: [["user:fiona"]] } });
+  await reviewer.goto(url + "/reviews");
+  await reviewer.click(`a[href='/reviews/${review.id}']`);
+  await reviewer.waitForURL(/\/reviews\/rvw_/);
+  const item = (name) => reviewer.locator("section.card", { has: reviewer.locator(`h2:has-text('${name}')`) });
+  await item("review-keep").locator("input[name=reason]").fill("orders are read every day");
+  await item("review-keep").locator("button[value=keep]").click();
+  await good(reviewer);
+  await item("review-revoke").locator("input[name=reason]").fill("the other one is enough");
+  await item("review-revoke").locator("button[value=revoke]").click();
+  await good(reviewer);
+  check(/0 of 2 items open/.test((await reviewer.textContent("main")).replace(/\s+/g, " ")) && await reviewer.locator("button[value=keep]").count() === 0, "every item of a review is decided by clicking", await reviewer.textContent("main"));
+  for (let i = 0; i < 120 && !/tried afterwards/.test(await reviewer.textContent("main")); i++) { await reviewer.waitForTimeout(250); await reviewer.reload(); }
+  check(/tried afterwards/.test(await reviewer.textContent("main")) && !(await api("GET", "/grants")).some((g) => g.name === "review-revoke"), "what was revoked is gone, and what came of trying it is shown");
+  await admin.goto(url + "/reviews/" + review.id);
+  check(/orders are read every day/.test(await admin.textContent("main")), "with who decided and why");
+  return ["/reviews", "/reviews/" + review.id];
+}
+
+async function detection(admin, viewer) {
+  await admin.goto(url + "/detection");
+  check(await admin.locator("#table tbody tr").count() > 15 && await admin.locator("#table .badge:has-text('observe')").count() > 15, "every rule is listed, and begins by observing");
+  await admin.click("#table a:has-text('denied.burst')");
+  await admin.waitForURL(/rules\/denied.burst/);
+  await admin.selectOption("#new-mode", "enforce");
+  await admin.fill("#mode-reason", "nothing false in two weeks");
+  await admin.click("button:has-text('Change')");
+  await good(admin);
+  check((await api("GET", "/detection/rules/denied.burst")).mode === "enforce", "a rule is set to enforce");
+  await admin.fill("#agent", "worker");
+  await admin.click("button:has-text('Show')");
+  await admin.waitForURL(/agent=worker/);
+  check(/worker/.test(await admin.textContent("#normal ~ *:last-child")), "what is normal of an agent is shown, or that it is not learned");
+  await viewer.goto(url + "/detection/rules/denied.burst");
+  check(await viewer.locator("#new-mode").count() === 0, "who may not change a rule is not asked to");
+  await admin.goto(url + "/detections?state=all");
+  check((await admin.title()).startsWith("Detections"), "what rules found is listed");
+  return ["/detection", "/detection/rules/denied.burst?agent=worker", "/detections", "/detections?state=all"];
 }
 
 export async function work(admin, viewer) {
-  return [...await findings(admin, viewer), ...await undo(admin), ...await incidents(admin), ...await releases(admin)];
+  return [...await findings(admin, viewer), ...await undo(admin), ...await incidents(admin), ...await releases(admin), ...await detection(admin, viewer), ...await reviews(admin, viewer)];
 }
