@@ -199,6 +199,7 @@ var only = map[string][]string{
 		"secrets/rotation",
 		"secrets/lease",
 		"findings",
+		"inventory",
 		"endorsements",
 		"knowledge",
 		"leaks",

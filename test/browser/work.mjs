@@ -147,7 +147,7 @@ async function releases(admin) {
 // A campaign: one grant is kept and one revoked, by clicking, and the revoked one is tried.
 async function reviews(admin, reviewer) {
   for (const name of ["review-keep", "review-revoke"]) await api("PUT", "/grants/" + name, { agent: "worker", connection: "helpdesk", tools: ["get_order"], reason: "to be reviewed" });
-  const review = await api("POST", "/reviews", { name: "Rights of worker", scope: { names: ["review-keep", "review-revoke"], all: true }, rules: { levels: [["user:fiona"]] } });
+  const review = await api("POST", "/reviews", { name: "rights-of-worker", scope: { names: ["review-keep", "review-revoke"], all: true }, rules: { levels: [["user:fiona"]] } });
   await reviewer.goto(url + "/reviews");
   await reviewer.click(`a[href='/reviews/${review.id}']`);
   await reviewer.waitForURL(/\/reviews\/rvw_/);
