@@ -87,14 +87,28 @@ func (c *Client) RemoveGrantApprovers(ctx context.Context, connection string) er
 
 // GrantException says that a grant may stand without an end of its own.
 type GrantException struct {
-	ID      string    `json:"id"`
-	Grant   string    `json:"grant"`
-	GrantID string    `json:"grant_id"`
-	Owner   string    `json:"owner"`
-	Reason  string    `json:"reason"`
-	Until   time.Time `json:"until"`
-	By      string    `json:"by"`
-	Created time.Time `json:"created"`
+	ID         string    `json:"id"`
+	Grant      string    `json:"grant"`
+	Agent      string    `json:"agent"`
+	Connection string    `json:"connection"`
+	Tools      []string  `json:"tools"`
+	When       string    `json:"when,omitzero"`
+	Owner      string    `json:"owner"`
+	Reason     string    `json:"reason"`
+	Until      time.Time `json:"until"`
+	By         string    `json:"by"`
+	Created    time.Time `json:"created"`
+}
+
+// ExceptionSpec is what an exception says. Without an agent it is for what the grant
+// gives; one that is made before its grant names agent, connection and tools.
+type ExceptionSpec struct {
+	Owner      string    `json:"owner"`
+	Until      time.Time `json:"until"`
+	Agent      string    `json:"agent,omitempty"`
+	Connection string    `json:"connection,omitempty"`
+	Tools      []string  `json:"tools,omitempty"`
+	When       string    `json:"when,omitempty"`
 }
 
 // GrantExceptions lists all there are, those that are over too.
@@ -103,11 +117,8 @@ func (c *Client) GrantExceptions(ctx context.Context) ([]GrantException, error) 
 }
 
 // ExceptGrant makes an exception for a grant: who answers for it, and until when.
-func (c *Client) ExceptGrant(ctx context.Context, grant, owner string, until time.Time) (GrantException, error) {
-	return send[GrantException](ctx, c, http.MethodPut, v1+"/grants"+segment(grant)+"/exception", struct {
-		Owner string    `json:"owner"`
-		Until time.Time `json:"until"`
-	}{owner, until})
+func (c *Client) ExceptGrant(ctx context.Context, grant string, spec ExceptionSpec) (GrantException, error) {
+	return send[GrantException](ctx, c, http.MethodPut, v1+"/grants"+segment(grant)+"/exception", spec)
 }
 
 // EndGrantException ends one before its time.

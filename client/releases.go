@@ -102,7 +102,7 @@ type ReleaseRestored struct {
 	Shared   []string `json:"shared"` // differ, and stay: they are about other agents too
 	Kept     []string `json:"kept"`   // came later, and stay: they forbid something
 	Removed  []string `json:"removed"`
-	Withheld []string `json:"withheld"` // grants that a review revoked since
+	Withheld []string `json:"withheld"` // grants that a review revoked since, or that need an end or an exception by now
 	ByHand   []string `json:"by_hand"`  // grants that a person revoked or narrowed since, and that stay so
 }
 

@@ -67,7 +67,7 @@ dial < connections, tokens, gateway
 words < connections, approvals
 secrets/provider/wire, secrets < channels/send
 approvals, secrets, channels/send, inert, words < channels
-connections, secrets, policy, tokens, channels < manifest
+connections, secrets, policy, tokens, channels, reviews < manifest
 
 # what is done to secrets, and with whom: each provider knows its own wire and
 # nobody else's; the engines know no provider

@@ -12,7 +12,25 @@ type Tx struct {
 	*storage.Tx
 	log     *Log
 	entries []*entry
+	finally []func() error
 	err     error
+}
+
+// Finally has fn look at the change when everything else of it is done, before its
+// commit. What fn refuses is not changed.
+func (tx *Tx) Finally(fn func() error) { tx.finally = append(tx.finally, fn) }
+
+// Finish calls what Finally was given so far, each once. Change does it by itself;
+// who tries a change to undo it calls it first.
+func (tx *Tx) Finish() error {
+	for len(tx.finally) > 0 {
+		fn := tx.finally[0]
+		tx.finally = tx.finally[1:]
+		if err := fn(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Record adds an event to the transaction. An event that cannot be recorded
@@ -58,6 +76,9 @@ func (l *Log) Change(ctx context.Context, fn func(tx *Tx) error) error {
 	err := l.db.Tx(ctx, func(stx *storage.Tx) error {
 		tx := &Tx{Tx: stx, log: l}
 		if err := fn(tx); err != nil {
+			return err
+		}
+		if err := tx.Finish(); err != nil {
 			return err
 		}
 		if tx.err != nil {

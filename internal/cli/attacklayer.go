@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/countersign/countersign/client"
 	"github.com/countersign/countersign/internal/example/courier"
@@ -211,7 +212,7 @@ func (r *raid) grantAll(ctx context.Context, as assault) error {
 	connection, _, _ := strings.Cut(as.tool, "/")
 	for _, agent := range as.agents {
 		name := "attack-" + agent
-		if _, err := r.c.PutGrant(ctx, name, client.GrantSpec{Agent: agent, Connection: connection, Tools: []string{"*"}}); err != nil {
+		if _, err := r.c.PutGrant(ctx, name, client.GrantSpec{Agent: agent, Connection: connection, Tools: []string{"*"}, Expires: time.Now().Add(time.Hour)}); err != nil {
 			return err
 		}
 		r.undo = append(r.undo, func(ctx context.Context) error { return r.c.RevokeGrant(ctx, name) })

@@ -20,20 +20,30 @@ func (a *app) grantException() *cobra.Command {
 }
 
 func (a *app) exceptionAdd() *cobra.Command {
-	var owner, until string
-	cmd := &cobra.Command{Use: "add GRANT --owner USER --until WHEN --reason TEXT", Short: "Make an exception for a grant", Args: operands("GRANT"), ValidArgsFunction: a.completeFirst(grantNames),
-		Example: "  countersign grant exception add pays --owner fiona --until 90d --reason 'until the bank has its new API'"}
-	cmd.Flags().StringVar(&owner, "owner", "", "who answers for it")
+	var spec client.ExceptionSpec
+	var until string
+	cmd := &cobra.Command{Use: "add GRANT --owner USER --until WHEN --reason TEXT", Short: "Make an exception for a grant, also before it is given", Args: operands("GRANT"), ValidArgsFunction: a.completeFirst(grantNames),
+		Long: "Make an exception for a grant. It is for what the grant gives now, or for what --agent, --connection, --tool and --when say: so it can be made before the grant, which would be refused without it.",
+		Example: `  countersign grant exception add pays --owner fiona --until 90d --reason 'until the bank has its new API'
+  countersign grant exception add mails --agent desk --connection helpdesk --tool send_email --owner fiona --until 90d --reason 'answers customers day and night'`}
+	cmd.Flags().StringVar(&spec.Owner, "owner", "", "who answers for it")
+	cmd.Flags().StringVar(&spec.Agent, "agent", "", "of a grant that is still to be given: who gets it")
+	cmd.Flags().StringVar(&spec.Connection, "connection", "", "the connection whose tools it will give")
+	cmd.Flags().StringSliceVar(&spec.Tools, "tool", nil, "a tool that it will give, or * for all (repeatable)")
+	cmd.Flags().StringVar(&spec.When, "when", "", "its condition in Cedar")
+	cmd.MarkFlagsRequiredTogether("agent", "connection", "tool")
+	a.completeFlag(cmd, "agent", agentNames)
+	a.completeFlag(cmd, "connection", connectionNames)
 	cmd.Flags().StringVar(&until, "until", "", "until when: after a time such as 90d, or at 2027-01-31T12:00:00Z; at most a year")
 	_ = cmd.MarkFlagRequired("owner")
 	_ = cmd.MarkFlagRequired("until")
 	a.completeFlag(cmd, "owner", userNames)
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, args []string) error {
-		at, err := expiry(until, time.Now())
-		if err != nil {
+		var err error
+		if spec.Until, err = expiry(until, time.Now()); err != nil {
 			return err
 		}
-		e, err := c.ExceptGrant(ctx, args[0], owner, at)
+		e, err := c.ExceptGrant(ctx, args[0], spec)
 		if err != nil {
 			return err
 		}

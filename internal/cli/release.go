@@ -379,7 +379,7 @@ before, or, while a canary is tried, the one in force. Later policies that forbi
 			what  string
 			names []string
 		}{
-			{"grants given back", m.Restored.Given}, {"grants revoked", m.Restored.Revoked}, {"grants that stay away because a review revoked them", m.Restored.Withheld}, {"policies restored", m.Restored.Policies}, {"policies deleted", m.Restored.Removed},
+			{"grants given back", m.Restored.Given}, {"grants revoked", m.Restored.Revoked}, {"grants that stay away: revoked by a review, or in need of an end or an exception", m.Restored.Withheld}, {"policies restored", m.Restored.Policies}, {"policies deleted", m.Restored.Removed},
 			{"policies that stay because they forbid", m.Restored.Kept}, {"policies that differ and stay because they are about others too", m.Restored.Shared},
 		} {
 			if len(x.names) > 0 {

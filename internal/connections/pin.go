@@ -274,6 +274,17 @@ func (s *Service) SetEffect(ctx context.Context, by audit.Actor, reason, conn, t
 	return changed, err
 }
 
+// ToolsTx returns a connection's tools, built-in ones too, as a change sees them;
+// none if there is no such connection.
+func (s *Service) ToolsTx(ctx context.Context, tx *audit.Tx, connection string) ([]Tool, error) {
+	c, found, err := connectionRow(ctx, tx, connection)
+	if err != nil || !found {
+		return nil, err
+	}
+	rows, err := toolRowsOf(ctx, tx, connection)
+	return append(builtinTools(c), rows...), err
+}
+
 // SetEffectTx is SetEffect inside a change.
 func (s *Service) SetEffectTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, conn, tool, effect string) (bool, error) {
 	if rank(effect) == 0 {

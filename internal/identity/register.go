@@ -95,6 +95,11 @@ func (s *Service) updateAgent(ctx context.Context, tx *audit.Tx, by audit.Actor,
 		return err
 	}
 	a.ID, a.Suspended, a.Created, a.LastCall = old.ID, old.Suspended, old.Created, old.LastCall
+	if a.Stage != old.Stage && s.staged != nil {
+		if err := s.staged(ctx, tx, a); err != nil {
+			return err
+		}
+	}
 	return s.agentChanged(ctx, tx, by, reason, old, a)
 }
 

@@ -50,6 +50,7 @@ type Service struct {
 	uses      *uses
 	view      atomic.Pointer[snapshot]
 	before    []BeforeDelete
+	staged    func(ctx context.Context, tx *audit.Tx, a Agent) error
 	tokenEnds []func(ctx context.Context, tx *audit.Tx, ids []string) error
 	access    Verifier
 	cancel    context.CancelFunc
@@ -93,6 +94,10 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, o Options) (*Se
 
 // OnDelete registers fn. It must be called before the Service is used.
 func (s *Service) OnDelete(fn BeforeDelete) { s.before = append(s.before, fn) }
+
+// OnStage says who is asked, inside the change, when an agent comes to another
+// stage: an error undoes the change. It must be called before the Service is used.
+func (s *Service) OnStage(fn func(ctx context.Context, tx *audit.Tx, a Agent) error) { s.staged = fn }
 
 // OnTokenEnd registers fn, which is told inside the change that users' tokens
 // end before their time, so that what was had by them ends too. It must be

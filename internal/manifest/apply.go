@@ -9,6 +9,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/reviews"
 	"github.com/countersign/countersign/internal/secrets"
 )
 
@@ -55,6 +56,9 @@ func (r *run) apply(ctx context.Context, p *plan, kinds []string) error {
 			}
 		}
 		if r.dry {
+			if err := tx.Finish(); err != nil {
+				return err
+			}
 			return errUndone
 		}
 		return nil
@@ -157,11 +161,32 @@ func (r *run) one(ctx context.Context, tx *audit.Tx, c Change) (bool, error) {
 		if spec.Reason != "" {
 			reason = spec.Reason
 		}
-		return o.Policy.PutGrantTx(ctx, tx, r.by, reason, grantOf(c.Name, spec))
+		excepted, err := r.except(ctx, tx, c, spec)
+		if err != nil {
+			return false, err
+		}
+		given, err := o.Policy.PutGrantTx(ctx, tx, r.by, reason, grantOf(c.Name, spec))
+		return given || excepted, err
 	case *PolicySpec:
 		return o.Policy.PutPoliciesTx(ctx, tx, r.by, r.reason, c.Name, spec.Text)
 	}
 	return false, fmt.Errorf("manifest: no verb for %s", c.Kind)
+}
+
+// except makes or ends the exception of a grant, before it is given.
+func (r *run) except(ctx context.Context, tx *audit.Tx, c Change, spec *GrantSpec) (bool, error) {
+	e := spec.Exception
+	said := slices.ContainsFunc(c.Diff, func(d FieldDiff) bool { return d.Field == "exception" })
+	switch {
+	case !said && (e == nil || c.excepted != nil && c.excepted.Covers(grantOf(c.Name, spec))):
+		return false, nil
+	case r.s.o.Reviews == nil:
+		return false, errors.New("manifest: files cannot make exceptions here")
+	case e == nil:
+		return true, r.s.o.Reviews.EndExceptionTx(ctx, tx, r.by, r.reason, c.excepted.ID)
+	}
+	_, err := r.s.o.Reviews.ExceptTx(ctx, tx, r.by, e.Reason, reviews.Exception{Grant: c.Name, Agent: spec.Agent, Connection: spec.Connection, Tools: spec.Tools, When: spec.When, Owner: e.Owner, Until: e.Until.At})
+	return true, err
 }
 
 func (r *run) delete(ctx context.Context, tx *audit.Tx, c Change) (err error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/reviews"
 	"github.com/countersign/countersign/internal/secrets"
 )
 
@@ -35,8 +36,9 @@ type Change struct {
 	Line int         `json:"line,omitempty"`
 	Diff []FieldDiff `json:"diff"`
 
-	spec any // as the rooms will store it
-	res  Resource
+	spec     any // as the rooms will store it
+	res      Resource
+	excepted *reviews.Exception // of a grant, so far
 }
 
 // plan is what is to be done.
@@ -96,6 +98,7 @@ func (s *Service) planOne(p *plan, r Resource, values map[string]secrets.Value) 
 		c.Op = Delete
 	case r.Absent:
 	default:
+		c.excepted = p.now.exempt[r.Name]
 		var err error
 		if c.spec, err = s.settled(r, p.now); err != nil {
 			if !p.refused(r, err) {

@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/internal/connections/mapping"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/reviews"
 	"github.com/countersign/countersign/internal/secrets"
 )
 
@@ -181,6 +182,19 @@ type GrantSpec struct {
 	When       string   `yaml:"when,omitempty"`
 	Expires    Expiry   `yaml:"expires,omitempty"`
 	Reason     string   `yaml:"reason,omitempty"`
+	// Exception says who answers for it that the grant stands without an end.
+	Exception *ExceptionSpec `yaml:"exception,omitempty"`
+}
+
+// ExceptionSpec is an exception for the grant that it stands with.
+type ExceptionSpec struct {
+	Owner  string `yaml:"owner" need:"true"`
+	Until  Expiry `yaml:"until" need:"true"` // so long after it was made, or a time
+	Reason string `yaml:"reason" need:"true"`
+}
+
+func exceptionSpec(e *reviews.Exception) *ExceptionSpec {
+	return &ExceptionSpec{Owner: e.Owner, Until: Expiry{At: e.Until}, Reason: e.Reason}
 }
 
 // PolicySpec is a file of Cedar policies.
@@ -235,7 +249,7 @@ func parseDuration(s string) (time.Duration, bool) {
 // MarshalYAML implements yaml.Marshaler.
 func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(), nil }
 
-// Expiry is when a grant ends: at a time, or so long after it was first given.
+// Expiry is when a grant or an exception ends: at a time, or so long after it was first given.
 type Expiry struct {
 	At    time.Time
 	After time.Duration

@@ -17,12 +17,13 @@ import (
 	"github.com/countersign/countersign/internal/detection"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/reviews"
 	"github.com/countersign/countersign/internal/secrets"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/tokens"
 )
 
-// Options are the rooms that resources belong to. All but Now and Logger are
+// Options are the rooms that resources belong to. All but Reviews, Now and Logger are
 // required.
 type Options struct {
 	Log         *audit.Log
@@ -35,6 +36,7 @@ type Options struct {
 	Channels    *channels.Service
 	Budgets     *budget.Service
 	Detection   *detection.Service
+	Reviews     *reviews.Service // nil: files cannot make exceptions
 	Now         func() time.Time
 	Logger      *slog.Logger
 }

@@ -3,6 +3,7 @@ package manifest
 import (
 	"context"
 	"encoding/json/v2"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/countersign/countersign/internal/detection"
 	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/policy"
+	"github.com/countersign/countersign/internal/reviews"
 )
 
 // key names a resource.
@@ -23,6 +25,7 @@ type key struct{ kind, name string }
 type state struct {
 	specs   map[key]any
 	created map[string]time.Time              // of grants
+	exempt  map[string]*reviews.Exception     // by grant: those that are for what it gives
 	conns   map[string]connections.Connection // by name
 	// declared are the operations of connections out of documents that files
 	// named; documented are these and what was imported.
@@ -31,7 +34,7 @@ type state struct {
 
 // read looks at all rooms.
 func (s *Service) read(ctx context.Context) (*state, error) {
-	st := &state{specs: map[key]any{}, created: map[string]time.Time{}, conns: map[string]connections.Connection{}, declared: map[string][]connections.Tool{}, documented: map[string][]connections.Tool{}}
+	st := &state{specs: map[key]any{}, created: map[string]time.Time{}, exempt: map[string]*reviews.Exception{}, conns: map[string]connections.Connection{}, declared: map[string][]connections.Tool{}, documented: map[string][]connections.Tool{}}
 	st.people(s)
 	st.upstreams(s)
 	for _, c := range s.o.Channels.Channels() {
@@ -60,6 +63,9 @@ func (s *Service) read(ctx context.Context) (*state, error) {
 	for _, g := range grants {
 		st.specs[key{KindGrant, g.Name}] = &GrantSpec{Agent: g.Agent, Connection: g.Connection, Tools: g.Tools, When: g.When, Expires: Expiry{At: g.Expires}, Reason: g.Reason}
 		st.created[g.Name] = g.Created
+	}
+	if err := st.exceptions(ctx, s); err != nil {
+		return nil, err
 	}
 	files, err := s.o.Policy.Files(ctx)
 	if err != nil {
@@ -175,6 +181,7 @@ func (s *Service) settled(r Resource, st *state) (any, error) {
 	case *GrantSpec:
 		g := *spec
 		g.Expires = Expiry{At: s.expires(r.Name, spec.Expires, st)}
+		g.Exception = s.exception(spec.Exception, st.exempt[r.Name])
 		return &g, nil
 	}
 	return r.Spec, nil
@@ -196,6 +203,38 @@ func (s *Service) expires(grant string, e Expiry, st *state) time.Time {
 		return old.Expires.At
 	}
 	return at
+}
+
+// exceptions adds to grants the exceptions that are for what they give.
+func (st *state) exceptions(ctx context.Context, s *Service) error {
+	if s.o.Reviews == nil {
+		return nil
+	}
+	all, err := s.o.Reviews.Exceptions(ctx)
+	for _, e := range all {
+		if g, ok := st.specs[key{KindGrant, e.Grant}].(*GrantSpec); ok && e.Covers(grantOf(e.Grant, g)) {
+			g.Exception, st.exempt[e.Grant] = exceptionSpec(&e), &e
+		}
+	}
+	return err
+}
+
+// exception turns "90d" into a time: that long after the exception was made, so that
+// applying the same file again never prolongs it.
+func (s *Service) exception(e *ExceptionSpec, now *reviews.Exception) *ExceptionSpec {
+	if e == nil || e.Until.After == 0 {
+		return e
+	}
+	made := s.o.Now()
+	if now != nil {
+		made = now.Created
+	}
+	next := *e
+	next.Until = Expiry{At: made.Add(e.Until.After).UTC().Truncate(time.Microsecond)}
+	if now != nil && next.Until.At.Sub(now.Until).Abs() < time.Minute { // it was made a moment after its end had been reckoned
+		next.Until.At = now.Until
+	}
+	return &next
 }
 
 func grantOf(name string, g *GrantSpec) policy.Grant {
@@ -281,6 +320,11 @@ func renderedField(v reflect.Value) string {
 		return x.At.UTC().Format(time.RFC3339Nano)
 	case *From, *OpenAPISpec: // of a document is compared what it declares
 		return ""
+	case *ExceptionSpec:
+		if x == nil {
+			return ""
+		}
+		return fmt.Sprintf("%s until %s: %s", x.Owner, x.Until.At.UTC().Format(time.RFC3339Nano), x.Reason)
 	case *flow.Spec:
 		if x == nil || x.IsZero() {
 			return ""

@@ -313,6 +313,9 @@ func (r *reader) value(n *yaml.Node, field string, into reflect.Value) {
 		*target = r.quantity(n, field)
 	case *Expiry:
 		r.expiry(n, field, target)
+	case **ExceptionSpec:
+		*target = &ExceptionSpec{}
+		r.object(n, field, reflect.ValueOf(*target).Elem())
 	case **flow.Spec:
 		*target = &flow.Spec{}
 		r.object(n, field, reflect.ValueOf(*target).Elem())

@@ -206,9 +206,41 @@ func (s *Service) PutGrant(ctx context.Context, by audit.Actor, reason string, g
 	return changed, err
 }
 
+// GrantsTx is Grants of an agent inside a change.
+func (s *Service) GrantsTx(ctx context.Context, tx *audit.Tx, agent string) ([]Grant, error) {
+	rows, err := readGrants(ctx, tx, ` WHERE agent = $1`, agent)
+	all := make([]Grant, len(rows))
+	for i, r := range rows {
+		all[i] = r.Grant
+	}
+	return all, err
+}
+
 // PutGrantTx is PutGrant inside a change. The grant is checked against the
-// tools that are registered now; that its agent exists is not checked.
+// tools that are registered now; that its agent exists is not checked. What gives
+// more than the grant of its name did must pass the guard.
 func (s *Service) PutGrantTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, g Grant) (bool, error) {
+	return s.putGrant(ctx, tx, by, reason, g, s.guard)
+}
+
+// ResizeGrantTx is PutGrantTx for what right-sizing makes of a grant and for giving
+// that grant back: both give no more than was there, so no guard is asked.
+func (s *Service) ResizeGrantTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, g Grant) error {
+	_, err := s.putGrant(ctx, tx, by, reason, g, nil)
+	return err
+}
+
+type giving func(ctx context.Context, tx *audit.Tx, g Grant) error
+
+// ask lets pass what gives no more than was there.
+func (fn giving) ask(ctx context.Context, tx *audit.Tx, g Grant, old []grantRow) error {
+	if fn == nil || len(old) == 1 && g.Within(old[0].Grant) {
+		return nil
+	}
+	return fn(ctx, tx, g)
+}
+
+func (s *Service) putGrant(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, g Grant, asked giving) (bool, error) {
 	g.Expires = micros(g.Expires)
 	if err := s.checkGrant(g, reason); err != nil {
 		return false, err
@@ -222,6 +254,9 @@ func (s *Service) PutGrantTx(ctx context.Context, tx *audit.Tx, by audit.Actor, 
 	}
 	if !g.Expires.IsZero() && !g.Expires.After(s.o.Now()) {
 		return false, ErrExpired
+	}
+	if err := asked.ask(ctx, tx, g, old); err != nil {
+		return false, err
 	}
 	return true, s.saveGrant(ctx, tx, by, reason, g, old)
 }

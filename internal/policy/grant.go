@@ -36,6 +36,13 @@ const (
 
 var fileName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
 
+// Within reports whether the grant gives no more than o does: to the same agent,
+// under the same condition, or one where o has none, for as long at most.
+func (g Grant) Within(o Grant) bool {
+	return g.Agent == o.Agent && g.Connection == o.Connection && (o.When == "" || g.When == o.When) && (o.Expires.IsZero() || !g.Expires.IsZero() && !g.Expires.After(o.Expires)) &&
+		!slices.ContainsFunc(g.Tools, func(t string) bool { return !slices.Contains(o.Tools, t) && !slices.Contains(o.Tools, "*") })
+}
+
 // file is how problems call the grant.
 func (g Grant) file() string { return "grant:" + g.Name }
 

@@ -102,6 +102,9 @@ func (s *Service) RollbackGrant(ctx context.Context, by audit.Actor, reason, nam
 		if _, problems := v.Grant.compile(); len(problems) > 0 {
 			return refuse(problems)
 		}
+		if err := s.guard.ask(ctx, tx, v.Grant, old); err != nil {
+			return err
+		}
 		changed = true
 		return s.saveGrant(ctx, tx, by, reason, v.Grant, old)
 	})

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"encoding/json/v2"
+	"errors"
 	"slices"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -103,6 +104,21 @@ func (s *Service) RestoreGrantsTx(ctx context.Context, tx *audit.Tx, by audit.Ac
 	return given, revoked, nil
 }
 
+// MayGiveTx reports whether the guard lets a grant be given, or the agent has it as
+// it is already.
+func (s *Service) MayGiveTx(ctx context.Context, tx *audit.Tx, g Grant) (bool, error) {
+	g.Expires = micros(g.Expires)
+	old, err := readGrants(ctx, tx, ` WHERE name = $1`, g.Name)
+	if err != nil {
+		return false, err
+	}
+	err = s.guard.ask(ctx, tx, g, old)
+	if errors.Is(err, ErrStanding) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func (s *Service) restoreGrant(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, agent string, g Grant) (bool, error) {
 	g.Agent, g.Expires = agent, micros(g.Expires)
 	if !g.Expires.IsZero() && !g.Expires.After(s.o.Now()) {
@@ -119,6 +135,9 @@ func (s *Service) restoreGrant(ctx context.Context, tx *audit.Tx, by audit.Actor
 		return false, ErrTaken.Say("the grant %q belongs to the agent %s now, so it cannot be given back to %s; rename that one first", g.Name, old[0].Agent, agent)
 	case len(old) == 1 && old[0].same(g):
 		return false, nil
+	}
+	if err := s.guard.ask(ctx, tx, g, old); err != nil {
+		return false, err
 	}
 	return true, s.saveGrant(ctx, tx, by, reason, g, old)
 }

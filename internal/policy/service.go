@@ -24,6 +24,7 @@ var (
 	ErrProblems = fault.New(fault.Invalid, "policy_invalid", "the policy has problems and was not saved")
 	ErrChanged  = fault.New(fault.Conflict, "policy_changed", "someone else changed it at the same time; look again and repeat")
 	ErrReason   = fault.New(fault.Invalid, "bad_reason", "a reason must be at most 1000 characters of plain text")
+	ErrStanding = fault.New(fault.Invalid, "standing_right", "a grant that lets an agent in production do what cannot be undone needs an end, or an exception")
 	ErrExpired  = fault.New(fault.Invalid, "grant_expired", "a grant must expire in the future")
 	ErrNoAgent  = fault.New(fault.Invalid, "unknown_agent", "there is no agent of this name")
 	ErrNoEvent  = fault.New(fault.Invalid, "event_not_explained", "only events of a call can be explained")
@@ -66,6 +67,7 @@ type Service struct {
 	tools  Tools
 	o      Options
 	engine atomic.Pointer[engine]
+	guard  giving
 
 	mu       sync.Mutex // guards what follows, and that engines follow each other
 	content  *content   // nil until it was read
@@ -94,6 +96,11 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, tools Tools, o 
 	watch.On(o.ToolsChanged, s.Refresh)
 	return s, nil
 }
+
+// Guard says who is asked, inside the change, before a grant is given that gives
+// more than it did: an error undoes the change. It must be called before the Service
+// is used.
+func (s *Service) Guard(fn func(ctx context.Context, tx *audit.Tx, g Grant) error) { s.guard = fn }
 
 // reload reads policies and grants anew.
 func (s *Service) reload(ctx context.Context) error {

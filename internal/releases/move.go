@@ -2,6 +2,7 @@ package releases
 
 import (
 	"context"
+	"errors"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/id"
@@ -21,8 +22,10 @@ type Restored struct {
 	// Kept are policy files about the agent alone that came later and forbid: a
 	// rollback takes no protection away.
 	Kept []string `json:"kept" doc:"later policy files about the agent alone that stay, because they forbid something"`
-	// Withheld are grants of the release that stay away: a review revoked them.
-	Withheld []string `json:"withheld" doc:"grants that a review revoked since, which a person would have to give anew"`
+	// Withheld are grants of the release that stay away: a review revoked them or, on
+	// the way back, they would let an agent in production do without an end what
+	// cannot be undone. What it has by now under such a name stays.
+	Withheld []string `json:"withheld" doc:"grants that a review revoked since, or that need an end or an exception by now: a person would have to give them anew"`
 	// ByHand are grants of the release that a person revoked or narrowed: they stay
 	// as they are.
 	ByHand  []string `json:"by_hand" doc:"grants that a person revoked or narrowed by hand since, and that stay so; countersign grant rollback gives one back"`
@@ -128,6 +131,9 @@ func (s *Service) moveTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reas
 			return out, err
 		}
 		want, err := s.wanted(ctx, tx, r, from, &out.Restored)
+		if err == nil && m.Kind == MoveRolledBack {
+			want, err = s.givable(ctx, tx, want, &out.Restored)
+		}
 		if err != nil {
 			return out, err
 		}
@@ -207,6 +213,31 @@ func (s *Service) restoreTx(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 		}
 	}
 	return s.dropLater(ctx, tx, by, reason, list, kept, out)
+}
+
+// givable are those of the grants that may be given by now; of the others what the
+// agent has under their names stays. A promotion is refused for them, but a rollback
+// must not wait.
+func (s *Service) givable(ctx context.Context, tx *audit.Tx, all []policy.Grant, out *Restored) (want []policy.Grant, err error) {
+	for _, g := range all {
+		may, err := s.o.Policy.MayGiveTx(ctx, tx, g)
+		if err != nil {
+			return nil, err
+		}
+		if may {
+			want = append(want, g)
+			continue
+		}
+		out.Withheld = append(out.Withheld, g.Name)
+		now, err := s.o.Policy.GrantTx(ctx, tx, g.Name)
+		if err != nil && !errors.Is(err, policy.ErrNoGrant) {
+			return nil, err
+		}
+		if err == nil && now.Agent == g.Agent {
+			want = append(want, now)
+		}
+	}
+	return want, nil
 }
 
 // dropLater deletes the policy files about the agent alone that the release does

@@ -50,6 +50,11 @@ func (s *Service) Decide(ctx context.Context, c rest.Caller, review string, n in
 		if err := s.checkNext(&it, a); err != nil {
 			return it, err
 		}
+		if a.Decision == Keep {
+			if err := s.checkKept(ctx, &it); err != nil {
+				return it, err
+			}
+		}
 		it.Remedy.To = a.To
 		if err := s.decided(ctx, &r, &it, audit.Person(c.ID, c.Name), a); err != nil {
 			return it, err

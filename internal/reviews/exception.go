@@ -5,20 +5,16 @@ import (
 	"database/sql"
 	"encoding/json/v2"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/fault"
-	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
+	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/rest"
 	"github.com/countersign/countersign/internal/storage"
 )
-
-// RuleStanding is of findings about grants that stand without an end.
-const RuleStanding = "grant.standing"
 
 const exceptionID id.Kind = "gex"
 
@@ -29,41 +25,43 @@ var (
 )
 
 // Exception says that a grant may stand without an end of its own although it
-// reaches, in production, what cannot be undone.
+// reaches, in production, what cannot be undone. It is for what the grant of its
+// name gives, or less, and may be made before the grant is given.
 type Exception struct {
-	ID      string    `json:"id"`
-	Grant   string    `json:"grant"`
-	GrantID string    `json:"grant_id"`
-	Owner   string    `json:"owner" doc:"who answers for it"`
-	Reason  string    `json:"reason"`
-	Until   time.Time `json:"until"`
-	By      string    `json:"by"`
-	Created time.Time `json:"created"`
+	ID         string    `json:"id"`
+	Grant      string    `json:"grant"`
+	Agent      string    `json:"agent"`
+	Connection string    `json:"connection"`
+	Tools      []string  `json:"tools"`
+	When       string    `json:"when,omitzero"`
+	Owner      string    `json:"owner" doc:"who answers for it"`
+	Reason     string    `json:"reason"`
+	Until      time.Time `json:"until"`
+	By         string    `json:"by"`
+	Created    time.Time `json:"created"`
 }
 
-// Except makes an exception for a grant, in the place of one before. Needs a reason.
-func (s *Service) Except(ctx context.Context, by audit.Actor, reason, grant, owner string, until time.Time) (Exception, error) {
-	if err := checkReason(reason, true); err != nil {
-		return Exception{}, err
+// Covers reports whether the exception is about what a grant gives.
+func (e *Exception) Covers(g policy.Grant) bool {
+	return e.Grant == g.Name && g.Within(policy.Grant{Agent: e.Agent, Connection: e.Connection, Tools: e.Tools, When: e.When})
+}
+
+// Except makes an exception, in the place of one before. What it is for is that of
+// the grant, if the grant is there and the exception names no agent. Needs an
+// owner, an end and a reason.
+func (s *Service) Except(ctx context.Context, by audit.Actor, reason string, e Exception) (Exception, error) {
+	if e.Agent == "" {
+		g, err := s.o.Policy.Grant(ctx, e.Grant)
+		if errors.Is(err, policy.ErrNoGrant) {
+			return e, policy.ErrNoGrant.Say("there is no grant %q; an exception that is made before its grant names what the grant will give: agent, connection and tools", e.Grant)
+		}
+		if err != nil {
+			return e, err
+		}
+		e.Agent, e.Connection, e.Tools, e.When = g.Agent, g.Connection, g.Tools, g.When
 	}
-	g, err := s.o.Policy.Grant(ctx, grant)
-	if err != nil {
-		return Exception{}, err
-	}
-	now := s.now()
-	u, ok := s.o.Identity.User(owner)
-	switch {
-	case !ok || !u.May(rest.Own):
-		return Exception{}, ErrException.Say("owner: %q is no active user who may own agents", owner)
-	case !until.After(now) || until.Sub(now) > longestDue:
-		return Exception{}, ErrException.Say("until: must be in the future, at most a year away")
-	}
-	e := Exception{ID: id.At(exceptionID, now), Grant: g.Name, GrantID: g.ID, Owner: owner, Reason: reason, Until: until.UTC().Truncate(time.Microsecond), By: by.Name, Created: now}
-	err = s.change(ctx, func(tx *audit.Tx) error {
-		tx.Record(audit.Event{Type: "grant.exception_made", Actor: by, Reason: reason, Object: "grant/" + g.Name, Agent: g.Agent, Connection: g.Connection,
-			Detail: marshal(map[string]any{"exception": e.ID, "grant": g.ID, "owner": owner, "until": e.Until})})
-		_, err := tx.Exec(ctx, `INSERT INTO grant_exceptions (id, grant_id, until, body) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (grant_id) DO UPDATE SET id = excluded.id, until = excluded.until, body = excluded.body`, e.ID, e.GrantID, storage.Micros(e.Until), string(marshal(e)))
+	err := s.change(ctx, func(tx *audit.Tx) (err error) {
+		e, err = s.ExceptTx(ctx, tx, by, reason, e)
 		return err
 	})
 	if err == nil {
@@ -72,23 +70,51 @@ func (s *Service) Except(ctx context.Context, by audit.Actor, reason, grant, own
 	return e, err
 }
 
+// ExceptTx is Except inside a change, of an exception that says what it is for.
+func (s *Service) ExceptTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, e Exception) (Exception, error) {
+	if err := checkReason(reason, true); err != nil {
+		return e, err
+	}
+	if err := s.o.Policy.CheckGrant(policy.Grant{Name: e.Grant, Agent: e.Agent, Connection: e.Connection, Tools: e.Tools, When: e.When}); err != nil {
+		return e, err
+	}
+	now := s.now()
+	u, err := s.o.Identity.UserTx(ctx, tx, e.Owner)
+	switch {
+	case err != nil && !errors.Is(err, identity.ErrNotFound):
+		return e, err
+	case err != nil || !u.May(rest.Own):
+		return e, ErrException.Say("owner: %q is no active user who may own agents", e.Owner)
+	case !e.Until.After(now) || e.Until.Sub(now) > longestDue:
+		return e, ErrException.Say("until: must be in the future, at most a year away")
+	}
+	e.ID, e.Reason, e.Until, e.By, e.Created = id.At(exceptionID, now), reason, e.Until.UTC().Truncate(time.Microsecond), by.Name, now
+	tx.Record(audit.Event{Type: "grant.exception_made", Actor: by, Reason: reason, Object: "grant/" + e.Grant, Agent: e.Agent, Connection: e.Connection,
+		Detail: marshal(map[string]any{"exception": e.ID, "tools": e.Tools, "when": e.When, "owner": e.Owner, "until": e.Until})})
+	_, err = tx.Exec(ctx, `INSERT INTO grant_exceptions (id, grant_name, until, body) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (grant_name) DO UPDATE SET id = excluded.id, until = excluded.until, body = excluded.body`, e.ID, e.Grant, storage.Micros(e.Until), string(marshal(e)))
+	return e, err
+}
+
 // EndException ends one before its time.
 func (s *Service) EndException(ctx context.Context, by audit.Actor, reason, exception string) error {
 	if err := checkReason(reason, true); err != nil {
 		return err
 	}
-	err := s.change(ctx, func(tx *audit.Tx) error {
-		found, err := readExceptions(ctx, tx, ` WHERE id = $1`, exception)
-		if err != nil || len(found) == 0 {
-			return errors.Join(err, ErrNoException)
-		}
-		tx.Record(audit.Event{Type: "grant.exception_ended", Actor: by, Reason: reason, Object: "grant/" + found[0].Grant, Detail: marshal(map[string]any{"exception": exception})})
-		return tx.ExecOne(ctx, `DELETE FROM grant_exceptions WHERE id = $1`, exception)
-	})
-	if err != nil {
+	if err := s.change(ctx, func(tx *audit.Tx) error { return s.EndExceptionTx(ctx, tx, by, reason, exception) }); err != nil {
 		return err
 	}
 	return s.lookAtStanding(ctx)
+}
+
+// EndExceptionTx is EndException inside a change.
+func (s *Service) EndExceptionTx(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, exception string) error {
+	found, err := readExceptions(ctx, tx, ` WHERE id = $1`, exception)
+	if err != nil || len(found) == 0 {
+		return errors.Join(err, ErrNoException)
+	}
+	tx.Record(audit.Event{Type: "grant.exception_ended", Actor: by, Reason: reason, Object: "grant/" + found[0].Grant, Agent: found[0].Agent, Connection: found[0].Connection, Detail: marshal(map[string]any{"exception": exception})})
+	return tx.ExecOne(ctx, `DELETE FROM grant_exceptions WHERE id = $1`, exception)
 }
 
 // Exceptions lists all there are, those that are over too.
@@ -104,73 +130,4 @@ func readExceptions(ctx context.Context, q querier, where string, args ...any) (
 		}
 		return e, err
 	}, `SELECT body FROM grant_exceptions`+where, args...)
-}
-
-// standing returns the grants that reach, in production and without an end, what
-// cannot be undone, and for which no exception is in force.
-func (s *Service) standing(ctx context.Context) (map[string]string, error) {
-	all, err := s.o.Policy.Grants(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	known, err := s.Exceptions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for _, g := range all {
-		a, ok := s.o.Identity.Agent(g.Agent)
-		if _, final := s.effects(g); !ok || a.Stage != identity.Production || !a.Retired.IsZero() || !g.Expires.IsZero() || !final {
-			continue
-		}
-		if !slices.ContainsFunc(known, func(e Exception) bool { return s.holds(e, g.ID) }) {
-			out["grant/"+g.Name] = g.Name
-		}
-	}
-	return out, nil
-}
-
-// holds reports whether an exception is in force for a grant: its time is not over
-// and somebody answers for it.
-func (s *Service) holds(e Exception, grant string) bool {
-	u, ok := s.o.Identity.User(e.Owner)
-	return e.GrantID == grant && s.now().Before(e.Until) && ok && !u.Disabled
-}
-
-// lookAtStanding opens a finding for each standing right without an exception, and
-// closes those of rights that are none any more. Nothing is taken away: what was
-// given before there were exceptions goes on working.
-func (s *Service) lookAtStanding(ctx context.Context) error {
-	want, err := s.standing(ctx)
-	if err != nil {
-		return err
-	}
-	have, err := s.o.Findings.List(ctx, findings.Query{Rule: RuleStanding, Status: findings.Open})
-	if err != nil {
-		return err
-	}
-	open := map[string]bool{}
-	for _, f := range have {
-		open[f.Object] = true
-	}
-	return s.o.Log.Change(ctx, func(tx *audit.Tx) error {
-		for object, name := range want {
-			if open[object] {
-				continue
-			}
-			if err := s.o.Findings.OpenTx(ctx, tx, findings.Finding{Rule: RuleStanding, Severity: findings.Medium, Object: object, Title: "The grant " + name + " lets an agent in production do what cannot be undone, without an end",
-				Detail: "Give it an end (countersign grant add " + name + " … --expires 90d), have it asked for when it is needed (countersign grant request), or say who answers for it, why and until when: countersign grant exception add " + name + " --owner USER --until 90d --reason TEXT"}); err != nil {
-				return err
-			}
-		}
-		for object := range open {
-			if want[object] != "" {
-				continue
-			}
-			if err := s.o.Findings.CloseObjectTx(ctx, tx, audit.System, object, "it has an end, an exception, or is gone", RuleStanding); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

@@ -156,7 +156,7 @@ func TestAProbeIsNeverACall(t *testing.T) {
 	_, err = w.conns.Refresh(ctx, w.person("dan"), "test", "ledger")
 	w.must(err)
 	w.must(w.watch.Poll(ctx))
-	_, err = w.policy.PutGrant(ctx, w.person("dan"), "test", policy.Grant{Name: "pays", Agent: "payer", Connection: "ledger", Tools: []string{"pay"}})
+	_, err = w.policy.PutGrant(ctx, w.person("dan"), "test", policy.Grant{Name: "pays", Agent: "payer", Connection: "ledger", Tools: []string{"pay"}, Expires: w.clock().Add(30 * day)})
 	w.must(err)
 	w.doors = "open" // whatever is asked for is made
 	calls := func(when string) {
@@ -267,8 +267,7 @@ func TestWhomAnExceptionIsFor(t *testing.T) {
 	_, err = w.ids.PutAgent(ctx, audit.System, "test", identity.Agent{Name: "trial", Owner: "bob", Stage: "staging", Purpose: "x"})
 	w.must(err)
 	for name, agent := range map[string]string{"pays": "payer", "pays-too": "payer", "tries": "trial"} {
-		_, err = w.policy.PutGrant(ctx, w.person("dan"), "test", policy.Grant{Name: name, Agent: agent, Connection: "ledger", Tools: []string{"pay"}})
-		w.must(err)
+		w.stood(name, agent, "pay")
 	}
 	open := func() (out []string) {
 		for _, f := range w.open(reviews.RuleStanding) {
@@ -281,7 +280,7 @@ func TestWhomAnExceptionIsFor(t *testing.T) {
 	if got := open(); !slices.Equal(got, []string{"grant/pays", "grant/pays-too"}) {
 		t.Errorf("%v", got)
 	}
-	_, err = w.Except(ctx, w.person("dan"), "until the new tool is there", "pays", "dan", w.clock().Add(30*day))
+	_, err = w.Except(ctx, w.person("dan"), "until the new tool is there", reviews.Exception{Grant: "pays", Owner: "dan", Until: w.clock().Add(30 * day)})
 	w.must(err)
 	if got := open(); !slices.Equal(got, []string{"grant/pays-too"}) {
 		t.Errorf("with an exception for one: %v", got)

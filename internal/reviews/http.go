@@ -90,9 +90,13 @@ type approversRequest struct {
 type exceptionRequest struct {
 	Name string `path:"name" maxLength:"100"`
 	Body struct {
-		Owner  string    `json:"owner" maxLength:"63" doc:"who answers for it"`
-		Until  time.Time `json:"until"`
-		Reason string    `json:"reason,omitempty" doc:"needed, here or in the header"`
+		Owner      string    `json:"owner" maxLength:"63" doc:"who answers for it"`
+		Until      time.Time `json:"until"`
+		Reason     string    `json:"reason,omitempty" doc:"needed, here or in the header"`
+		Agent      string    `json:"agent,omitempty" maxLength:"256" doc:"for a grant that is still to be given, with connection and tools; absent: what the grant gives"`
+		Connection string    `json:"connection,omitempty" maxLength:"256"`
+		Tools      []string  `json:"tools,omitempty" required:"false"`
+		When       string    `json:"when,omitempty"`
 	}
 }
 
@@ -145,7 +149,8 @@ func (s *Service) exceptionRoutes(api *rest.API) {
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodPut, Path: "/api/v1/grants/{name}/exception", Summary: "Say who answers for a grant that stands without an end, why and until when", Tag: tag, Need: rest.Write},
 		func(ctx context.Context, c rest.Caller, q *exceptionRequest) (*Exception, error) {
-			e, err := s.Except(ctx, audit.Person(c.ID, c.Name), reasonOf(c, q.Body.Reason), q.Name, q.Body.Owner, q.Body.Until)
+			e, err := s.Except(ctx, audit.Person(c.ID, c.Name), reasonOf(c, q.Body.Reason),
+				Exception{Grant: q.Name, Agent: q.Body.Agent, Connection: q.Body.Connection, Tools: q.Body.Tools, When: q.Body.When, Owner: q.Body.Owner, Until: q.Body.Until})
 			return &e, err
 		})
 	rest.Handle(api, rest.Op{Method: http.MethodDelete, Path: path + "/{id}", Summary: "End an exception before its time", Tag: tag, Need: rest.Write},

@@ -11,6 +11,7 @@ import (
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/job"
+	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/storage"
 )
 
@@ -154,6 +155,12 @@ func (s *Service) lookAtItem(ctx context.Context, r *Review, it *Item) error {
 		return nil
 	case r.Rules.Silence == EscalateSilent:
 		return s.escalate(ctx, r, it, "nobody decided in time")
+	case r.Rules.Silence == Keep:
+		if err := s.checkKept(ctx, it); errors.Is(err, policy.ErrStanding) {
+			return s.escalate(ctx, r, it, "nobody decided in time, and silence does not keep what lets an agent in production do, without an end, what cannot be undone")
+		} else if err != nil {
+			return err
+		}
 	}
 	if err := s.decided(ctx, r, it, audit.System, Answer{Decision: r.Rules.Silence, Reason: "nobody decided in time"}); err != nil {
 		return err
@@ -291,6 +298,11 @@ func (s *Service) Close(ctx context.Context, by audit.Actor, reason, review stri
 			continue
 		}
 		s.refresh(&items[i].Subject)
+		if r.Rules.Silence == Keep {
+			if err := s.checkKept(ctx, &items[i]); err != nil {
+				return r, err
+			}
+		}
 		if r.Rules.Silence == EscalateSilent || !items[i].Escalated.IsZero() || len(s.reviewers(&r, &items[i])) == 0 {
 			return r, ErrNobody.Say("item %d (%s) needs a person's decision, and silence does not give one; decide, or hand it to somebody (countersign review delegate %s %d --to USER)", items[i].N, items[i].Subject.Object(), r.Name, items[i].N)
 		}

@@ -73,8 +73,7 @@ func TestStandingRights(t *testing.T) {
 	_, err = w.conns.Refresh(ctx, w.person("dan"), "test", "ledger")
 	w.must(err)
 	w.must(w.watch.Poll(ctx))
-	_, err = w.policy.PutGrant(ctx, w.person("dan"), "test", policy.Grant{Name: "pays", Agent: "payer", Connection: "ledger", Tools: []string{"pay"}})
-	w.must(err)
+	w.stood("pays", "payer", "pay")
 	w.tick()
 	open := w.open(reviews.RuleStanding)
 	if len(open) != 1 || open[0].Object != "grant/pays" {
@@ -85,11 +84,11 @@ func TestStandingRights(t *testing.T) {
 		reason, owner string
 		until         time.Time
 	}{{"", "ada", until}, {"x", "vic", until}, {"x", "ada", w.clock().Add(-time.Hour)}, {"x", "ada", w.clock().Add(400 * day)}} {
-		if _, err := w.Except(ctx, w.person("dan"), bad.reason, "pays", bad.owner, bad.until); fault.KindOf(err) != fault.Invalid {
+		if _, err := w.Except(ctx, w.person("dan"), bad.reason, reviews.Exception{Grant: "pays", Owner: bad.owner, Until: bad.until}); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
-	e, err := w.Except(ctx, w.person("dan"), "until the new tool is there", "pays", "ada", until)
+	e, err := w.Except(ctx, w.person("dan"), "until the new tool is there", reviews.Exception{Grant: "pays", Owner: "ada", Until: until})
 	w.must(err)
 	if len(w.open(reviews.RuleStanding)) != 0 {
 		t.Error("an exception does not count")

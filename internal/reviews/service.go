@@ -102,6 +102,8 @@ func New(o Options) (*Service, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{o: o, step: func(string) error { return nil }}
+	o.Policy.Guard(s.CheckGrantTx)
+	o.Identity.OnStage(s.CheckAgentTx)
 	for _, room := range []string{"policy", "connections"} {
 		o.Watch.On(room, func(context.Context) error { s.dirty.Store(true); return nil })
 	}

@@ -194,8 +194,12 @@ func (s *Service) effects(g policy.Grant) (changes, final bool) {
 
 // toolsOf returns the tools that a grant's names mean now.
 func (s *Service) toolsOf(connection string, names []string) []connections.Tool {
-	var out []connections.Tool
-	for _, t := range s.o.Connections.Tools(connection) {
+	return meant(s.o.Connections.Tools(connection), names)
+}
+
+// meant returns those of a connection's tools that a grant's names mean.
+func meant(tools []connections.Tool, names []string) (out []connections.Tool) {
+	for _, t := range tools {
 		if slices.Contains(names, t.Name) || slices.Contains(names, "*") && !t.Protocol() {
 			out = append(out, t)
 		}

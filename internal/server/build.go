@@ -429,7 +429,7 @@ func (h *house) alert(ctx context.Context, a seal.Alert) {
 // buildAPI mounts every room's operations.
 func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 	var err error
-	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Channels: h.channels, Budgets: h.budgets, Detection: h.detection, Logger: log})
+	h.manifest, err = manifest.New(manifest.Options{Log: h.log, Watch: h.watch, Identity: h.identity, Connections: h.connections, Secrets: h.secrets, Policy: h.policy, Tokens: h.tokens, Channels: h.channels, Budgets: h.budgets, Detection: h.detection, Reviews: h.reviews, Logger: log})
 	if err != nil {
 		return err
 	}

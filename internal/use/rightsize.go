@@ -257,7 +257,7 @@ func (s *Service) Revert(ctx context.Context, by audit.Actor, reason, id string)
 				}
 			}
 		}
-		if _, err := s.o.Policy.PutGrantTx(ctx, tx, by, why(reason, "right-sizing "+p.ID+" is taken back"), p.Before); err != nil {
+		if err := s.o.Policy.ResizeGrantTx(ctx, tx, by, why(reason, "right-sizing "+p.ID+" is taken back"), p.Before); err != nil {
 			return err
 		}
 		if s.o.Findings == nil {
@@ -293,7 +293,7 @@ func (s *Service) replace(ctx context.Context, tx *audit.Tx, by audit.Actor, rea
 	kept := false
 	for _, g := range after {
 		kept = kept || g.Name == before.Name
-		if _, err := s.o.Policy.PutGrantTx(ctx, tx, by, reason, g); err != nil {
+		if err := s.o.Policy.ResizeGrantTx(ctx, tx, by, reason, g); err != nil {
 			return err
 		}
 	}
