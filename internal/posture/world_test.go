@@ -1,6 +1,7 @@
 package posture_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -49,12 +50,15 @@ type world struct {
 	secrets   *secrets.Service
 	tokens    *tokens.Service
 	approvals *approvals.Service
+	findings  *findings.Service
 	lifecycle *lifecycle.Service
 
 	mu    sync.Mutex
 	ahead time.Duration // of the clock of posture
 	doors string        // "": as they should be; "open" lets everybody in, "shut" nobody, "gone" does not answer
 	seal  string        // what is wrong with the tree
+	sent  []posture.Delivery
+	leaky []byte // if set, a planted secret is known to nobody who redacts
 
 	db      *storage.DB
 	slow    chan struct{} // if set, a door answers when it is closed
@@ -128,6 +132,7 @@ func buildOn(t *testing.T, dsn string) *world {
 	w.must(err)
 	t.Cleanup(func() { w.secrets.Close(ctx) })
 	found := findings.New(db, w.log, nil)
+	w.findings = found
 	stops := locks.New(db, w.log, w.watch, locks.Options{})
 	w.ids, err = identity.New(db, w.log, w.watch, identity.Options{Derive: derive, Locks: stops})
 	w.must(err)
@@ -157,7 +162,7 @@ func buildOn(t *testing.T, dsn string) *world {
 		Sealed: func(context.Context) (posture.Sealing, error) {
 			return posture.Sealing{Checkpoint: time.Now(), Problem: w.seal}, nil
 		},
-		Deliveries: func(context.Context) ([]posture.Delivery, error) { return nil, nil },
+		Deliveries: func(context.Context) ([]posture.Delivery, error) { return w.sent, nil },
 		Prove:      func(context.Context, string) ([]byte, error) { return nil, errors.New("there is no tree here") },
 		Derive:     derive,
 		Version:    "test",
@@ -167,9 +172,16 @@ func buildOn(t *testing.T, dsn string) *world {
 					out = append(out, f.Name)
 				}
 			}
+			if len(w.leaky) > 1 && bytes.Contains(b, w.leaky) {
+				out = append(out, "planted")
+			}
 			return out
 		},
 		Plant: func(name string, value []byte) {
+			if w.leaky != nil {
+				w.leaky = append([]byte{}, value...)
+				return
+			}
 			if w.scanner.Known().Remove(name); value != nil {
 				w.scanner.Known().Add(name, value)
 			}
@@ -268,7 +280,22 @@ func (w *world) call(ev audit.Event, ends bool) {
 	if !ends {
 		return
 	}
-	w.log.Outcome(r, audit.Event{Outcome: &audit.Outcome{Status: audit.Succeeded}})
+	w.ends(ev, r, audit.Event{Outcome: &audit.Outcome{Status: audit.Succeeded}})
+}
+
+// answered is a call that a model answered.
+func (w *world) answered(ev audit.Event, model string) {
+	w.t.Helper()
+	ev.Call = id.New(id.Call)
+	r, err := w.log.Intent(ctx, ev)
+	w.must(err)
+	w.ends(ev, r, audit.Event{Outcome: &audit.Outcome{Status: audit.Succeeded, Usage: &audit.Usage{Model: model}}})
+}
+
+// ends records how a call ended, and waits until it is in the log.
+func (w *world) ends(ev audit.Event, r audit.Receipt, how audit.Event) {
+	w.t.Helper()
+	w.log.Outcome(r, how)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		recs, err := w.log.List(ctx, audit.Query{Call: ev.Call, Types: []audit.Type{audit.CallOutcome}})
 		w.must(err)
