@@ -30,7 +30,11 @@ func (x observed) look() verdict {
 		v.events = append(v.events, x.Aside.Event)
 		return v
 	}
-	v.bad = fmt.Sprintf("%s (%d times, the last %s, by %s)", x.Why, x.Times, x.Last.UTC().Format(time.RFC3339), cut(strings.Join(x.By, ", "), 200))
+	times := "once"
+	if x.Times != 1 {
+		times = fmt.Sprintf("%d times", x.Times)
+	}
+	v.bad = fmt.Sprintf("%s (%s, the last %s, by %s)", x.Why, times, x.Last.UTC().Format(time.RFC3339), cut(strings.Join(x.By, ", "), 200))
 	return v
 }
 
