@@ -8,9 +8,12 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -245,7 +248,11 @@ func TestBacktestEqualsDecidingEverything(t *testing.T) {
 // that ask for the arguments of every one. It prints calls a second, beside
 // those of a trial that is about none of them.
 func BenchmarkBacktest(b *testing.B) {
-	const n, writers = 1_000_000, 64
+	const writers = 64
+	n := 1_000_000
+	if s := os.Getenv("COUNTERSIGN_BENCH_EVENTS"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
 	w := open(b, storagetest.Open(b, storagetest.SQLite(b)))
 	w.put(b, "base", `@id("all") permit (principal, action, resource);
 @id("big") @approval("finance-leads") forbid (principal, action == Action::"ledger/pay_invoice", resource) when { context.args.amount_cents > 500000 };`)
@@ -270,7 +277,7 @@ func BenchmarkBacktest(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				began, calls, window := time.Now(), int64(0), policy.Window{}
+				began, busy, calls, window := time.Now(), worked(), int64(0), policy.Window{}
 				for {
 					x, err := w.Backtest(ctx, fiona, policy.Trial{Files: map[string]string{"trial": file}}, window)
 					if err != nil {
@@ -285,7 +292,18 @@ func BenchmarkBacktest(b *testing.B) {
 				share := time.Since(began).Seconds() * 1e6 / float64(calls) / 60
 				b.ReportMetric(share*60, "s/1,000,000")
 				b.ReportMetric(100*share, "%of-a-minute") // the aim: 1,000,000 in a minute on two cores
+				b.ReportMetric((worked()-busy).Seconds()*1e6/float64(calls), "cpu-s/1,000,000")
 			}
 		})
 	}
+}
+
+// worked is the time that this process has had on all cores: on a busy machine it
+// says more than the clock.
+func worked() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
-	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/locks"
@@ -199,10 +198,11 @@ func TestAProbeIsNeverACall(t *testing.T) {
 	w.Service = w.process()
 	w.pass(time.Minute)
 	w.must(w.watch.Poll(ctx))
-	if err := w.Tick(ctx, w.lease); fault.KindOf(err) != fault.Unavailable {
-		t.Errorf("%v", err)
+	w.must(w.Tick(ctx, w.lease))
+	if it := w.get(r.ID).Items[0]; it.Remediation != reviews.Unproven {
+		t.Errorf("%s %+v", it.Remediation, it.Remedy)
 	}
-	calls("while the lock is not seen")
+	calls("when its lock was lifted")
 
 	r = w.begin(reviews.Rules{Grace: "1h", Levels: [][]string{{"owner"}}}, "one")
 	_, err = w.decide("ada", r.Name, 1, reviews.Revoke, "over")
@@ -213,7 +213,7 @@ func TestAProbeIsNeverACall(t *testing.T) {
 	}))
 	w.pass(2 * time.Hour)
 	w.must(w.watch.Poll(ctx))
-	_ = w.Tick(ctx, w.lease) // the connection's is still not seen
+	w.must(w.Tick(ctx, w.lease))
 	if it := w.get(r.Name).Items[0]; it.Remediation != reviews.Unproven || it.Remedy.Probes[0].Result != reviews.NotTried {
 		t.Errorf("%s %+v", it.Remediation, it.Remedy)
 	}

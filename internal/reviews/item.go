@@ -75,6 +75,18 @@ type Remedy struct {
 	Probes []Probe   `json:"probes,omitzero"`
 	Used   *Since    `json:"used,omitzero" doc:"calls between the decision and its execution"`
 	To     string    `json:"to,omitzero" doc:"of an owner: who is to be the next"`
+	Lock   string    `json:"lock,omitzero" doc:"that ends it, of a connection"`
+	Rule   *Trusted  `json:"rule,omitzero" doc:"that was removed, as it was"`
+}
+
+// Trusted is what a trust rule let in.
+type Trusted struct {
+	Issuer   string            `json:"issuer"`
+	Audience string            `json:"audience,omitzero"`
+	Subject  string            `json:"subject"`
+	Wildcard string            `json:"wildcard,omitzero"`
+	Claims   map[string]string `json:"claims,omitzero"`
+	Person   bool              `json:"person,omitzero" doc:"it was about a person, for whom the agent acts"`
 }
 
 // Item is one thing that a review asks about.

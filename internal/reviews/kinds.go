@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -162,15 +163,16 @@ func (s *Service) endSecret(ctx context.Context, tx *audit.Tx, by audit.Actor, r
 	if _, ok := s.o.Connections.Connection(sec.Connection); !ok { // of a channel
 		return "no connection sends it, and it has no rotator: its owner must delete or replace it", errByHand
 	}
-	return s.disable(ctx, tx, by, reason, sec.Connection)
+	return s.disable(ctx, tx, by, reason, it, sec.Connection)
 }
 
 // disable locks a connection.
-func (s *Service) disable(ctx context.Context, tx *audit.Tx, by audit.Actor, reason, connection string) (string, error) {
+func (s *Service) disable(ctx context.Context, tx *audit.Tx, by audit.Actor, reason string, it *Item, connection string) (string, error) {
 	if _, ok := s.o.Connections.Connection(connection); !ok {
 		return goneAlready, nil
 	}
 	l, err := s.o.Locks.AddTx(ctx, tx, by, locks.Lock{Kind: locks.Connection, Name: connection, Reason: reason}, 0)
+	it.Remedy.Lock = l.ID
 	return "the connection " + connection + " was disabled (" + l.ID + "); lifting the lock enables it", err
 }
 
@@ -204,6 +206,7 @@ func (s *Service) dropRule(ctx context.Context, tx *audit.Tx, by audit.Actor, re
 	if err != nil {
 		return "", err
 	}
+	it.Remedy.Rule = &Trusted{Issuer: r.Issuer, Audience: r.Audience, Subject: r.Subject, Wildcard: r.Wildcard, Claims: r.Claims, Person: r.User != ""}
 	return "the rule was removed, and what was had by it ended", s.o.Tokens.DeleteRuleTx(ctx, tx, by, reason, it.Subject.Name)
 }
 
@@ -219,7 +222,7 @@ func (s *Service) probeSecret(ctx context.Context, it *Item) ([]Probe, error) {
 	if !ok {
 		return []Probe{{What: "use of it", Result: NotTried, Why: "it is not there any more"}}, nil
 	}
-	return s.probeLocked(ctx, sec.Connection)
+	return s.probeLocked(ctx, sec.Connection, it.Remedy.Lock)
 }
 
 func (s *Service) probeOwner(it *Item) ([]Probe, error) {
@@ -236,13 +239,61 @@ func (s *Service) probeOwner(it *Item) ([]Probe, error) {
 	return []Probe{p}, nil
 }
 
+// probeRule shows the token service a token as the rule let in, which nobody signed:
+// while any rule trusts what it says, its signature is what it is refused for, and
+// that shows nothing.
 func (s *Service) probeRule(ctx context.Context, it *Item) ([]Probe, error) {
-	p := Probe{What: "trust in " + it.Subject.Name, Result: Refused, Why: "there is no such rule; a token of its issuer, which we cannot make, finds nothing"}
+	p := Probe{What: "trust in " + it.Subject.Name, Result: NotTried}
 	switch r, err := s.o.Tokens.Rule(ctx, it.Subject.Name); {
 	case err == nil && r.ID == it.Subject.ID:
 		p.Result, p.Why = LetThrough, "the rule is still there"
+		return []Probe{p}, nil
 	case err != nil && !errors.Is(err, tokens.ErrNotFound):
 		return nil, err
 	}
-	return []Probe{p}, nil
+	was := it.Remedy.Rule
+	if was == nil {
+		p.Why = "somebody else removed the rule, and what it let in is not known here"
+		return []Probe{p}, nil
+	}
+	p.What = "a token as the rule let in, of " + was.Issuer
+	token, err := s.o.Tokens.Counterfeit(tokens.Rule{Issuer: was.Issuer, Audience: was.Audience, Subject: was.Subject, Wildcard: was.Wildcard, Claims: was.Claims})
+	if err != nil {
+		p.Why = "no such token can be made: " + fault.Public(err).Message
+		return []Probe{p}, nil
+	}
+	trusting, err := s.o.Tokens.Trusting(token, it.Subject.Agent, was.Person)
+	if err != nil || len(trusting) > 0 {
+		p.Result, p.Why = Otherwise, "trust rule "+strings.Join(trusting, ", ")
+		return []Probe{p}, err
+	}
+	if !was.Person {
+		p, err = s.show(ctx, p, token, it.Subject.Agent, "")
+		return []Probe{p}, err
+	}
+	a, ok := s.o.Identity.Agent(it.Subject.Agent) // who acts for a person proves itself
+	if !ok || !a.Retired.IsZero() {
+		p.Why = "the agent is not there any more, and nobody acts in its name"
+		return []Probe{p}, nil
+	}
+	return s.asAgent(ctx, a, func(_ identity.Key, value string) ([]Probe, error) {
+		p, err := s.show(ctx, p, token, a.Name, value)
+		return []Probe{p}, err
+	})
+}
+
+// show shows a counterfeit at the token service.
+func (s *Service) show(ctx context.Context, p Probe, token, agent, actor string) (Probe, error) {
+	status, err := s.o.Doors.Present(ctx, token, agent, actor)
+	switch {
+	case err != nil:
+		return p, unreachable(err)
+	case status < 300:
+		p.Result, p.Why = LetThrough, "the token service let it in, and nobody signed it"
+		return p, nil
+	case status >= 500 || status == 429:
+		return p, errUnclear
+	}
+	p.Result, p.Why = Refused, "no rule trusts it, and the token service refused it"
+	return p, nil
 }

@@ -32,7 +32,7 @@ func (s *Service) probe(ctx context.Context, it *Item) ([]Probe, error) {
 	case Grant:
 		return s.probeGrant(ctx, &it.Subject)
 	case Connection:
-		return s.probeLocked(ctx, it.Subject.Name)
+		return s.probeLocked(ctx, it.Subject.Name, it.Remedy.Lock)
 	case Secret:
 		return s.probeSecret(ctx, it)
 	case Owner:
@@ -150,7 +150,16 @@ func unreachable(err error) error {
 
 // probeLocked calls a disabled connection as agents that policy lets use it. Only
 // tools that change nothing are asked for, and only while the lock is seen.
-func (s *Service) probeLocked(ctx context.Context, connection string) ([]Probe, error) {
+func (s *Service) probeLocked(ctx context.Context, connection, lock string) ([]Probe, error) {
+	l, err := s.o.Locks.State(ctx, lock)
+	switch {
+	case errors.Is(err, locks.ErrNotFound):
+		return []Probe{{What: "call of " + connection, Result: NotTried, Why: "it was gone already, or the lock is not known any more"}}, nil
+	case err != nil:
+		return nil, err
+	case !l.Ended.IsZero():
+		return []Probe{{What: "call of " + connection, Result: NotTried, Why: "its lock was lifted by " + l.EndedBy + " before it could be tried: " + cutText(l.EndReason, 200)}}, nil
+	}
 	var out []Probe
 	for _, a := range s.o.Identity.Agents() {
 		if len(out) == mostProbed {

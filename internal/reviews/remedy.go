@@ -20,7 +20,8 @@ const (
 	patience   = 15 * time.Second
 	retryFirst = 2 * time.Second
 	retryMost  = 5 * time.Minute
-	tellAfter  = 5 // tries
+	tellAfter  = 5  // tries
+	mostTries  = 24 // of a probe: over an hour
 )
 
 // carry takes a revoke from its state to its end: it is executed in one
@@ -67,7 +68,7 @@ func (s *Service) execute(ctx context.Context, r *Review, it *Item) error {
 		if err != nil && !errors.Is(err, errByHand) {
 			return err
 		}
-		next.Remedy.Done, next.Remedy.At, next.Remedy.Error, next.Remediation, next.look = done, s.now(), "", Executed, s.now().Add(patience)
+		next.Remedy.Done, next.Remedy.At, next.Remedy.Error, next.Remedy.Tries, next.Remediation, next.look = done, s.now(), "", 0, Executed, s.now().Add(patience)
 		if err != nil {
 			next.Remediation, next.look = ByHand, time.Time{}
 			if err := s.stuck(ctx, tx, r, it, done); err != nil {
@@ -98,7 +99,7 @@ func (s *Service) undo(ctx context.Context, tx *audit.Tx, by audit.Actor, reason
 	case Owner:
 		return s.replaceOwner(ctx, tx, by, reason, it)
 	case Connection:
-		return s.disable(ctx, tx, by, reason, it.Subject.Name)
+		return s.disable(ctx, tx, by, reason, it, it.Subject.Name)
 	}
 	return s.dropRule(ctx, tx, by, reason, it)
 }
@@ -110,6 +111,9 @@ func (s *Service) prove(ctx context.Context, r *Review, it *Item) error {
 		return errors.Join(err, s.again(ctx, r, it, err))
 	}
 	probes, err := s.probe(ctx, it)
+	if err != nil && ctx.Err() == nil && it.Remedy.Tries+1 >= mostTries {
+		probes, err = []Probe{{What: "what was revoked", Result: NotTried, Why: fmt.Sprintf("after %d tries it is not tried again: %s", mostTries, fault.Public(err).Message)}}, nil
+	}
 	if err != nil {
 		return errors.Join(err, s.again(ctx, r, it, err))
 	}

@@ -41,6 +41,10 @@ type Doors interface {
 	// Ask makes a call of a tool with a credential, over the network, as the agent
 	// would, and returns the status of the answer. What came of it is in the log.
 	Ask(ctx context.Context, connection, tool, credential string) (status int, err error)
+	// Present shows a token of another issuer at the token service, as the agent's
+	// own proof or, with a credential of the agent's, as that of a person for whom it
+	// acts, and returns the status.
+	Present(ctx context.Context, token, agent, credential string) (status int, err error)
 }
 
 // Notice is what people are told, wherever they are.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/audit/audittest"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/id"
 	"github.com/countersign/countersign/internal/identity"
@@ -62,6 +64,8 @@ type world struct {
 	used  map[string]reviews.Use
 
 	status int
+
+	presented, refusals []string // at the token service
 }
 
 func (w *world) must(err error) {
@@ -133,6 +137,25 @@ func (w *world) Ask(ctx context.Context, connection, tool, credential string) (i
 	ev.Type, ev.Decision = audit.CallDenied, &audit.Decision{Effect: "deny", Reason: d.Reason}
 	_, err = w.log.Append(ctx, ev)
 	return 403, err
+}
+
+// Present implements reviews.Doors by the token service itself.
+func (w *world) Present(ctx context.Context, token, agent, credential string) (int, error) {
+	w.presented = append(w.presented, token)
+	switch {
+	case w.doors == "gone":
+		return 0, errors.New("no answer")
+	case w.doors == "open":
+		return 200, nil
+	}
+	var err error
+	if credential != "" {
+		_, err = w.tokens.Exchange(ctx, tokens.Subject{Token: token, Type: tokens.TypeID, Agent: agent, Actor: credential}, tokens.Ask{})
+	} else {
+		_, err = w.tokens.Federate(ctx, token, agent, tokens.Ask{})
+	}
+	w.refusals = append(w.refusals, fmt.Sprint(err))
+	return fault.KindOf(err).Status(), nil
 }
 
 // build opens the rooms: dan gives ada's agent payer two grants, bob is its

@@ -3,8 +3,13 @@ package server
 import (
 	"context"
 	"encoding/json/v2"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
@@ -14,6 +19,7 @@ import (
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/posture"
 	"github.com/countersign/countersign/internal/reviews"
+	"github.com/countersign/countersign/internal/tokens"
 )
 
 // buildReviews builds the room in which people keep or revoke what was given.
@@ -70,6 +76,34 @@ func (d reviewDoors) Ask(ctx context.Context, connection, tool, credential strin
 		path = c.Kind
 	}
 	return d.ask(ctx, posture.Door{Path: "/" + path + "/" + c.Name, Connection: c.Name}, t, credential, reviewClient)
+}
+
+// Present implements reviews.Doors.
+func (d reviewDoors) Present(ctx context.Context, token, agent, credential string) (int, error) {
+	at := d.h.front.Load()
+	if at == nil {
+		return 0, errNotOpen
+	}
+	q := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {token}, "client_id": {agent}}
+	if credential != "" {
+		q = url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "subject_token": {token}, "subject_token_type": {tokens.TypeID},
+			"actor_token": {credential}, "actor_token_type": {tokens.WantAccess}, "client_id": {agent}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeWithin)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, *at+"/oauth2/token", strings.NewReader(q.Encode()))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("User-Agent", reviewClient)
+	resp, err := (&http.Transport{Proxy: nil, DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		return 0, errors.New("no answer at the token service")
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	return resp.StatusCode, nil
 }
 
 // wishes are the grants that agents ask for, by their tool.

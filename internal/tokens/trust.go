@@ -371,15 +371,34 @@ func (s *Service) trusted(ctx context.Context, assertion, agent string, person b
 	if err != nil {
 		return Rule{}, nil, hide(err)
 	}
+	fits, err := s.fitting(j, agent, person)
+	if err != nil {
+		return Rule{}, nil, hide(err)
+	}
+	for _, r := range fits {
+		if why := s.signedBy(ctx, j, r); why != nil {
+			return Rule{}, nil, hide(why)
+		}
+	}
+	for _, r := range fits[1:] {
+		if r.Agent != fits[0].Agent || r.User != fits[0].User {
+			return Rule{}, nil, ErrRequest.Say("this proof fits more than one agent; name one as client_id")
+		}
+	}
+	return fits[0], j, nil
+}
+
+// fitting returns the rules that what a token says fulfils, whoever signed it, or
+// why there is none.
+func (s *Service) fitting(j *jwt, agent string, person bool) (fits []Rule, err error) {
 	issuer := issuerOf(j)
 	rules := s.view.Load().trust[issuer]
 	if issuer == "" || len(rules) == 0 {
-		return Rule{}, nil, hide(ErrProof.Say("no trust rule names the issuer %q", cut(issuer, 200)))
+		return nil, ErrProof.Say("no trust rule names the issuer %q", cut(issuer, 200))
 	}
 	if err := j.inTime(s.now()); err != nil {
-		return Rule{}, nil, hide(err)
+		return nil, err
 	}
-	var fits []Rule
 	for _, r := range rules {
 		if (r.User != "") != person {
 			err = ErrProof.Say("no rule for this issuer lets this in here: rules about users are for a token exchange, the others for an agent's own proof")
@@ -395,20 +414,10 @@ func (s *Service) trusted(ctx context.Context, assertion, agent string, person b
 		}
 		fits = append(fits, r)
 	}
-	if len(fits) == 0 {
-		return Rule{}, nil, hide(err)
+	if len(fits) > 0 {
+		err = nil
 	}
-	for _, r := range fits {
-		if why := s.signedBy(ctx, j, r); why != nil {
-			return Rule{}, nil, hide(why)
-		}
-	}
-	for _, r := range fits[1:] {
-		if r.Agent != fits[0].Agent || r.User != fits[0].User {
-			return Rule{}, nil, ErrRequest.Say("this proof fits more than one agent; name one as client_id")
-		}
-	}
-	return fits[0], j, nil
+	return fits, err
 }
 
 // hide leaves the reason to the log.
