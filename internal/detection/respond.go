@@ -73,8 +73,9 @@ func (f *follower) commit(ctx context.Context, found []Signal) error {
 		if err := f.store(ctx, tx.Tx, states); err != nil {
 			return err
 		}
+		placed := map[string]string{} // the view does not have them yet
 		for i := range told {
-			if err := f.s.respond(ctx, tx, &told[i], now); err != nil {
+			if err := f.s.respond(ctx, tx, &told[i], placed, now); err != nil {
 				return err
 			}
 		}
@@ -104,7 +105,8 @@ func (s *Service) crowd(ctx context.Context, tx *audit.Tx, rule string, more int
 }
 
 // respond does, in one change, what a rule asks for.
-func (s *Service) respond(ctx context.Context, tx *audit.Tx, sig *Signal, now time.Time) error {
+// placed are the locks of the change, by what they are on.
+func (s *Service) respond(ctx context.Context, tx *audit.Tx, sig *Signal, placed map[string]string, now time.Time) error {
 	r, object := sig.rule, sig.Object()
 	open, err := readDetections(ctx, tx, ` WHERE rule = $1 AND object = $2 AND ended = 0`, sig.Rule, object)
 	if err != nil {
@@ -124,7 +126,7 @@ func (s *Service) respond(ctx context.Context, tx *audit.Tx, sig *Signal, now ti
 	kind := audit.Type("detection.observed")
 	if r.mode == Enforce {
 		kind = "detection.acted"
-		if err := s.act(ctx, tx, r, &d); err != nil {
+		if err := s.act(ctx, tx, r, &d, placed); err != nil {
 			return err
 		}
 	}
@@ -168,7 +170,7 @@ func (s *Service) again(ctx context.Context, tx *audit.Tx, d *Detection, sig *Si
 
 // act makes the response of a rule that enforces. That it cannot be made is told,
 // not an error: what was found must not be lost.
-func (s *Service) act(ctx context.Context, tx *audit.Tx, r *rule, d *Detection) error {
+func (s *Service) act(ctx context.Context, tx *audit.Tx, r *rule, d *Detection, placed map[string]string) error {
 	if d.State = Active; r.lasts > 0 {
 		d.Expires = d.Decided.Add(r.lasts)
 	}
@@ -183,9 +185,9 @@ func (s *Service) act(ctx context.Context, tx *audit.Tx, r *rule, d *Detection) 
 		}
 		err = storage.Bump(ctx, tx.Tx, version)
 	case LockCredential:
-		err = s.lock(ctx, tx, r, d, locks.Credential, d.Credential)
+		err = s.lock(ctx, tx, r, d, placed, locks.Credential, d.Credential)
 	case LockAgent:
-		err = s.lock(ctx, tx, r, d, locks.Agent, d.Agent)
+		err = s.lock(ctx, tx, r, d, placed, locks.Agent, d.Agent)
 	case Rotate:
 		d.Expires = time.Time{}
 		if s.o.Rotate == nil || d.Connection == "" {
@@ -205,7 +207,7 @@ func (s *Service) act(ctx context.Context, tx *audit.Tx, r *rule, d *Detection) 
 }
 
 // lock stops something, unless detection has stopped it already.
-func (s *Service) lock(ctx context.Context, tx *audit.Tx, r *rule, d *Detection, kind, name string) error {
+func (s *Service) lock(ctx context.Context, tx *audit.Tx, r *rule, d *Detection, placed map[string]string, kind, name string) error {
 	if name == "" {
 		return fault.New(fault.Invalid, "nothing_to_lock", "the event names no "+kind)
 	}
@@ -215,12 +217,18 @@ func (s *Service) lock(ctx context.Context, tx *audit.Tx, r *rule, d *Detection,
 			return nil
 		}
 	}
-	l, err := s.o.Locks.AddTx(ctx, tx, audit.System, locks.Lock{Kind: kind, Name: name, Reason: d.because()}, r.lasts)
-	d.Lock = l.ID
-	if err != nil {
-		d.Lock = ""
+	l := locks.Lock{Kind: kind, Name: name, Reason: d.because()}
+	if d.Lock = placed[l.On()]; d.Lock != "" {
+		return nil
 	}
-	return err
+	l, err := s.o.Locks.AddTx(ctx, tx, audit.System, l, r.lasts)
+	if err != nil {
+		return err
+	}
+	if d.Lock = l.ID; l.Expires.IsZero() {
+		placed[l.On()] = l.ID
+	}
+	return nil
 }
 
 // because is the reason that a response gives.

@@ -306,6 +306,30 @@ func TestWhoDiedIsNotWaitedFor(t *testing.T) {
 	})
 }
 
+// Two rules that fire at once about a key place one lock, and who lifts it ends both.
+func TestOneLockForTwoRulesThatFireAtOnce(t *testing.T) {
+	each(t, func(w *world) {
+		if err := w.put(fmt.Sprintf(holding, "lock-credential")); err != nil {
+			w.t.Fatal(err)
+		}
+		w.enforce("test.hold")
+		w.enforce(hopping)
+		w.settle()
+		key := id.New("key")
+		w.hop("bot", key, 13, time.Now())
+		w.settle()
+		if n := len(w.locks.Active()); n != 1 || len(w.of(hopping, false)) != 1 || len(w.of("test.hold", false)) != 1 {
+			w.t.Fatalf("%d locks: %+v", n, w.list(false))
+		}
+		if _, err := w.Lift(ctx, person, "our load test", w.of(hopping, false)[0].ID); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := w.locks.Check(locks.Subject{Credential: key}); err != nil {
+			w.t.Errorf("lifted, but %v", err)
+		}
+	})
+}
+
 // goes records that a call of a credential went out.
 func (w *world) goes(agent, credential string) {
 	w.t.Helper()

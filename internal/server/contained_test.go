@@ -174,7 +174,7 @@ func newGround(t testing.TB, dsn string, n int, agents ...string) *ground {
 
 func (f *ground) until(otherwise string, ok func() bool) {
 	f.t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(100 * time.Millisecond) { // who asks too often keeps the server from getting there
 		if time.Now().After(end) {
 			f.t.Fatal(otherwise)
 		}
@@ -195,9 +195,6 @@ type outcome struct {
 // raid makes an attack on a new key of an agent and waits for what comes of it.
 func (f *ground) raid(a raid, agent string) (out outcome) {
 	f.t.Helper()
-	if a.before != nil {
-		a.before(f.t, f.all[0])
-	}
 	var key struct {
 		ID  string `json:"id"`
 		Key string `json:"key"`
@@ -207,6 +204,9 @@ func (f *ground) raid(a raid, agent string) (out outcome) {
 		for _, p := range f.all {
 			f.until("the key does not work", func() bool { status, _ := p.steal(f.t, key.Key, own); return status == http.StatusOK })
 		}
+	}
+	if a.before != nil {
+		a.before(f.t, f.all[0])
 	}
 	began := time.Now()
 	var next atomic.Int64
@@ -227,7 +227,7 @@ func (f *ground) raid(a raid, agent string) (out outcome) {
 					firsts = append(firsts, time.Now())
 					mu.Unlock()
 					return
-				case status == http.StatusOK, status == http.StatusBadRequest:
+				case status == http.StatusOK, status == http.StatusBadRequest, status == 0: // 0: it was cut
 				case status == http.StatusUnauthorized: // this replica does not know the key yet
 					next.Add(-1)
 					time.Sleep(5 * time.Millisecond)
@@ -263,14 +263,23 @@ func (f *ground) raid(a raid, agent string) (out outcome) {
 // if nothing did.
 func (f *ground) acted(credential string, stopped bool) (first *client.Detection) {
 	f.t.Helper()
+	var seen []client.Detection
+	defer func() {
+		if f.t.Failed() {
+			f.t.Logf("stopped: %v; %+v\n%s", stopped, seen, tailOf(f.all[0].stderr.Bytes()))
+		}
+	}()
 	f.until("it is not told how fast it was", func() bool {
 		all, err := f.Detections(f.t.Context(), true, "", 1000)
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		first = nil
+		first, seen = nil, nil
 		for i := range all {
 			d := &all[i]
+			if d.Credential == credential {
+				seen = append(seen, *d)
+			}
 			if d.Credential != credential || d.Lock == "" {
 				continue
 			}
@@ -305,7 +314,8 @@ func (f *ground) passed(credential string) (out []time.Time) {
 	return out
 }
 
-// steal makes one request of a thief, from a network of loopback.
+// steal makes one request of a thief, from a network of loopback. The status is 0 if
+// the call was cut.
 func (p *process) steal(t testing.TB, key string, x theft) (int, string) {
 	t.Helper()
 	path, method, body := "/llm/openai/v1/chat/completions", http.MethodPost, ""
@@ -330,13 +340,12 @@ func (p *process) steal(t testing.TB, key string, x theft) (int, string) {
 	defer one.CloseIdleConnections()
 	resp, err := one.RoundTrip(req)
 	if err != nil {
-		t.Error(err)
-		return 0, ""
+		return 0, err.Error()
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Error(err)
+		return 0, err.Error()
 	}
 	return resp.StatusCode, string(b)
 }
