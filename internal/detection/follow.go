@@ -82,9 +82,6 @@ func (f *follower) void(err error) error {
 // hold takes or extends the lease.
 func (f *follower) hold(ctx context.Context) (bool, error) {
 	l := f.s.lease
-	if l == nil {
-		return true, nil
-	}
 	ours, err := l.Acquire(ctx)
 	if err != nil || !ours {
 		f.engine = nil
@@ -139,10 +136,8 @@ func (s *Service) begin(ctx context.Context) error {
 		return err
 	}
 	return s.db.Tx(ctx, func(tx *storage.Tx) error {
-		if s.lease != nil {
-			if err := s.lease.Check(ctx, tx); err != nil {
-				return err
-			}
+		if err := s.lease.Check(ctx, tx); err != nil {
+			return err
 		}
 		return putSince(ctx, tx, storage.Micros(s.o.Now().Add(-time.Minute)), false)
 	})
@@ -235,10 +230,8 @@ func (f *follower) states() ([]stateRow, error) {
 // store writes what was counted and moves the position, in a transaction whose
 // holder still has the lease.
 func (f *follower) store(ctx context.Context, tx *storage.Tx, states []stateRow) error {
-	if l := f.s.lease; l != nil {
-		if err := l.Check(ctx, tx); err != nil {
-			return err
-		}
+	if err := f.s.lease.Check(ctx, tx); err != nil {
+		return err
 	}
 	for _, lane := range slices.Sorted(maps.Keys(f.at)) {
 		if f.at[lane] == f.saved[lane] {
@@ -313,70 +306,28 @@ func (f *follower) forgive(ctx context.Context) error {
 func (s *Service) Step(ctx context.Context) (int, error) { return s.follow.step(ctx) }
 
 // Start begins to follow the log.
-func (s *Service) Start(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel != nil {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go s.run(ctx, s.done)
-	return nil
-}
+func (s *Service) Start(ctx context.Context) error { return s.runs.Start(ctx) }
 
 // Stop saves what was counted and ends following.
-func (s *Service) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel == nil {
+func (s *Service) Stop(ctx context.Context) error { return s.runs.Stop(ctx) }
+
+func (s *Service) follower() *job.Follower {
+	return &job.Follower{Step: s.Step, Changed: s.log.Changed, Gather: gatherFor, Every: lookEvery, Lease: s.lease, Ended: s.follow.end,
+		Failed: func(ctx context.Context, err error) {
+			s.o.Logger.Warn("detection cannot evaluate; it goes on from where it was", "error", err)
+			job.Pause(ctx, time.Second)
+		}}
+}
+
+// end saves what was counted.
+func (f *follower) end(ctx context.Context) error {
+	if f.engine == nil || f.fresh == 0 {
 		return nil
 	}
-	s.cancel()
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	s.cancel = nil
-	var err error
-	if f := s.follow; f.engine != nil && f.fresh > 0 {
-		if err = f.save(ctx); errors.Is(err, errMoved) || errors.Is(err, job.ErrFenced) {
-			err = nil
-		}
-		f.engine = nil
-	}
-	if s.lease != nil {
-		err = errors.Join(err, s.lease.Release(ctx))
+	err := f.save(ctx)
+	f.engine = nil
+	if errors.Is(err, errMoved) || errors.Is(err, job.ErrFenced) {
+		return nil
 	}
 	return err
-}
-
-func (s *Service) run(ctx context.Context, done chan struct{}) {
-	defer close(done)
-	for ctx.Err() == nil {
-		changed := s.log.Changed()
-		n, err := s.follow.step(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			s.o.Logger.Warn("detection cannot evaluate; it goes on from where it was", "error", err)
-			pause(ctx, time.Second)
-		case n == 0:
-			select {
-			case <-ctx.Done():
-			case <-changed:
-				pause(ctx, gatherFor)
-			case <-time.After(lookEvery):
-			}
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +45,7 @@ type Service struct {
 	watch *storage.Watcher
 	o     Options
 	rates *rates.Service
-	lease *job.Lease // nil on SQLite, where there is one process
+	lease *job.Lease
 
 	rules    atomic.Pointer[[]*rule] // by name; compiled once for each change
 	postures atomic.Pointer[postures]
@@ -54,10 +53,7 @@ type Service struct {
 	stamp    string      // of the rules and of what was lifted; by reload alone
 
 	follow *follower
-
-	mu     sync.Mutex
-	cancel context.CancelFunc
-	done   chan struct{}
+	runs   *job.Follower
 }
 
 // New returns a stopped Service and registers its view with watch.
@@ -72,17 +68,15 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, o Options) (*Se
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{db: db, log: log, watch: watch, o: o, rates: counted}
+	s := &Service{db: db, log: log, watch: watch, o: o, rates: counted, lease: job.ReplicaLease(db, "detection", leaseTTL)}
 	rules, err := assemble(nil, nil, o.Logger)
 	if err != nil {
 		return nil, err
 	}
 	s.rules.Store(&rules)
 	s.postures.Store(newPostures(nil))
-	if db.Dialect() == storage.Postgres {
-		s.lease = job.NewLease(db, "detection", leaseTTL)
-	}
 	s.follow = &follower{s: s}
+	s.runs = s.follower()
 	watch.On(version, s.reload)
 	return s, nil
 }

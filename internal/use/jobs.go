@@ -25,73 +25,22 @@ const (
 )
 
 // Start begins to follow the log.
-func (s *Service) Start(context.Context) error {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if s.cancel != nil {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go s.run(ctx, s.done)
-	return nil
-}
+func (s *Service) Start(ctx context.Context) error { return s.follow.Start(ctx) }
 
 // Stop ends following. What was gathered and not written is read again.
-func (s *Service) Stop(ctx context.Context) error {
-	s.life.Lock()
-	defer s.life.Unlock()
-	if s.cancel == nil {
-		return nil
-	}
-	s.cancel()
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	s.cancel = nil
-	if s.lease == nil {
-		return nil
-	}
-	return s.lease.Release(ctx)
-}
+func (s *Service) Stop(ctx context.Context) error { return s.follow.Stop(ctx) }
 
-func (s *Service) run(ctx context.Context, done chan struct{}) {
-	defer close(done)
-	for ctx.Err() == nil {
-		changed, began := s.log.Changed(), time.Now()
-		n, err := s.advance(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
+func (s *Service) follower() *job.Follower {
+	return &job.Follower{Step: s.advance, Changed: s.log.Changed, Gather: gatherFor, Every: lookEvery, Timeout: stepTimeout, Lease: s.lease,
+		Rest: func(worked time.Duration) time.Duration { return min(maxRest, rests*worked) },
+		Failed: func(ctx context.Context, err error) {
 			s.o.Logger.Warn("what is used is not followed", "error", err)
-			pause(ctx, lookEvery)
-		case n == 0:
-			select {
-			case <-ctx.Done():
-			case <-changed:
-				pause(ctx, gatherFor)
-			case <-time.After(lookEvery):
-			}
-		default:
-			pause(ctx, min(maxRest, rests*time.Since(began)))
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
+			job.Pause(ctx, lookEvery)
+		}}
 }
 
 // advance takes one step, and writes what is due.
 func (s *Service) advance(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, err := s.step(ctx)
@@ -120,16 +69,12 @@ func (s *Service) due() bool {
 
 // flush writes what is gathered, if it is this replica's turn.
 func (s *Service) flush(ctx context.Context) error {
-	if s.lease != nil {
-		if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
-			return err
-		}
+	if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
+		return err
 	}
 	err := s.db.Tx(ctx, func(tx *storage.Tx) error {
-		if s.lease != nil {
-			if err := s.lease.Check(ctx, tx); err != nil {
-				return err
-			}
+		if err := s.lease.Check(ctx, tx); err != nil {
+			return err
 		}
 		// What was erased since it was read must not be written down.
 		if still, err := s.log.Unerased(ctx, tx, s.tail.erasures); err != nil || !still {

@@ -33,14 +33,12 @@ type Service struct {
 	log   *audit.Log
 	store store
 	o     Options
-	lease *job.Lease // nil on SQLite, where there is one process
+	lease *job.Lease
 
 	mu   sync.Mutex // guards tail, and that steps follow each other
 	tail *tail
 
-	life   sync.Mutex
-	cancel context.CancelFunc
-	done   chan struct{}
+	follow *job.Follower
 }
 
 // New returns a stopped service.
@@ -58,10 +56,8 @@ func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{db: db, log: log, store: st, o: o}
-	if db.Dialect() == storage.Postgres {
-		s.lease = job.NewLease(db, "use", leaseTTL)
-	}
+	s := &Service{db: db, log: log, store: st, o: o, lease: job.ReplicaLease(db, "use", leaseTTL)}
+	s.follow = s.follower()
 	log.OnForget(s.forget)
 	return s, nil
 }

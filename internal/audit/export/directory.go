@@ -220,10 +220,8 @@ func (d *directory) handOver(ctx context.Context) error {
 // keep stores the file's state, if the lease is still ours.
 func (d *directory) keep(ctx context.Context, f file) error {
 	err := d.f.s.db.Tx(ctx, func(tx *storage.Tx) error {
-		if d.f.lease != nil {
-			if err := d.f.lease.Check(ctx, tx); err != nil {
-				return err
-			}
+		if err := d.f.lease.Check(ctx, tx); err != nil {
+			return err
 		}
 		return d.f.s.store.setFile(ctx, tx, d.f.t.Name, d.id, f)
 	})

@@ -72,8 +72,9 @@ var errMoved = errors.New("the position was moved by another")
 type follower struct {
 	s     *Service
 	t     Target
-	lease *job.Lease // nil on SQLite, where there is one process
+	lease *job.Lease
 	sink  sink
+	runs  *job.Follower
 
 	ready    bool  // sink is open, in the hold of epoch
 	epoch    int64 // of the lease
@@ -85,37 +86,19 @@ type follower struct {
 	ailing   bool // the database says that it fails
 }
 
-func (f *follower) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		changed := f.s.log.Changed()
-		n, err := f.step(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			f.wait(ctx, f.failed(ctx, err))
-		case n == 0:
-			select {
-			case <-ctx.Done():
-			case <-changed:
-				pause(ctx, gatherFor)
-			case <-time.After(lookEvery):
-			}
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
+func (f *follower) follower() *job.Follower {
+	return &job.Follower{Step: f.step, Changed: f.s.log.Changed, Gather: gatherFor, Every: lookEvery, Lease: f.lease,
+		Failed: func(ctx context.Context, err error) { f.wait(ctx, f.failed(ctx, err)) },
+		Ended: func(context.Context) error {
+			f.sink.close()
+			return nil
+		}}
 }
 
 // wait pauses after a failure. A person's order ends it.
 func (f *follower) wait(ctx context.Context, d time.Duration) {
 	for end := time.Now().Add(d); ctx.Err() == nil && time.Now().Before(end); {
-		pause(ctx, min(lookEvery, time.Until(end)))
+		job.Pause(ctx, min(lookEvery, time.Until(end)))
 		if st, err := f.s.store.state(ctx, f.t.Name); err == nil && st.orders != f.orders {
 			return
 		}
@@ -172,9 +155,6 @@ func (f *follower) step(ctx context.Context) (int, error) {
 
 // hold takes or extends the lease.
 func (f *follower) hold(ctx context.Context) (bool, error) {
-	if f.lease == nil {
-		return true, nil
-	}
 	ours, err := f.lease.Acquire(ctx)
 	if err != nil {
 		return false, err
@@ -263,10 +243,8 @@ func (f *follower) commit(ctx context.Context, at audit.Cursor, recs []audit.Rec
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := f.s.db.Tx(ctx, func(tx *storage.Tx) error {
-		if f.lease != nil {
-			if err := f.lease.Check(ctx, tx); err != nil {
-				return err
-			}
+		if err := f.lease.Check(ctx, tx); err != nil {
+			return err
 		}
 		for lane, sn := range to {
 			moved, err := f.s.store.advance(ctx, tx, f.t.Name, lane, at[lane], sn)

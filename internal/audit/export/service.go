@@ -47,10 +47,6 @@ type Service struct {
 	log       *audit.Log
 	o         Options
 	followers []*follower
-
-	mu     sync.Mutex
-	cancel context.CancelFunc
-	done   sync.WaitGroup
 }
 
 // New returns a stopped service. A target whose destination is new, or another
@@ -94,10 +90,8 @@ func New(ctx context.Context, db *storage.DB, log *audit.Log, o Options) (*Servi
 }
 
 func (s *Service) newFollower(t Target) (*follower, error) {
-	f := &follower{s: s, t: t}
-	if s.db.Dialect() == storage.Postgres {
-		f.lease = job.NewLease(s.db, "export/"+t.Name, 2*t.Timeout+leaseSlack)
-	}
+	f := &follower{s: s, t: t, lease: job.ReplicaLease(s.db, "export/"+t.Name, 2*t.Timeout+leaseSlack)}
+	f.runs = f.follower()
 	m := &Mapper{Version: s.o.Version, Kind: s.o.Kind, Payloads: t.Payloads}
 	if t.Kind == OCSF {
 		f.sink = &directory{f: f, m: m}
@@ -152,16 +146,11 @@ func event(t audit.Type, by audit.Actor, target, reason string, detail map[strin
 }
 
 // Start begins to follow the log.
-func (s *Service) Start(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel != nil {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+func (s *Service) Start(ctx context.Context) error {
 	for _, f := range s.followers {
-		s.done.Go(func() { f.run(ctx) })
+		if err := f.runs.Start(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -169,28 +158,13 @@ func (s *Service) Start(context.Context) error {
 // Stop ends following. What was under way is either delivered and counted, or
 // will be sent again.
 func (s *Service) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel == nil {
-		return nil
+	var all sync.WaitGroup // each has all the time there is
+	errs := make([]error, len(s.followers))
+	for i, f := range s.followers {
+		all.Go(func() { errs[i] = f.runs.Stop(ctx) })
 	}
-	s.cancel()
-	ended := make(chan struct{})
-	go func() { s.done.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	s.cancel = nil
-	var all error
-	for _, f := range s.followers {
-		f.sink.close()
-		if f.lease != nil {
-			all = errors.Join(all, f.lease.Release(ctx))
-		}
-	}
-	return all
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // The states of a target.

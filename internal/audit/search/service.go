@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -33,11 +32,10 @@ type Service struct {
 	db    *storage.DB
 	log   *audit.Log
 	o     Options
-	lease *job.Lease // nil on SQLite, where there is one process
-
-	mu     sync.Mutex
-	cancel context.CancelFunc
-	done   chan struct{}
+	lease *job.Lease
+	// lite says that the engine has one writer, which the log must not miss for long.
+	lite   bool
+	follow *job.Follower
 }
 
 // New returns a stopped service.
@@ -48,10 +46,8 @@ func New(db *storage.DB, log *audit.Log, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{store: store{db, newBlinder(log.Derive("search words")), &known{}, walkLite}, db: db, log: log, o: o}
-	if db.Dialect() == storage.Postgres {
-		s.lease = job.NewLease(db, "search", leaseTTL)
-	}
+	s := &Service{store: store{db, newBlinder(log.Derive("search words")), &known{}, walkLite}, db: db, log: log, o: o, lease: job.ReplicaLease(db, "search", leaseTTL), lite: db.Dialect() == storage.SQLite}
+	s.follow = s.follower()
 	log.OnForget(s.forget)
 	return s, nil
 }
@@ -167,7 +163,7 @@ func (s *Service) Fresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(freshWithin); ; pause(ctx, freshEvery) {
+	for end := time.Now().Add(freshWithin); ; job.Pause(ctx, freshEvery) {
 		at, err := s.store.positions(ctx)
 		if err != nil {
 			return err
@@ -192,37 +188,10 @@ func (s *Service) Rebuild(ctx context.Context, by audit.Actor, reason string) er
 }
 
 // Start begins to follow the log.
-func (s *Service) Start(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel != nil {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go s.run(ctx, s.done)
-	return nil
-}
+func (s *Service) Start(ctx context.Context) error { return s.follow.Start(ctx) }
 
 // Stop ends following.
-func (s *Service) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel == nil {
-		return nil
-	}
-	s.cancel()
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	s.cancel = nil
-	if s.lease == nil {
-		return nil
-	}
-	return s.lease.Release(ctx)
-}
+func (s *Service) Stop(ctx context.Context) error { return s.follow.Stop(ctx) }
 
 // The follower's rhythm.
 const (
@@ -239,57 +208,38 @@ const (
 	liteBatchRecords, liteBatchBytes = 16, 16 << 10
 )
 
-func (s *Service) run(ctx context.Context, done chan struct{}) {
-	defer close(done)
-	for ctx.Err() == nil {
-		changed := s.log.Changed()
-		n, err := s.stepWithin(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			s.o.Logger.Warn("the search index does not follow the log", "error", err)
-			pause(ctx, lookEvery)
-		case n == 0:
-			if more, err := s.store.purge(ctx); err != nil {
-				s.o.Logger.Warn("what was erased cannot be taken out of the search index's files yet", "error", err)
-			} else if more {
-				pause(ctx, gatherFor)
-				continue
-			}
-			select {
-			case <-ctx.Done():
-			case <-changed:
-				pause(ctx, gatherFor)
-			case <-time.After(lookEvery):
-			}
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
-// stepTimeout bounds one step: a connection that died in silence must not hold
-// up the index.
+// stepTimeout bounds one step.
 const stepTimeout = time.Minute
 
-func (s *Service) stepWithin(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	return s.step(ctx)
+func (s *Service) follower() *job.Follower {
+	return &job.Follower{Step: s.stepOrPurge, Changed: s.log.Changed, Gather: gatherFor, Every: lookEvery, Timeout: stepTimeout, Lease: s.lease,
+		Failed: func(ctx context.Context, err error) {
+			s.o.Logger.Warn("the search index does not follow the log", "error", err)
+			job.Pause(ctx, lookEvery)
+		}}
+}
+
+// stepOrPurge takes what was erased out of the index's files when there is
+// nothing to index.
+func (s *Service) stepOrPurge(ctx context.Context) (int, error) {
+	n, err := s.step(ctx)
+	if n > 0 || err != nil {
+		return n, err
+	}
+	more, err := s.store.purge(ctx)
+	if err != nil {
+		s.o.Logger.Warn("what was erased cannot be taken out of the search index's files yet", "error", err)
+	} else if more {
+		job.Pause(ctx, gatherFor)
+		return 1, nil
+	}
+	return 0, nil
 }
 
 // step indexes some events and returns how many.
 func (s *Service) step(ctx context.Context) (int, error) {
-	if s.lease != nil {
-		if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
-			return 0, err
-		}
+	if ours, err := s.lease.Acquire(ctx); err != nil || !ours {
+		return 0, err
 	}
 	erasures, err := s.log.Erasures(ctx) // before anything is read of payloads
 	if err != nil {
@@ -318,7 +268,7 @@ func (s *Service) step(ctx context.Context) (int, error) {
 // indexLane writes records of one lane in transactions of a bounded size.
 func (s *Service) indexLane(ctx context.Context, erasures, from int64, recs []audit.Record) error {
 	maxRecords, maxBytes := batchRecords, batchBytes
-	if s.lease == nil {
+	if s.lite {
 		maxRecords, maxBytes = liteBatchRecords, liteBatchBytes
 	}
 	for len(recs) > 0 {
@@ -337,8 +287,8 @@ func (s *Service) indexLane(ctx context.Context, erasures, from int64, recs []au
 			return err
 		}
 		from = batch[len(batch)-1].SN
-		if s.lease == nil {
-			pause(ctx, 2*time.Since(began))
+		if s.lite {
+			job.Pause(ctx, 2*time.Since(began))
 		}
 	}
 	return nil
@@ -351,10 +301,8 @@ func (s *Service) index(ctx context.Context, erasures, from int64, batch []audit
 	epoch := 0
 	err := s.db.Tx(ctx, func(tx *storage.Tx) error {
 		epoch = s.store.known.begin()
-		if s.lease != nil {
-			if err := s.lease.Check(ctx, tx); err != nil {
-				return err
-			}
+		if err := s.lease.Check(ctx, tx); err != nil {
+			return err
 		}
 		// What was erased since it was read must not be written down.
 		if still, err := s.log.Unerased(ctx, tx, erasures); err != nil || !still {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/countersign/countersign/internal/audit"
@@ -77,9 +76,7 @@ type Service struct {
 	o     Options
 	lease *job.Lease
 
-	mu     sync.Mutex
-	cancel context.CancelFunc
-	done   chan struct{}
+	follow *job.Follower
 }
 
 // leaseTTL is longer than one step takes.
@@ -99,7 +96,9 @@ func New(db *storage.DB, log *audit.Log, tree *seal.Service, index *search.Servi
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{db: db, log: log, tree: tree, index: index, o: o, lease: job.NewLease(db, "selfaudit", leaseTTL)}
+	s := &Service{db: db, log: log, tree: tree, index: index, o: o, lease: job.NewLease(db, "selfaudit", leaseTTL)}
+	s.follow = s.follower()
+	return s
 }
 
 // Total returns how many records a whole audit looks at, all parts together.
@@ -252,34 +251,10 @@ func (s *Service) keep(ctx context.Context, r Result) error {
 }
 
 // Start begins to look once an hour.
-func (s *Service) Start(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel != nil {
-		return nil
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go s.run(ctx, s.done)
-	return nil
-}
+func (s *Service) Start(ctx context.Context) error { return s.follow.Start(ctx) }
 
 // Stop ends looking and gives the lease up.
-func (s *Service) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cancel == nil {
-		return nil
-	}
-	s.cancel()
-	select {
-	case <-s.done:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	s.cancel = nil
-	return s.lease.Release(ctx)
-}
+func (s *Service) Stop(ctx context.Context) error { return s.follow.Stop(ctx) }
 
 // afterStart is how soon after a start an overdue slice is looked at.
 const afterStart = 5 * time.Second
@@ -294,16 +269,15 @@ func (s *Service) due(ctx context.Context) time.Duration {
 	return min(s.o.Every, max(afterStart, st.Ran.Add(s.o.Every).Sub(s.o.Now())))
 }
 
-func (s *Service) run(ctx context.Context, done chan struct{}) {
-	defer close(done)
-	for wait := s.due(ctx); ; wait = s.o.Every {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		if _, err := s.Look(ctx); err != nil && ctx.Err() == nil {
+// follower looks once an hour. Who calls Look looks beside it.
+func (s *Service) follower() *job.Follower {
+	return &job.Follower{Delay: s.due, Every: s.o.Every, Lease: s.lease,
+		Step: func(ctx context.Context) (int, error) {
+			_, err := s.Look(ctx)
+			return 0, err
+		},
+		Failed: func(ctx context.Context, err error) {
 			s.o.Logger.Warn("the log could not be looked at; the next try is within the hour", "error", err)
-		}
-	}
+			job.Pause(ctx, s.o.Every)
+		}}
 }
