@@ -2,9 +2,11 @@ package use
 
 import "context"
 
-// Follow follows until ctx ends.
+// Follow follows until ctx ends, and then hands nothing over.
 func Follow(ctx context.Context, s *Service) {
-	_ = s.Start(ctx) // it cannot fail
+	f := s.follower()
+	f.Lease = nil
+	_ = f.Start(ctx) // it cannot fail
 	<-ctx.Done()
-	_ = s.Stop(context.WithoutCancel(ctx)) // the process ends
+	_ = f.Stop(context.WithoutCancel(ctx))
 }
