@@ -211,6 +211,9 @@ func TestPriceMissing(t *testing.T) {
 		if c := r.Prices().Cost("gpt-4o", 1000, 400, 0); c.Amount != 2000 { // 600 at 2.5 and 400 at 1.25
 			t.Error(c)
 		}
+		if first := r.Prices().Cost("gpt-4o-2024-05-13", 1_000_000, 0, 1_000_000); first.Amount != 20_000_000 { // it costs more than its namesakes
+			t.Error(first)
+		}
 		unknown := r.Prices().Cost("gpt-4o-ultra", 1_000_000, 0, 1_000_000)
 		if unknown.Amount != 750_000_000 || !strings.HasPrefix(unknown.Priced, "dearest ") {
 			t.Error(unknown)

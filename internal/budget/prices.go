@@ -71,17 +71,23 @@ type Prices struct {
 // newPrices returns the table that comes with Countersign, with those in own
 // instead of it where they name the same model.
 func newPrices(own []Price) (*Prices, error) {
-	var t Table
+	var t struct {
+		Currency string  `json:"currency"`
+		Lists    []Table `json:"lists"` // each of one day and source
+	}
 	if err := json.Unmarshal(listed, &t); err != nil {
 		return nil, err
 	}
 	if t.Currency != currency {
 		return nil, ErrPrice.Say("the table of prices is in %s, not %s", t.Currency, currency)
 	}
-	p := &Prices{dated: t.Dated, by: map[string]Price{}}
-	for _, m := range t.Models {
-		m.Dated, m.Source = t.Dated, t.Source
-		p.by[m.Model] = m
+	p := &Prices{by: map[string]Price{}}
+	for _, list := range t.Lists {
+		p.dated = max(p.dated, list.Dated)
+		for _, m := range list.Models {
+			m.Dated, m.Source = list.Dated, list.Source
+			p.by[m.Model] = m
+		}
 	}
 	for _, m := range own {
 		p.by[m.Model] = m
