@@ -122,6 +122,8 @@ identity, policy, secrets, connections, approvals, inspection, findings, audit <
 gateway < gateway/mcp
 gateway < gateway/egress
 gateway < gateway/retrieval
+gateway, use < gateway/reach
+gateway/reach < gateway/retrieval, server
 gateway, gateway/llm/openai, gateway/llm/anthropic < gateway/llm
 
 # the doors

@@ -13,7 +13,7 @@ import (
 
 func (a *app) connectionCommand() *cobra.Command {
 	return group("connection", "Register the models, MCP servers, APIs and bodies of documents that agents call",
-		a.connectionList(), a.connectionShow(), a.connectionPut("add"), a.connectionPut("update"), a.connectionRefresh(), a.connectionImport(),
+		a.connectionList(), a.connectionShow(), a.connectionPut("add"), a.connectionPut("update"), a.connectionRefresh(), a.connectionReach(), a.connectionImport(),
 		a.remove("delete NAME", "Delete a connection", "connection", "Calls to it are refused from now on.", connectionNames, (*client.Client).DeleteConnection))
 }
 

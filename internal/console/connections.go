@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ var connectionPages = []page{
 var connectionActions = []action{
 	{"/connections", "connections", (*Console).addConnection},
 	{"/connections/{name}/refresh", "connection", (*Console).refreshConnection},
+	{"/connections/{name}/reach", "connection", (*Console).askReach},
 	{"/connections/{name}/grants", "connection", (*Console).giveGrant},
 	{"/connections/{name}/inspect", "connection", (*Console).setInspect},
 	{"/connections/{name}/secrets", "connection", (*Console).putSecret},
@@ -155,6 +157,20 @@ func (c *Console) refreshConnection(v *visit) (done, error) {
 	r, err := v.reason().RefreshConnection(v.ctx(), name)
 	text := fmt.Sprintf("%s asked: %d the same, %d new, %d changed, %d gone.", name, len(r.Same)+len(r.Pinned), len(r.New), len(r.Changed), len(r.Gone))
 	return done{to: string(pathOf("/connections", name)), said: text}, err
+}
+
+// askReach asks the upstream, now: it is shown at once and kept nowhere.
+func (c *Console) askReach(v *visit) (done, error) {
+	r, err := v.API.ConnectionReach(v.ctx(), v.Request.PathValue("name"), 0)
+	return done{template: "reached", title: r.Connection, data: r}, err
+}
+
+// known is a number that may not be known.
+func known(n *int64) string {
+	if n == nil {
+		return ""
+	}
+	return strconv.FormatInt(*n, 10)
 }
 
 func (c *Console) giveGrant(v *visit) (done, error) {

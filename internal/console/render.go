@@ -124,6 +124,7 @@ func (c *Console) functions() template.FuncMap {
 		"budgetfor": budgetFor,
 		"amount":    amountOf,
 		"used":      usedOf,
+		"known":     known,
 	}
 }
 

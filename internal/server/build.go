@@ -32,6 +32,7 @@ import (
 	"github.com/countersign/countersign/internal/gateway/llm"
 	"github.com/countersign/countersign/internal/gateway/mcp"
 	"github.com/countersign/countersign/internal/gateway/mcp/stdio"
+	"github.com/countersign/countersign/internal/gateway/reach"
 	"github.com/countersign/countersign/internal/gateway/retrieval"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/incident"
@@ -119,6 +120,7 @@ type house struct {
 	proxy       *egress.Proxy
 	knowledge   *knowledge.Service
 	retrieval   *retrieval.Front
+	reach       *reach.Service
 	api         http.Handler
 	console     *console.Console
 	doorman     *doorman
@@ -308,7 +310,8 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	children := stdio.New(stdio.Options{Injector: h.secrets, Ledger: h.log, Redact: h.scanner.Redact, Logger: log})
 	h.onClose("MCP servers", func(context.Context) error { children.Close(); return nil })
 	h.gateway.Stdio(children)
-	h.gateway.Retrieval(retrieval.NewDesk(retrieval.DeskOptions{Gateway: h.gateway, Injector: h.secrets, Registry: h.connections, Knowledge: h.knowledge, Version: h.version, Logger: log}))
+	desk := retrieval.NewDesk(retrieval.DeskOptions{Gateway: h.gateway, Injector: h.secrets, Registry: h.connections, Knowledge: h.knowledge, Version: h.version, Logger: log})
+	h.gateway.Retrieval(desk)
 	h.retrieval = retrieval.New(retrieval.Options{Gateway: h.gateway, Registry: h.connections, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.llm = llm.New(llm.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.ModelBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
 	h.http = egress.New(egress.Options{Gateway: h.gateway, Registry: h.connections, Logger: log, MaxBody: h.cfg.Limits.APIBody, ReadTimeout: h.cfg.Limits.ReadTimeout})
@@ -323,6 +326,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	})
 	h.onClose("MCP front", func(context.Context) error { h.mcp.Close(); return nil })
 	h.connections.SetDiscoverer(h.mcp)
+	h.reach = reach.New(reach.Options{Line: h.gateway, Tools: h.connections, MCP: h.mcp, Engines: desk, Uses: h.uses, Claims: h.secrets.Claims, Redact: h.scanner.Redact})
 	return nil
 }
 
@@ -453,6 +457,7 @@ func (h *house) buildAPI(_ context.Context, log *slog.Logger) error {
 		h.leaks,
 		h.detection,
 		h.connections,
+		h.reach,
 		h.knowledge,
 		h.policy,
 		h.secrets,

@@ -189,8 +189,8 @@ func probe(ctx context.Context, base, issuer, path, credential string) (*http.Re
 	return req, nil
 }
 
-// reach is how this process reaches a listener of its own.
-func reach(l net.Listener) string {
+// loopback is how this process reaches a listener of its own.
+func loopback(l net.Listener) string {
 	host, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
 		return "http://" + l.Addr().String()

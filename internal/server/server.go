@@ -38,7 +38,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	at := reach(doors[0].listener)
+	at := loopback(doors[0].listener)
 	h.front.Store(&at)
 	r := Ready{URL: doors.url(cfg), AdminName: adminName}
 	if err := h.tokens.SetIssuer(r.URL); err != nil {

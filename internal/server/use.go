@@ -37,3 +37,8 @@ func (h *house) policyAgents() []policy.Agent {
 func (h *house) matched(ctx context.Context, since time.Time) (policy.Matched, error) {
 	return h.use.Matched(ctx, since)
 }
+
+// uses returns what agents used.
+func (h *house) uses(ctx context.Context, q use.Query) ([]use.Use, use.Watched, error) {
+	return h.use.Uses(ctx, q)
+}

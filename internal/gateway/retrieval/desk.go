@@ -78,10 +78,15 @@ type job struct {
 // Send implements gateway.Transport.
 func (d *Desk) Send(ctx context.Context, receipt audit.Receipt, call *gateway.Call, req *http.Request) (*http.Response, error) {
 	j := job{receipt: receipt, call: call, rights: rightsOf(call.Who)}
-	if req.URL.Path != plainPath {
+	reply := d.answer
+	switch req.URL.Path {
+	case plainPath:
+	case reachPath:
+		reply = d.tell
+	default:
 		return d.serveMCP(ctx, j, req)
 	}
-	a, err := d.answer(ctx, j)
+	a, err := reply(ctx, j)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ type rig struct {
 	t         testing.TB
 	url       string // of the server
 	knowledge *knowledge.Service
+	desk      *retrieval.Desk
 	person    atomic.Pointer[identity.Person] // nil: nobody
 }
 
@@ -38,7 +39,8 @@ func newRig(t testing.TB, db *storage.DB) *rig {
 	if r.knowledge, err = knowledge.New(db, r.Log, r.Connections, time.Now); err != nil {
 		t.Fatal(err)
 	}
-	r.Gateway.Retrieval(retrieval.NewDesk(retrieval.DeskOptions{Gateway: r.Gateway, Injector: r.Secrets, Registry: r.Connections, Knowledge: r.knowledge}))
+	r.desk = retrieval.NewDesk(retrieval.DeskOptions{Gateway: r.Gateway, Injector: r.Secrets, Registry: r.Connections, Knowledge: r.knowledge})
+	r.Gateway.Retrieval(r.desk)
 	s := httptest.NewServer(retrieval.New(retrieval.Options{Gateway: r.Gateway, Registry: r.Connections, ReadTimeout: 5 * time.Second}))
 	r.url = s.URL
 	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
