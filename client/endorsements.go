@@ -18,7 +18,7 @@ type Scope struct {
 // tool, or the scope of a run.
 type Endorsement struct {
 	ID         string    `json:"id"`
-	Kind       string    `json:"kind"` // counterparty, scope
+	Kind       string    `json:"kind"` // counterparty, scope, stated
 	Agent      string    `json:"agent"`
 	Run        string    `json:"run,omitempty"`
 	Connection string    `json:"connection"`
@@ -26,6 +26,8 @@ type Endorsement struct {
 	Arg        string    `json:"arg,omitempty"`
 	Value      string    `json:"value,omitempty"`
 	Scope      *Scope    `json:"scope,omitempty"`
+	Calls      int64     `json:"calls,omitempty"` // of a stated scope, how many it is for
+	Used       int64     `json:"used,omitempty"`
 	Approval   string    `json:"approval,omitempty"`
 	People     []string  `json:"people"`
 	Reason     string    `json:"reason,omitempty"`
@@ -55,4 +57,39 @@ func (c *Client) AllowRun(ctx context.Context, run string, scopes ...Scope) ([]E
 // Needs a reason.
 func (c *Client) ExtendApproval(ctx context.Context, id string) ([]Endorsement, error) {
 	return send[[]Endorsement](ctx, c, http.MethodPost, v1+"/approvals"+segment(id)+"/run", map[string]any{})
+}
+
+// StatedScope is what a run may do of one tool, and how often.
+type StatedScope struct {
+	Scope
+	Calls int64 `json:"calls"`
+}
+
+// AskedScope is a stated scope of a run and how it stands.
+type AskedScope struct {
+	ID       string    `json:"id"`    // of the approval
+	State    string    `json:"state"` // pending, approved, denied, expired, void; given: in force; ended: it was
+	Agent    string    `json:"agent"`
+	Run      string    `json:"run"`
+	Asked    time.Time `json:"asked"`
+	DecideBy time.Time `json:"decide_by"`
+	Why      string    `json:"why,omitempty"`
+	Deciders []string  `json:"deciders"`
+	Expires  time.Time `json:"expires,omitzero"`
+	URL      string    `json:"url,omitempty"`
+}
+
+// AskScope states the scope of a run and asks people to approve it. For is how
+// long from then, such as 1h. Needs a reason.
+func (c *Client) AskScope(ctx context.Context, run, lasting string, scopes ...StatedScope) (AskedScope, error) {
+	in := struct {
+		Scopes []StatedScope `json:"scopes"`
+		For    string        `json:"for,omitempty"`
+	}{scopes, lasting}
+	return send[AskedScope](ctx, c, http.MethodPost, v1+"/runs"+segment(run)+"/scope-requests", in)
+}
+
+// ScopeRequest returns how a stated scope of a run stands.
+func (c *Client) ScopeRequest(ctx context.Context, run, id string) (AskedScope, error) {
+	return get[AskedScope](ctx, c, v1+"/runs"+segment(run)+"/scope-requests"+segment(id), nil)
 }

@@ -19,6 +19,7 @@ var (
 	ErrUsed         = fault.New(fault.Conflict, "approval_used", "the approval has been used already")
 	ErrRaced        = fault.New(fault.Conflict, "changed_meanwhile", "the request was changed by someone else in the meantime; look again and repeat")
 	ErrPerson       = fault.New(fault.Denied, "person_required", "only a signed-in person can decide")
+	ErrProgram      = fault.New(fault.Denied, "sign_in_required", "decisions are made by people who are signed in, not with a token for programs: sign in with countersign login, or in the console")
 	ErrBreakGlass   = fault.New(fault.Denied, "break_glass_refused", "only an administrator who is no part of the request may break the glass")
 	ErrNoOwner      = fault.New(fault.Conflict, "no_owner", "the agent has no active owner who could be asked")
 	ErrNoNotice     = fault.New(fault.NotFound, "notice_not_found", "there is no such notice for you, or you have seen it")

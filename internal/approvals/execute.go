@@ -127,6 +127,12 @@ func (s *Service) notAnyMore(ctx context.Context, h Held, r *Request, now time.T
 	return "", nil
 }
 
+// Stands says why what people approved is not good any more, although it is used up:
+// what they said is good for more than one call. "" if it is.
+func (s *Service) Stands(ctx context.Context, r Request) (string, error) {
+	return s.notAnyMore(ctx, Held{}, &r, s.o.Now())
+}
+
 // Settle records how the call ended and keeps its answer for an identical call,
 // unless the client got it. kept may be nil. It is safe to call twice; the
 // first counts.

@@ -253,7 +253,19 @@ func (s *Service) httpGet(ctx context.Context, c rest.Caller, r *byID) (*Detail,
 	return s.detail(ctx, c, r.ID)
 }
 
+// signedIn refuses a token that was made for programs: whoever has it decides nothing,
+// and lets nobody decide.
+func signedIn(c rest.Caller) error {
+	if c.Program {
+		return ErrProgram
+	}
+	return nil
+}
+
 func (s *Service) httpDecide(ctx context.Context, c rest.Caller, r *decideRequest) (*Detail, error) {
+	if err := signedIn(c); err != nil {
+		return nil, err
+	}
 	if _, err := s.Decide(ctx, signedBy(c, r.Body.Passkey), r.ID, r.Body.Verdict, reasonOf(c, r.Body.Reason)); err != nil {
 		return nil, err
 	}
@@ -270,6 +282,9 @@ func signedBy(c rest.Caller, assertion string) By {
 }
 
 func (s *Service) httpChallenge(ctx context.Context, c rest.Caller, r *challengeRequest) (*ChallengeView, error) {
+	if err := signedIn(c); err != nil {
+		return nil, err
+	}
 	ch, err := s.Challenge(ctx, byOf(c), r.ID, r.Body.Verdict)
 	if err != nil {
 		return nil, err
@@ -278,6 +293,9 @@ func (s *Service) httpChallenge(ctx context.Context, c rest.Caller, r *challenge
 }
 
 func (s *Service) httpOverride(ctx context.Context, c rest.Caller, r *overrideRequest) (*Detail, error) {
+	if err := signedIn(c); err != nil {
+		return nil, err
+	}
 	if _, err := s.Override(ctx, signedBy(c, r.Body.Passkey), r.ID, reasonOf(c, r.Body.Reason)); err != nil {
 		return nil, err
 	}
@@ -328,6 +346,9 @@ func delegationView(d Delegation) DelegationView {
 }
 
 func (s *Service) httpDelegate(ctx context.Context, c rest.Caller, r *delegateRequest) (*DelegationView, error) {
+	if err := signedIn(c); err != nil {
+		return nil, err
+	}
 	giver := r.Body.Giver
 	if giver == "" {
 		giver = c.Name

@@ -28,6 +28,32 @@ type world struct {
 	*endorsements.Service
 	now     time.Time
 	request approvals.Request
+
+	// What is played of approvals and policy.
+	needs      []approvals.Need
+	rule       string // digest of the rule that holds
+	definition string
+	stands     string
+	over       bool
+	wire, args []byte
+	log        *audit.Log
+}
+
+// hold is approvals as far as a stated scope needs it: one request, which is used up
+// by what is to be done in its place.
+func (w *world) hold(ctx context.Context, h approvals.Held) (approvals.Answer, error) {
+	if h.Do == nil {
+		if w.request.State != approvals.Executed {
+			w.wire, w.args = h.Wire.Body, h.Args
+			w.request = approvals.Request{ID: "apr_1", State: approvals.Pending, Binding: h.Binding, Run: h.Run, Needs: h.Needs, Reason: h.Reason, Created: w.now}
+		}
+		return approvals.Answer{Request: w.request, New: true}, nil
+	}
+	err := w.log.Change(ctx, func(tx *audit.Tx) error { return h.Do(ctx, tx, w.request) })
+	if err == nil {
+		w.request.State = approvals.Executed
+	}
+	return approvals.Answer{Request: w.request}, err
 }
 
 func open(t *testing.T, db *storage.DB) *world {
@@ -37,7 +63,8 @@ func open(t *testing.T, db *storage.DB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { log.Close(ctx) })
-	w := &world{now: time.Now().UTC().Truncate(time.Microsecond)}
+	w := &world{now: time.Now().UTC().Truncate(time.Microsecond), log: log, needs: []approvals.Need{{Policy: "reaches-out", Quorum: 1}}, rule: "d1", definition: "def"}
+	began := w.now
 	w.Service, err = endorsements.New(db, log, endorsements.Options{
 		Derive: func(label string) []byte { sum := sha256.Sum256([]byte(label)); return sum[:] },
 		Roles: func(c, name string) (map[string]string, bool) {
@@ -47,8 +74,19 @@ func open(t *testing.T, db *storage.DB) *world {
 			if run != "run_1" {
 				return "", "", time.Time{}, errors.New("no such run")
 			}
+			if w.over {
+				return "worker", "agt_1", began, nil
+			}
 			return "worker", "agt_1", w.now.Add(time.Hour), nil
 		},
+		Asks: endorsements.Asks{Hold: w.hold, Link: func(id string) string { return id }, Stands: func(context.Context, approvals.Request) (string, error) { return w.stands, nil },
+			Needs: func(string, string, string) ([]approvals.Need, []approvals.Rule) {
+				return w.needs, []approvals.Rule{{Name: "reaches-out", Digest: w.rule}}
+			},
+			Rule: func(string) string { return w.rule },
+			Tool: func(_, name string) (string, string, string, bool) {
+				return "t1", w.definition, "write", name == "send"
+			}},
 		Approval: func(context.Context, string) (approvals.Request, error) { return w.request, nil },
 		Now:      func() time.Time { return w.now },
 	})

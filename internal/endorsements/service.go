@@ -32,8 +32,10 @@ type Options struct {
 	Run func(ctx context.Context, run string) (agent, agentID string, expires time.Time, err error)
 	// Approval returns a held call.
 	Approval func(ctx context.Context, id string) (approvals.Request, error)
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// Asks is where scopes that are stated wait for people; nil: none can be.
+	Asks   Asks
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 // Service is the room's verbs. It is safe for concurrent use.
@@ -189,7 +191,7 @@ func (s *Service) Revoke(ctx context.Context, by audit.Actor, reason, agent, ref
 			return err
 		}
 		t := audit.Type("counterparty.revoked")
-		if out.Kind == RunScope {
+		if out.Kind != Counterparty {
 			t = "run.scope_revoked"
 		}
 		tx.Record(s.event(t, by, reason, out, nil))

@@ -19,7 +19,7 @@ type executor interface {
 }
 
 func (s *Service) read(ctx context.Context, q querier, where string, args ...any) ([]Endorsement, error) {
-	rows, err := q.Query(ctx, `SELECT id, kind, agent_id, agent, run, connection, tool, digest, sealed, approval, people, reason, created, expires, ended, ended_by FROM endorsements`+where, args...)
+	rows, err := q.Query(ctx, `SELECT id, kind, agent_id, agent, run, connection, tool, digest, sealed, approval, people, reason, created, expires, ended, ended_by, most, used FROM endorsements`+where, args...)
 	if err != nil {
 		return nil, ErrStored.With(err)
 	}
@@ -30,7 +30,7 @@ func (s *Service) read(ctx context.Context, q querier, where string, args ...any
 		var sealed []byte
 		var people string
 		var created, expires, ended int64
-		err := rows.Scan(&e.ID, &e.Kind, &e.agentID, &e.Agent, &e.Run, &e.Connection, &e.Tool, &e.digest, &sealed, &e.Approval, &people, &e.Reason, &created, &expires, &ended, &e.EndedBy)
+		err := rows.Scan(&e.ID, &e.Kind, &e.agentID, &e.Agent, &e.Run, &e.Connection, &e.Tool, &e.digest, &sealed, &e.Approval, &people, &e.Reason, &created, &expires, &ended, &e.EndedBy, &e.Calls, &e.Used)
 		if err == nil {
 			err = json.Unmarshal([]byte(people), &e.People)
 		}
@@ -59,9 +59,9 @@ func (s *Service) insert(ctx context.Context, tx executor, e Endorsement) error 
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO endorsements (id, kind, agent_id, agent, run, connection, tool, digest, sealed, approval, people, reason, created, expires, ended, ended_by)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, '')`,
-		e.ID, e.Kind, e.agentID, e.Agent, e.Run, e.Connection, e.Tool, e.digest, sealed, e.Approval, string(people), e.Reason, storage.Micros(e.Created), storage.Micros(e.Expires))
+	_, err = tx.Exec(ctx, `INSERT INTO endorsements (id, kind, agent_id, agent, run, connection, tool, digest, sealed, approval, people, reason, created, expires, ended, ended_by, most)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, '', $15)`,
+		e.ID, e.Kind, e.agentID, e.Agent, e.Run, e.Connection, e.Tool, e.digest, sealed, e.Approval, string(people), e.Reason, storage.Micros(e.Created), storage.Micros(e.Expires), e.Calls)
 	return err
 }
 
@@ -69,7 +69,7 @@ func (s *Service) insert(ctx context.Context, tx executor, e Endorsement) error 
 func sealedFor(id string) []byte { return []byte("countersign endorsement\x00" + id) }
 
 func (s *Service) seal(e Endorsement) ([]byte, error) {
-	plain, err := json.Marshal(content{e.Arg, e.Value, e.Scope})
+	plain, err := json.Marshal(content{e.Arg, e.Value, e.Scope, e.bound})
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +83,6 @@ func (s *Service) open(e *Endorsement, sealed []byte) error {
 	}
 	var c content
 	err = json.Unmarshal(plain, &c)
-	e.Arg, e.Value, e.Scope = c.Arg, c.Value, c.Scope
+	e.Arg, e.Value, e.Scope, e.bound = c.Arg, c.Value, c.Scope, c.Bound
 	return err
 }

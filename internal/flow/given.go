@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"encoding/json/jsontext"
 	"slices"
 	"strings"
 )
@@ -63,6 +64,23 @@ func (s Scope) covers(values []Value) bool {
 		}
 	}
 	return len(s.Args) > 0
+}
+
+// Covers reports whether a call is inside the scope altogether: it has every
+// argument that the scope names, and none that matters and is not named.
+func (s Scope) Covers(values []Value) bool {
+	return s.covers(values) && !slices.ContainsFunc(values, func(v Value) bool { return len(s.Args[v.Arg]) == 0 })
+}
+
+// Matters returns the values of a call that matter, wherever they come from. Of a
+// call that cannot be read, or has too many of them, one is nothing that a scope
+// could cover.
+func Matters(s Spec, args jsontext.Value) []Value {
+	values := (&Memory{}).Judge(s, "", args).Values
+	for i := range values {
+		values[i].Origin = ""
+	}
+	return values
 }
 
 func fits(v Value, pattern string) bool {

@@ -75,6 +75,9 @@ func (g *Gateway) approve(ctx context.Context, in Incoming, call *Call, v verdic
 	if call.Unbound != "" {
 		return g.notHeld(call, v, approvals.ErrImpossible.Say("this call needs an approval, and none can be for it: %s", call.Unbound))
 	}
+	if lifted, ok := g.lift(ctx, call, v, resumed); ok {
+		return lifted
+	}
 	held := g.held(in, call, v)
 	held.Ready = func(ctx context.Context) error { // before the approval is used up
 		if !v.free { // what only waited was counted when it was prepared
@@ -207,7 +210,7 @@ func (g *Gateway) notHeld(call *Call, v verdict, err error) verdict {
 
 func (g *Gateway) held(in Incoming, call *Call, v verdict) approvals.Held {
 	h := approvals.Held{
-		Binding: binding(call, v.rules), Version: v.record.Version, Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: needs(v.holds), Reason: v.reason,
+		Binding: binding(call, v.rules), Version: v.record.Version, Call: call.ID, Run: call.Run, Effect: call.Tool.Effect, Needs: Needs(v.holds), Reason: v.reason,
 		Origin: approvals.Origin{Credential: call.Who.Credential.ID, Kind: call.Who.Credential.Kind, Lineage: call.Who.Lineage, Remote: host(in.Remote), Client: clip(in.Client, 200), Front: in.Front},
 		Args:   call.Args, Values: call.valued(), Server: call.Server || v.window > 0, Window: v.window, Allowed: v.free || v.effect == policy.Allow,
 	}
@@ -272,7 +275,8 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-func needs(holds []policy.Needed) []approvals.Need {
+// Needs are the approvals that policy asks for, as approvals knows them.
+func Needs(holds []policy.Needed) []approvals.Need {
 	out := make([]approvals.Need, len(holds))
 	for i, h := range holds {
 		n := approvals.Need{Policy: h.Policy, Quorum: h.Quorum, DecideWithin: h.DecideWithin, ExecuteWithin: h.ExecuteWithin, Advice: h.Advice, ExcludeOwner: h.ExcludeOwner, Server: h.Server, Passkey: h.Passkey}
@@ -307,8 +311,8 @@ func approvalDetail(call *Call, v verdict) (d intentDetail) {
 		return d
 	}
 	d.Approval = v.approval.ID
-	if call.permit != nil {
-		d.Approvers = call.permit.Request().Approvers()
+	if call.permit != nil || v.effect == policy.Allow { // approved itself, or inside a scope that was
+		d.Approvers = v.approval.Approvers()
 	}
 	if v.kept != nil {
 		d.Made = v.kept.Call

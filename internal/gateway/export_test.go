@@ -74,3 +74,11 @@ func NotHeld(err error) (string, policy.Effect) {
 	v := (&Gateway{o: Options{Logger: slog.New(slog.DiscardHandler)}}).notHeld(&Call{}, verdict{effect: policy.Hold}, err)
 	return v.code, v.effect
 }
+
+// Outlive sets how long an approved call may go on without its client, and returns
+// what sets it back.
+func Outlive(most time.Duration) (back func()) {
+	was := outliveMost
+	outliveMost = most
+	return func() { outliveMost = was }
+}

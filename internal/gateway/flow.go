@@ -33,6 +33,7 @@ type Flow interface {
 type Endorsements interface {
 	Given(ctx context.Context, t endorsements.Tool, counterparty string, values []string) (flow.Given, error)
 	Held(ctx context.Context, t endorsements.Tool, approval string, values []flow.Value) error
+	Lift(ctx context.Context, h endorsements.Hold) (*approvals.Request, error)
 	Met(ctx context.Context, t endorsements.Tool, arg string, values []string, r approvals.Request, life time.Duration) error
 }
 

@@ -12,9 +12,11 @@ import (
 const (
 	// settleWait bounds how long the end of an approved call takes to record.
 	settleWait = 30 * time.Second
-	// outliveMost is how long an approved call may go on without its client.
-	outliveMost = 10 * time.Minute
 )
+
+// outliveMost is how long an approved call may go on without its client. Tests
+// shorten it.
+var outliveMost = 10 * time.Minute
 
 // unmade is for a call that got no receipt: it was refused, was made before, or
 // could not be recorded. An approval that was used up for it is settled as not sent.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
+	"github.com/countersign/countersign/internal/budget"
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
@@ -24,6 +25,8 @@ type heldRig struct {
 	t    *testing.T
 	asks *approvals.Service
 	log  *breakable
+
+	budgets *budget.Service
 }
 
 // breakable is a log that fails to take calls down when broken is set.
@@ -58,7 +61,10 @@ func newHeldRig(t *testing.T, answer http.HandlerFunc) *heldRig {
 		h.asks, err = approvals.New(l.DB, l.Log, l.Watch, approvals.Options{Identity: l.Identity, Findings: l.Findings, Derive: l.Secrets.Derive, Redactor: l.Scanner, URL: "http://countersign.example"})
 		h.must(err)
 		h.log = &breakable{Ledger: o.Ledger}
-		o.Approvals, o.Ledger = h.asks, h.log
+		h.budgets, err = budget.New(l.DB, l.Log, l.Watch, budget.Options{Known: func(context.Context, string, string) (bool, error) { return true, nil }, Findings: l.Findings})
+		h.must(err)
+		t.Cleanup(func() { h.must(h.budgets.Close(context.WithoutCancel(t.Context()))) })
+		o.Approvals, o.Ledger, o.Budgets = h.asks, h.log, h.budgets
 	}})
 	h.rig = &rig{Line: l, up: upstream.Start(t, answer)}
 	h.conn = h.Connect("openai", connections.OpenAI, h.up.URL)
@@ -230,5 +236,45 @@ func TestAPartOfAnAnswerIsNotKept(t *testing.T) {
 	}
 	if kept, err := h.asks.Collect(t.Context(), request); err != nil || kept != nil {
 		t.Errorf("kept: %+v %v", kept, err)
+	}
+}
+
+// What a call reserved of a budget is given back when it could not be recorded.
+func TestACallThatIsNotRecordedGivesItsBudgetBack(t *testing.T) {
+	h := newHeldRig(t, upstream.JSON(200, `{}`))
+	h.Policies(line.AllowAll)
+	_, err := h.budgets.Put(t.Context(), line.By, line.Reason, budget.Budget{Name: "one", Meter: "calls", Agent: "invoice-checker", Period: "total", Hard: 1})
+	h.must(err)
+	h.log.broken = func() {}
+	if answer, refusal := h.serve(t.Context(), nil); refusal == nil || refusal.Code != gateway.ErrLedger.Code {
+		t.Fatalf("%+v %+v", answer, refusal)
+	}
+	h.log.broken = nil
+	answer, refusal := h.serve(t.Context(), nil)
+	if refusal != nil {
+		t.Fatalf("the budget is used up by a call that was not made: %+v", refusal)
+	}
+	drain(t, answer)
+	if answer, refusal := h.serve(t.Context(), nil); refusal == nil || refusal.Code != gateway.CodeBudget {
+		t.Errorf("there is no budget: %+v %+v", answer, refusal)
+	}
+}
+
+// An approved call whose client is gone does not go on for ever.
+func TestAnApprovedCallDoesNotOutliveItsClientForEver(t *testing.T) {
+	defer gateway.Outlive(20 * time.Millisecond)()
+	h := newHeldRig(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "one ")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done() // of who gave up
+	})
+	request := h.approved()
+	answer, refusal := h.serve(t.Context(), nil)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	h.must(answer.Body.Close())
+	if outcome := h.executed(request); outcome == audit.Succeeded {
+		t.Errorf("it ended as %s", outcome)
 	}
 }

@@ -29,7 +29,7 @@ type me struct {
 type tokenRow struct {
 	ID       string    `json:"id"`
 	User     string    `json:"user"`
-	Kind     string    `json:"kind" enum:"session,api"`
+	Kind     string    `json:"kind" enum:"session,api,start"`
 	Name     string    `json:"name"`
 	Prefix   string    `json:"prefix"`
 	Status   string    `json:"status" enum:"active,expired,revoked"`

@@ -24,6 +24,7 @@ const (
 const (
 	Session = "session" // made by signing in
 	API     = "api"     // named, made for programs
+	Start   = "start"   // shown at the first start, for the first administrator to sign in with
 )
 
 // Token is a user token without its value.
@@ -72,7 +73,7 @@ func (s *Service) AuthenticateUser(ctx context.Context, token string) (rest.Call
 		return rest.Caller{}, ErrToken
 	}
 	s.uses.note(kindToken, t.ID, now)
-	return rest.Caller{ID: u.ID, Name: u.Name, Role: u.Role, Credential: t.ID}, nil
+	return rest.Caller{ID: u.ID, Name: u.Name, Role: u.Role, Credential: t.ID, Program: t.Kind == API}, nil
 }
 
 // Login checks a password and starts a session of SessionLife. remote is the
@@ -252,7 +253,7 @@ func (s *Service) EnsureAdmin(ctx context.Context) (token string, created bool, 
 		if err != nil || name == "" {
 			return err
 		}
-		_, token, err = s.addTokenTx(ctx, tx, audit.System, issuedAtStart, name, Token{Kind: API, Name: "first start"}, life, audit.Event{Type: "user.token_issued"})
+		_, token, err = s.addTokenTx(ctx, tx, audit.System, issuedAtStart, name, Token{Kind: Start, Name: "first start"}, life, audit.Event{Type: "user.token_issued"})
 		created = err == nil
 		return err
 	})

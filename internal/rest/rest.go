@@ -36,6 +36,7 @@ type Caller struct {
 	Remote  string // network address of the client, without the port
 
 	Credential string // identifier of the token presented, never its value
+	Program    bool   // the token was made for programs: no person signed in for it
 }
 
 // Authenticator resolves the bearer token of a request to a person. It returns

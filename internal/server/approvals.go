@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/internal/approvals"
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/channels"
+	"github.com/countersign/countersign/internal/endorsements"
 	"github.com/countersign/countersign/internal/fault"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/identity"
@@ -50,6 +51,9 @@ func (h *house) template(connection, tool string) string {
 	if tool == reviews.Tool {
 		return reviews.Template
 	}
+	if tool == endorsements.Asking {
+		return endorsements.Template
+	}
 	t, _ := h.connections.Tool(connection, tool)
 	return t.References.Template
 }
@@ -80,6 +84,9 @@ func (h *house) startApprovals(ctx context.Context) error {
 // staleBinding says what an approval is bound to that has changed.
 func (h *house) staleBinding(b approvals.Binding) string {
 	if why, ours := h.reviews.Stale(b); ours {
+		return why
+	}
+	if why, ours := h.endorsed.Stale(b); ours {
 		return why
 	}
 	c, ok := h.connections.Connection(b.Connection)
@@ -118,6 +125,9 @@ var errNotMade = fault.New(fault.Denied, "not_made", "the line refused the call 
 func (h *house) makeApproved(ctx context.Context, r approvals.Request, w approvals.Wire) error {
 	if w.Front == reviews.Front {
 		return h.reviews.Give(ctx, r)
+	}
+	if w.Front == endorsements.Front {
+		return h.endorsed.Give(ctx, r, w.Body)
 	}
 	req, err := http.NewRequestWithContext(ctx, w.Method, w.Path, bytes.NewReader(w.Body))
 	if err != nil {

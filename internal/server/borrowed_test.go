@@ -40,6 +40,19 @@ func TestAnApproversTokenInASecretDecidesNothing(t *testing.T) {
 			t.Errorf("%s: an agent decided: %s", name, s)
 		}
 		w.person["fiona"] = p.person(t, "fiona", "approver")
+		made, err := client.New(p.url, w.person["fiona"]).WithReason("for the build").IssueToken(t.Context(), "ci", "1h")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{id + "/decision", id + "/challenge", id + "/override", id + "/run", "delegations"} {
+			body := map[string]string{"delegations": `{"taker":"olga","until":"2099-01-01T00:00:00Z","reason":"away"}`, id + "/run": `{"reason":"x"}`, id + "/override": `{"reason":"x"}`, id + "/challenge": `{"verdict":"approve"}`}[path]
+			if body == "" {
+				body = decision
+			}
+			if status, body := p.as(t, made.Value, "POST", "/api/v1/approvals/"+path, body); status != 403 || !strings.Contains(body, "sign_in_required") {
+				t.Errorf("%s with a token for programs: %d %s", path, status, body)
+			}
+		}
 		if status, body := w.vote(p, "fiona", id, "approve"); status != 200 {
 			t.Errorf("%s, signed in anew: %d %s", name, status, body)
 		}

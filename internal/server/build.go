@@ -322,7 +322,7 @@ func (h *house) buildLine(_ context.Context, log *slog.Logger) error {
 	h.onClose("proxy", func(context.Context) error { h.proxy.Close(); return nil })
 	h.mcp = mcp.New(mcp.Options{
 		Line: h.gateway, Registry: h.connections, Key: h.secrets.Derive("mcp/session/v1"), MaxBody: h.cfg.Limits.ToolBody, ReadTimeout: h.cfg.Limits.ReadTimeout, Version: h.version, Logger: log,
-		Challenge: h.challenge, Grants: wishes{h},
+		Challenge: h.challenge, Grants: wishes{h}, Scopes: statements{h},
 	})
 	h.onClose("MCP front", func(context.Context) error { h.mcp.Close(); return nil })
 	h.connections.SetDiscoverer(h.mcp)

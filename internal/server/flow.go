@@ -35,7 +35,7 @@ func (h *house) buildFlow(_ context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if h.endorsed, err = endorsements.New(h.db, h.log, endorsements.Options{Derive: h.secrets.Derive, Roles: h.roles, Run: h.runOf, Approval: h.approvals.Get, Logger: log}); err != nil {
+	if h.endorsed, err = endorsements.New(h.db, h.log, endorsements.Options{Derive: h.secrets.Derive, Roles: h.roles, Run: h.runOf, Approval: h.approvals.Get, Asks: h.scopeAsks(), Logger: log}); err != nil {
 		return err
 	}
 	if h.stand, err = pseudonyms.New(h.db, h.log, pseudonyms.Options{Derive: h.secrets.Derive, Logger: log}); err != nil {

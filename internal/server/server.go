@@ -25,6 +25,13 @@ type Ready struct {
 // cfg.Limits.ShutdownWait and stops. It calls ready once, when every door is
 // open.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger, ready func(Ready)) error {
+	early, err := bind(&cfg)
+	if err != nil {
+		return err
+	}
+	if early != nil {
+		defer early.Close() // a second time, if it was served
+	}
 	h, err := build(ctx, cfg, version, log)
 	if err != nil {
 		return err
@@ -34,13 +41,13 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	doors, err := h.open(cfg, log)
+	doors, err := h.open(cfg, early, log)
 	if err != nil {
 		return err
 	}
 	at := loopback(doors[0].listener)
 	h.front.Store(&at)
-	r := Ready{URL: doors.url(cfg), AdminName: adminName}
+	r := Ready{URL: cfg.URL, AdminName: adminName}
 	if err := h.tokens.SetIssuer(r.URL); err != nil {
 		return err
 	}
@@ -72,29 +79,32 @@ type door struct {
 type doors []*door
 
 // open listens before anything is served, so that a busy port is told at once.
-func (h *house) open(cfg config.Config, log *slog.Logger) (doors, error) {
+func (h *house) open(cfg config.Config, early net.Listener, log *slog.Logger) (doors, error) {
 	all, api := http.NewServeMux(), http.NewServeMux()
 	h.mountLine(all)
 	h.mountHealth(all)
 	if cfg.AdminListen == "" || cfg.AdminListen == cfg.Listen {
 		all.Handle("/api/", h.api)
 		all.Handle("/", h.console)
-		return listen(cfg, log, map[string]http.Handler{cfg.Listen: h.raw(all)})
+		return listen(cfg, early, log, map[string]http.Handler{cfg.Listen: h.raw(all)})
 	}
 	all.Handle("/", http.HandlerFunc(front))
 	api.Handle("/api/", h.api)
 	api.Handle("/", h.console)
 	h.mountHealth(api)
-	return listen(cfg, log, map[string]http.Handler{cfg.Listen: h.raw(all), cfg.AdminListen: h.straight(api)})
+	return listen(cfg, early, log, map[string]http.Handler{cfg.Listen: h.raw(all), cfg.AdminListen: h.straight(api)})
 }
 
-func listen(cfg config.Config, log *slog.Logger, at map[string]http.Handler) (doors, error) {
+func listen(cfg config.Config, early net.Listener, log *slog.Logger, at map[string]http.Handler) (doors, error) {
 	var ds doors
 	for addr, handler := range at {
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			ds.shut(0)
-			return nil, fmt.Errorf("cannot listen on %s: %w (another server? choose an address with --listen)", addr, err)
+		l := early
+		if l == nil || addr != cfg.Listen {
+			var err error
+			if l, err = net.Listen("tcp", addr); err != nil {
+				ds.shut(0)
+				return nil, busy(addr, err)
+			}
 		}
 		d := &door{listener: l, server: &http.Server{
 			Handler:           bounded(handler, cfg.Limits.ReadTimeout),
@@ -132,14 +142,30 @@ func (d *door) serve() error {
 	return nil
 }
 
-// url is how to reach the first door: as configured, or, when the port was
-// chosen by the system (:0), as it turned out.
-func (ds doors) url(cfg config.Config) string {
-	_, port, err := net.SplitHostPort(cfg.Listen)
-	if err != nil || port != "0" {
-		return cfg.URL
+// bind listens at once where the system chooses the port (:0), before anything is
+// built: links to approvals and all else that names the server's address name the
+// port that is really bound. A URL that was configured stays. Without :0 it returns
+// nil, and doors are opened when everything behind them is there.
+func bind(cfg *config.Config) (net.Listener, error) {
+	if _, port, err := net.SplitHostPort(cfg.Listen); err != nil || port != "0" {
+		return nil, nil //nolint:nilerr // it is told when the door is opened
 	}
-	return "http://" + ds[0].listener.Addr().String()
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, busy(cfg.Listen, err)
+	}
+	if cfg.URL == "http://"+cfg.Listen { // as it is without a configured one
+		cfg.URL = loopback(l)
+	}
+	if cfg.AdminListen == cfg.Listen {
+		cfg.AdminListen = ""
+	}
+	cfg.Listen = l.Addr().String()
+	return l, nil
+}
+
+func busy(addr string, err error) error {
+	return fmt.Errorf("cannot listen on %s: %w (another server? choose an address with --listen)", addr, err)
 }
 
 func (ds doors) shut(wait time.Duration) {

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/mcp"
+	"github.com/countersign/countersign/internal/gateway/mcp/wire"
 	"github.com/countersign/countersign/internal/identity"
 )
 
@@ -53,6 +54,10 @@ func (l *heldLine) Await(ctx context.Context, _ *gateway.Waiting, most time.Dura
 }
 
 func (l *heldLine) Visible(identity.Caller, connections.Connection, connections.Tool) bool {
+	return true
+}
+
+func (l *heldLine) MayHold(identity.Caller, connections.Connection, connections.Tool) bool {
 	return true
 }
 
@@ -151,6 +156,17 @@ func TestADecisionEndsTheWait(t *testing.T) {
 		l = &heldLine{decided: time.Second, still: true}
 		if p := waited(l, withProgress); l.asked != 2 || !strings.Contains(p.Body.String(), "Pending: ") {
 			t.Errorf("held again: made %d times: %s", l.asked, p.Body)
+		}
+	})
+}
+
+// Who asks for a task is told at once, whatever else it asked for: it has the task
+// to wait with.
+func TestATaskIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := waited(&heldLine{}, withProgress+`,"task":{"ttl":60000}`, wire.HeaderVersion, "2025-11-25")
+		if len(p.at) != 1 || p.at[0] != 0 || !strings.Contains(p.Body.String(), `"task":{"taskId":"`+oneHeld.ID) {
+			t.Errorf("%v %s", p.at, p.Body)
 		}
 	})
 }

@@ -102,6 +102,8 @@ type Options struct {
 	Logger      *slog.Logger
 	// Grants lets agents ask for grants; nil: they cannot.
 	Grants Grants
+	// Scopes lets agents state the scope of their runs; nil: none can.
+	Scopes Scopes
 	// Challenge returns the WWW-Authenticate header of a refusal at a path; nil
 	// names the scheme alone.
 	Challenge func(ctx context.Context, who identity.Caller, path, scope string, presented bool) string

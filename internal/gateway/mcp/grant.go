@@ -55,10 +55,5 @@ func (x *exchange) grant() ([]byte, error) {
 	if err != nil {
 		return x.said(fault.Public(err).Message, true, nil), nil
 	}
-	out := append([]byte(`{"content":[{"type":"text","text":`), wire.Quote(text)...)
-	out = append(append(out, `}],"isError":false,"structuredContent":`...), structured...)
-	if x.modern {
-		out = append(out, `,"resultType":"complete"`...)
-	}
-	return append(out, '}'), nil
+	return x.structured(text, structured), nil
 }

@@ -138,3 +138,17 @@ func TestNobodyIsShownWhatTheyCannotDecide(t *testing.T) {
 		}
 	}
 }
+
+// What was sealed for something else is no state of a link: a session that is sent
+// as one is refused.
+func TestASessionIsNoStateOfALink(t *testing.T) {
+	h, _, key := selfDecider(t)
+	session := h.begin(key, "/mcp/srv", `{"elicitation":{"url":{}}}`)
+	if session == "" {
+		t.Fatal("no session")
+	}
+	r := h.modern(key, "/mcp/srv", "tools/call", "pay", `"name":"pay","arguments":{"id":"x"},"requestState":"`+session+`","inputResponses":{"approval":{"action":"accept"}}`, `{"elicitation":{"url":{}}}`)
+	if !strings.Contains(r.body, "requestState is not what") {
+		t.Errorf("%s", r.body)
+	}
+}

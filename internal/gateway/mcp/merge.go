@@ -26,6 +26,9 @@ func (a *aggregate) list() error {
 	items, missing := a.collect(a.x.method)
 	if a.x.method == "tools/list" && a.mayWait() {
 		items = append(items, []byte(checkDefinition))
+		if a.f.o.Scopes != nil && a.x.who.Run != "" {
+			items = append(items, []byte(scopeDefinition))
+		}
 	}
 	if g := a.f.o.Grants; a.x.method == "tools/list" && g != nil && g.Offered(a.r.Context()) {
 		items = append(items, []byte(grantDefinition))

@@ -33,7 +33,7 @@ func (x *exchange) isOwn() bool {
 	if x.msg.Kind != wire.Request {
 		return false
 	}
-	if x.isGrant() {
+	if x.isGrant() || x.isScope() {
 		return true
 	}
 	if x.method == "tools/call" {
@@ -53,6 +53,8 @@ func (x *exchange) own() {
 		return
 	case x.isGrant():
 		result, err = x.grant()
+	case x.isScope():
+		result, err = x.scope()
 	case x.method == "tools/call":
 		result, err = x.check()
 	default:

@@ -328,3 +328,16 @@ func TestThePersonAtTheClientIsShownWhereToDecide(t *testing.T) {
 		}
 	}
 }
+
+// Asking for a task, or for another one, is no part of what people approve.
+func TestTheTaskIsNoPartOfWhatIsApproved(t *testing.T) {
+	h, _, key := held(t, payHeld)
+	ids := map[string]bool{}
+	for _, task := range []string{``, `,"task":{"ttl":1}`, `,"task":{"ttl":2}`} {
+		r := h.modern(key, "/mcp/srv", "tools/call", "pay", `"name":"pay","arguments":{"id":"x"}`+task, `{}`)
+		ids[approvalID.FindString(r.body)] = true
+	}
+	if len(ids) != 1 || ids[""] {
+		t.Errorf("one call is %d requests: %v", len(ids), ids)
+	}
+}
