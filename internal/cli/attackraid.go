@@ -44,13 +44,21 @@ func (r *raid) all(ctx context.Context, list []assault, progress func(string)) (
 	return out, nil
 }
 
-// strike makes one attack and says what came of it.
-func (r *raid) strike(ctx context.Context, as assault) (result, error) {
-	at, err := as.try(ctx, r, as)
-	if err != nil {
-		return result{}, err
+// mostStrikes is how often an attack is tried that was not made.
+const mostStrikes = 3
+
+// strike makes one attack and says what came of it. One that the log does not
+// show, because the server was too busy to take its calls, is made again.
+func (r *raid) strike(ctx context.Context, as assault) (res result, err error) {
+	for range mostStrikes {
+		var at attempt
+		if at, err = as.try(ctx, r, as); err != nil {
+			return result{}, err
+		}
+		if res, err = r.outcome(ctx, at); !errors.Is(err, errWaited) {
+			break
+		}
 	}
-	res, err := r.outcome(ctx, at)
 	res.ID, res.Tried = as.id, as.tried
 	return res, err
 }
