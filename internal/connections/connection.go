@@ -351,6 +351,9 @@ func (c Connection) SecretNames() []string {
 	if c.Secret != "" {
 		set[c.Secret] = true
 	}
+	if guard, ok := c.Guarding(); ok && guard.Secret != "" {
+		set[guard.Secret] = true
+	}
 	for _, v := range c.Env {
 		if ref, ok := strings.CutPrefix(v, SecretScheme); ok {
 			name, _, _ := strings.Cut(ref, "#")

@@ -29,6 +29,7 @@ type Guard struct {
 	Answer  bool          // answers are shown: each is held until it may pass
 	Whole   bool          // text is shown as it is; else without secrets and personal data
 	Private bool          // the service may be at a private address, and without TLS
+	Secret  string        // name of the secret that it gets as a bearer token; empty: none
 }
 
 // ParseGuard reads a guardrail service as a connection names it.
@@ -53,10 +54,12 @@ func ParseGuard(text string) (Guard, error) {
 			g.Request, g.Answer = value != "answer", value != "request"
 		case name == "text" && (value == "whole" || value == "redacted"):
 			g.Whole = value == "whole"
+		case name == "secret" && nameForm.MatchString(value):
+			g.Secret = value
 		case w == "private":
 			g.Private = true
 		default:
-			return g, fmt.Errorf("%q is none of timeout=TIME, failure=closed|open, on=request|answer|both, text=redacted|whole, private", clip(w))
+			return g, fmt.Errorf("%q is none of timeout=TIME, failure=closed|open, on=request|answer|both, text=redacted|whole, secret=NAME, private", clip(w))
 		}
 	}
 	u, err := url.Parse(g.URL)

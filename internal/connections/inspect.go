@@ -29,8 +29,8 @@ var InspectLabels = []string{"secret", "pii", "injection"}
 func checkInspect(c *Connection) error {
 	for label, action := range c.Inspect {
 		if label == InspectUntrusted {
-			if action != InspectReference || c.Kind != MCP {
-				return bad("inspect", "untrusted: the only action is %s, of MCP connections", InspectReference)
+			if action != InspectReference || c.Kind == LLM || c.Dialect == Git {
+				return bad("inspect", "untrusted: the only action is %s; models have no references, nor has git", InspectReference)
 			}
 			continue
 		}

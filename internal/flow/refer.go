@@ -18,7 +18,7 @@ var simple = regexp.MustCompile(`^[A-Za-z0-9._:@/+=#-]{1,64}$`)
 // ids. A text that is a JSON document is looked into. Pictures, sound and files
 // that are no text do not pass. An error is ref's.
 func (s Spec) Refer(result []byte, ref func(text string) (string, error)) ([]byte, error) {
-	r := referrer{spec: s, ref: ref}
+	r := referrer{spec: s, ref: ref, mcp: true}
 	v, ok := fromJSON(result)
 	if !ok || v.kind != '{' { // nothing that a client could read
 		v = value{kind: '{', members: []member{{"content", value{kind: '[', list: []value{{kind: '{', members: []member{
@@ -29,9 +29,29 @@ func (s Spec) Refer(result []byte, ref func(text string) (string, error)) ([]byt
 	return out.append(nil), r.err
 }
 
+// ReferDocument returns a JSON document of an API in which ref stands for the same
+// texts; false if it is no JSON.
+func (s Spec) ReferDocument(b []byte, ref func(text string) (string, error)) ([]byte, bool, error) {
+	if !jsontext.Value(b).IsValid(jsontext.AllowDuplicateNames(true)) {
+		return nil, false, nil
+	}
+	v, ok := fromJSON(b)
+	if !ok {
+		return nil, false, nil
+	}
+	r := referrer{spec: s, ref: ref}
+	out := r.value(v, "", 0)
+	return out.append(nil), true, r.err
+}
+
+// Plain reports whether a text is a single word, which is handed on where untrusted
+// text is not.
+func Plain(s string) bool { return simple.MatchString(s) }
+
 type referrer struct {
 	spec Spec
 	ref  func(text string) (string, error)
+	mcp  bool // content of the protocol says what it is
 	err  error
 }
 
@@ -60,9 +80,9 @@ func (r *referrer) object(v value, depth int) value {
 	out := value{kind: '{'}
 	for _, m := range v.members {
 		switch {
-		case m.name == "type" && (m.value.scalar == "image" || m.value.scalar == "audio"):
+		case r.mcp && m.name == "type" && (m.value.scalar == "image" || m.value.scalar == "audio"):
 			return value{kind: '{', members: []member{{"type", value{kind: 's', scalar: "text"}}, {"text", value{kind: 's', scalar: "(not handed on: " + m.value.scalar + ")"}}}}
-		case m.name == "blob":
+		case r.mcp && m.name == "blob":
 			out.members = append(out.members, member{"text", value{kind: 's', scalar: "(not handed on: a file that is no text)"}})
 		default:
 			out.members = append(out.members, member{m.name, r.value(m.value, m.name, depth+1)})

@@ -8,8 +8,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/countersign/countersign/internal/connections"
@@ -42,7 +45,12 @@ type guardFact struct {
 var guardName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 
 // guards asks guardrail services.
-type guards struct{ public, private *http.Client }
+type guards struct {
+	public, private *http.Client
+
+	mu     sync.Mutex
+	passes map[string]pass // by connection and secret
+}
 
 func newGuards() *guards {
 	of := func(private bool) *http.Client {
@@ -54,7 +62,7 @@ func newGuards() *guards {
 			},
 		}
 	}
-	return &guards{of(false), of(true)}
+	return &guards{public: of(false), private: of(true), passes: map[string]pass{}}
 }
 
 func (s *guards) close() {
@@ -103,6 +111,7 @@ var (
 	errGuardAnswer  = errors.New("its answer is not understood")
 	errGuardOpaque  = errors.New("the content is encoded")
 	errGuardUnset   = errors.New("its setting is not understood")
+	errGuardSecret  = errors.New("its credential cannot be used")
 )
 
 func (g *Gateway) asked(ctx context.Context, call *Call, s connections.Guard, on string, text []byte) (a guardAnswer, err error) {
@@ -126,6 +135,11 @@ func (g *Gateway) asked(ctx context.Context, call *Call, s connections.Guard, on
 		return a, errGuardUnset
 	}
 	req.Header.Set("Content-Type", "application/json")
+	use, err := g.guardCredential(ctx, call, s, req)
+	if err != nil {
+		g.o.Logger.Warn("the credential for a guardrail service cannot be used", "connection", call.Connection.Name, "secret", s.Secret, "error", err)
+		return a, errGuardSecret
+	}
 	client := g.guards.public
 	if s.Private {
 		client = g.guards.private
@@ -135,6 +149,9 @@ func (g *Gateway) asked(ctx context.Context, call *Call, s connections.Guard, on
 		return a, inTime(ctx, errGuardAway)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusUnauthorized && use.Secret != "" {
+		g.o.Injector.Rejected(use)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return a, errGuardRefuses
 	}
@@ -185,11 +202,26 @@ func (g *Gateway) guardRequest(ctx context.Context, call *Call) {
 		call.guarded = append(call.guarded, f)
 		return
 	}
-	text := call.Request.Body
-	if address := call.Request.Path + "?" + call.Request.Query; len(text) == 0 && len(address) > 1 {
-		text = []byte(address)
+	g.guard(ctx, call, s, "request", guardedText(call))
+}
+
+// guardedText is what of a request is shown: of an API's its address, too.
+func guardedText(call *Call) []byte {
+	up := call.Request
+	if call.Connection.Kind != connections.HTTP {
+		return up.Body
 	}
-	g.guard(ctx, call, s, "request", text)
+	address := up.Path
+	if up.Query != "" {
+		address += "?" + up.Query
+	}
+	if plain, err := url.QueryUnescape(up.Query); err == nil && plain != up.Query {
+		address += "\n" + plain // as the API reads it
+	}
+	if len(up.Body) == 0 {
+		return []byte(address)
+	}
+	return slices.Concat([]byte(address), []byte("\n\n"), up.Body)
 }
 
 // guardSaw makes the labels that a guardrail service gave known to the run.

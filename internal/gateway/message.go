@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/inspection"
 	"github.com/countersign/countersign/internal/policy"
 )
 
@@ -59,7 +60,11 @@ func (a *answerBody) Send(batch []Message) (n int, err error) {
 
 // sendable says why a message may not go out. What is to be replaced in it is.
 func (a *answerBody) sendable(m *Message) (verdict, []guardFact, error) {
-	if err := a.look(m); err != nil {
+	err := a.g.revealIn(a.ctx, a.call, m)
+	if err == nil {
+		err = a.look(m, given(a.call))
+	}
+	if err != nil {
 		r := Refuse(err)
 		return verdict{effect: policy.Deny, code: r.Code, reason: r.Reason, record: audit.Decision{Effect: policy.Deny.String(), Reason: r.Reason}}, nil, err
 	}
@@ -95,7 +100,7 @@ func (a *answerBody) part() *Call {
 // credential and what is to be replaced are replaced in it. An error ends the call.
 func (a *answerBody) Receive(m *Message) error {
 	a.call.cover(m.Body)
-	err := a.look(m)
+	err := a.look(m, 0)
 	if s, ok := a.call.Connection.Guarding(); err == nil && ok && s.Answer && !m.Control {
 		part := a.part()
 		f := a.g.guard(a.ctx, part, s, "answer", m.Body)
@@ -112,12 +117,13 @@ func (a *answerBody) Receive(m *Message) error {
 	return refusal
 }
 
-// look inspects a message.
-func (a *answerBody) look(m *Message) error {
+// look inspects a message, in which nothing stands for what is free.
+func (a *answerBody) look(m *Message, free inspection.Kinds) error {
 	if a.call.inspected.plan == nil {
 		return nil
 	}
 	p := *a.call.inspected.plan
+	p.Replace &^= free
 	if !m.Text || m.Control {
 		p.Block |= p.Replace // nothing in it can be replaced
 	}

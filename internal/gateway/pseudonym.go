@@ -75,6 +75,22 @@ func (g *Gateway) reveal(call *Call) error {
 	return failed
 }
 
+// revealIn puts values back in a message of an upgraded call, as reveal does in a
+// body.
+func (g *Gateway) revealIn(ctx context.Context, call *Call, m *Message) error {
+	labels := call.Tool.References.Flow.Reveal
+	if g.o.Pseudonyms == nil || !m.Text || m.Control || len(labels) == 0 || !pseudonyms.In(m.Body, labels) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ledgerWait)
+	defer cancel()
+	out, err := g.o.Pseudonyms.Reveal(ctx, pseudonymous(call), labels, m.Body)
+	if err == nil {
+		m.Body = out
+	}
+	return err
+}
+
 // meant returns a text of a call with the values in place of the placeholders that
 // its connection gives out: where values come from is about the values.
 func (g *Gateway) meant(ctx context.Context, call *Call, b []byte) []byte {

@@ -12,19 +12,37 @@ import (
 // Strict reports whether the untrusted text that a call answers is handed to the
 // agent as references, which tools alone expand.
 func (g *Gateway) Strict(call *Call) bool {
-	return call.Connection.Inspect[connections.InspectUntrusted] == connections.InspectReference && call.Who.Agent.Name != "" &&
-		call.conveys() && call.Tool.References.Flow.Source != flow.Trusted
+	return refers(call) && call.conveys() && call.Tool.References.Flow.Source != flow.Trusted
+}
+
+// StrictDocuments reports whether that is so of the documents that a call answers,
+// each by its own source.
+func (g *Gateway) StrictDocuments(call *Call) bool { return refers(call) && call.documents() }
+
+func refers(call *Call) bool {
+	return call.Connection.Inspect[connections.InspectUntrusted] == connections.InspectReference && call.Who.Agent.Name != ""
+}
+
+// ReferText returns what stands for an untrusted text.
+func (g *Gateway) ReferText(call *Call, text string) (string, error) {
+	if g.o.Pseudonyms == nil {
+		return "", ErrReferences
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
+	defer cancel()
+	return g.o.Pseudonyms.Refer(ctx, pseudonymous(call), text)
+}
+
+// ReferDocument returns an API's JSON document with references in it; false if it
+// is no JSON.
+func (g *Gateway) ReferDocument(call *Call, b []byte) ([]byte, bool, error) {
+	return call.Tool.References.Flow.ReferDocument(b, func(text string) (string, error) { return g.ReferText(call, text) })
 }
 
 // Refer returns an answer (the result of an MCP request) with references in it. An
 // error means that the agent must not see it.
 func (g *Gateway) Refer(call *Call, result []byte) ([]byte, error) {
-	if g.o.Pseudonyms == nil {
-		return nil, ErrReferences
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
-	defer cancel()
-	return call.Tool.References.Flow.Refer(result, func(text string) (string, error) { return g.o.Pseudonyms.Refer(ctx, pseudonymous(call), text) })
+	return call.Tool.References.Flow.Refer(result, func(text string) (string, error) { return g.ReferText(call, text) })
 }
 
 // expand puts texts in place of the references in those arguments of a call that
@@ -36,11 +54,12 @@ func (g *Gateway) expand(call *Call, b []byte) ([]byte, error) {
 	}
 	var paths []jsontext.Pointer
 	for _, a := range args {
-		base := jsontext.Pointer("")
-		if call.Connection.Kind != connections.HTTP {
-			base = "/params/arguments"
+		switch {
+		case call.Connection.Kind != connections.HTTP:
+			paths = append(paths, jsontext.Pointer("/params/arguments").AppendToken(a))
+		case a == "body": // the request's own
+			paths = append(paths, "")
 		}
-		paths = append(paths, base.AppendToken(a))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerWait)
 	defer cancel()

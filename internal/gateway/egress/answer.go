@@ -30,6 +30,9 @@ func (x *exchange) rewrite(call *gateway.Call, resp *http.Response) error {
 		return x.ws.check(resp.Header)
 	}
 	x.learn(call, resp)
+	if x.f.o.Gateway.Strict(call) {
+		return x.refer(call, resp)
+	}
 	return nil
 }
 
@@ -64,7 +67,7 @@ func (b broken) Read([]byte) (int, error) { return 0, b.err }
 
 func isJSON(h http.Header) bool {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json")) && h.Get("Content-Encoding") == ""
+	return err == nil && isJSONMedia(kind) && h.Get("Content-Encoding") == ""
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}

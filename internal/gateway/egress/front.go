@@ -242,7 +242,13 @@ func (x *exchange) parse(ctx context.Context, who identity.Caller) (*gateway.Cal
 	call.Request = &gateway.Upstream{Method: x.r.Method, Path: x.path, Query: x.r.URL.RawQuery, Header: x.r.Header, Redirects: true}
 	call.Rewrite = func(resp *http.Response) error { return x.rewrite(call, resp) }
 	call.Observer = &observer{limit: gateway.CaptureLimit(c) + gateway.CaptureMargin}
-	return call, found(ctx, call)
+	if err := found(ctx, call); err != nil {
+		return call, err
+	}
+	if x.ws != nil && x.f.o.Gateway.Strict(&gateway.Call{Connection: c, Tool: call.Tool, Who: who}) {
+		return call, errUpgrade.Say("the connection hands out untrusted text by reference, and of the messages of a WebSocket there can be none")
+	}
+	return call, nil
 }
 
 // match finds the tool that the request is. What it returns reads the rest.

@@ -20,6 +20,7 @@ import (
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/egress"
+	"github.com/countersign/countersign/internal/pseudonyms"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/internal/storage/storagetest"
 	"github.com/countersign/countersign/test/line"
@@ -73,7 +74,12 @@ func newRigOn(t testing.TB, db *storage.DB, h http.HandlerFunc, operations map[s
 func (r *rig) serve(db *storage.DB, base, dialect string, operations map[string]string) {
 	t := r.t
 	t.Helper()
-	r.Line = line.Start(t, db, line.Options{Tune: func(_ *line.Line, o *gateway.Options) {
+	r.Line = line.Start(t, db, line.Options{Tune: func(l *line.Line, o *gateway.Options) {
+		stand, err := pseudonyms.New(l.DB, l.Log, pseudonyms.Options{Derive: l.Secrets.Derive})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Pseudonyms = stand
 		o.Posture = func(context.Context, string) (p gateway.Posture, _ error) {
 			if asks := r.asks.Load(); asks != nil {
 				p = *asks

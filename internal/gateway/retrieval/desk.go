@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/countersign/countersign/internal/connections"
 	"github.com/countersign/countersign/internal/connections/mapping"
 	"github.com/countersign/countersign/internal/fault"
+	"github.com/countersign/countersign/internal/flow"
 	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/knowledge"
 )
@@ -138,9 +140,13 @@ func (d *Desk) search(ctx context.Context, j job, e engine) (answer, error) {
 	if err != nil {
 		return answer{}, d.failed(j, err)
 	}
+	documents, err := s.handed()
+	if err != nil {
+		return answer{}, err
+	}
 	body, err := json.Marshal(struct {
 		Documents []shown `json:"documents"`
-	}{s.shown}, json.FormatNilSliceAsNull(false), jsontext.EscapeForHTML(true))
+	}{documents}, json.FormatNilSliceAsNull(false), jsontext.EscapeForHTML(true))
 	if err != nil {
 		return answer{}, err
 	}
@@ -161,9 +167,13 @@ func (d *Desk) get(ctx context.Context, j job, e engine) (answer, error) {
 		return answer{http.StatusNotFound, notFound}, s.bring()
 	}
 	s.show(doc, maxText)
+	documents, err := s.handed()
+	if err != nil {
+		return answer{}, err
+	}
 	body, err := json.Marshal(struct {
 		Document shown `json:"document"`
-	}{s.shown[0]}, jsontext.EscapeForHTML(true))
+	}{documents[0]}, jsontext.EscapeForHTML(true))
 	if err != nil {
 		return answer{}, err
 	}
@@ -288,6 +298,35 @@ func (s *sieve) show(doc mapping.Document, most int) {
 	if c := doc.Classification; strings.EqualFold(c, "confidential") || strings.EqualFold(c, "secret") {
 		s.readers = append(s.readers, doc.Readers)
 	}
+}
+
+// handed are the documents as they are handed out: if the connection asks for it,
+// with references in place of what may be anybody's text.
+func (s *sieve) handed() ([]shown, error) {
+	g := s.d.o.Gateway
+	if !g.StrictDocuments(s.j.call) {
+		return s.shown, nil
+	}
+	out := slices.Clone(s.shown)
+	for i := range out {
+		x := &out[i]
+		if x.Source == mapping.Trusted {
+			continue
+		}
+		x.Source = knowledge.Untrusted
+		for _, text := range []*string{&x.ID, &x.Title, &x.Text, &x.Owner, &x.Classification, &x.Collection} {
+			prose := text == &x.Title || text == &x.Text
+			if *text == "" || !prose && flow.Plain(*text) {
+				continue
+			}
+			ref, err := g.ReferText(s.j.call, *text)
+			if err != nil {
+				return nil, err
+			}
+			*text = ref
+		}
+	}
+	return out, nil
 }
 
 // cut shortens a text at a character's border.

@@ -13,9 +13,11 @@ import (
 
 	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/connections"
+	"github.com/countersign/countersign/internal/gateway"
 	"github.com/countersign/countersign/internal/gateway/retrieval"
 	"github.com/countersign/countersign/internal/identity"
 	"github.com/countersign/countersign/internal/knowledge"
+	"github.com/countersign/countersign/internal/pseudonyms"
 	"github.com/countersign/countersign/internal/storage"
 	"github.com/countersign/countersign/test/line"
 )
@@ -34,7 +36,13 @@ type rig struct {
 func newRig(t testing.TB, db *storage.DB) *rig {
 	t.Helper()
 	r := &rig{t: t}
-	r.Line = line.Start(t, db, line.Options{As: r.as})
+	r.Line = line.Start(t, db, line.Options{As: r.as, Tune: func(l *line.Line, o *gateway.Options) {
+		stand, err := pseudonyms.New(l.DB, l.Log, pseudonyms.Options{Derive: l.Secrets.Derive})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Pseudonyms = stand
+	}})
 	var err error
 	if r.knowledge, err = knowledge.New(db, r.Log, r.Connections, time.Now); err != nil {
 		t.Fatal(err)
