@@ -26,7 +26,7 @@ run "stop: from the request to the last stream cut, three replicas on PostgreSQL
 run "approvals: 10,000 held calls that wait, resident memory and goroutines of the server" ./internal/server 'Waiting' 1x
 run "approvals: from a decision to the call at its upstream, on one machine and across two replicas on PostgreSQL" ./internal/server 'Decide' 100x
 run "inventory: 1,000 agents by 100 tools" ./internal/server Inventory 20x
-run "console: every page with 1,000,000 events and 1,000 agents in the store" ./internal/server Pages 1x
+run "console: every page with 1,000,000 events and 1,000 agents in the store, on SQLite and PostgreSQL" ./internal/server Pages 1x
 run "the line: beside direct and a plain reverse proxy" ./internal/gateway/llm Line 1x
 run "the HTTP front: beside direct and a plain reverse proxy" ./internal/gateway/egress HTTP 1x
 run "runs: what a proposal, and looking for one, costs beside one durable row" ./internal/runs Runs 20x

@@ -14,8 +14,8 @@ const (
 	perLane   = 1000 // records read at a time
 	lookEvery = 5 * time.Second
 	restMost  = time.Second
-	rests     = 9 // after a step it rests so many times as long as it worked
-	catchUp   = 20 * time.Second
+	rests     = 9               // after a step it rests so many times as long as it worked
+	catchUp   = 5 * time.Second // who asks waits no longer; then it is said how much is left
 )
 
 // Start begins to follow the log. Every replica may; one reads each part.
