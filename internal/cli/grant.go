@@ -31,6 +31,10 @@ func (a *app) grantList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		excepted, err := a.excepted(ctx, c)
+		if err != nil {
+			return err
+		}
 		last := map[string]string{}
 		for _, u := range uses.Grants {
 			last[u.Grant] = lastUse(u)
@@ -41,11 +45,24 @@ func (a *app) grantList() *cobra.Command {
 			column[client.Grant]{"CONNECTION", func(g client.Grant) string { return g.Connection }, nil},
 			column[client.Grant]{"TOOLS", func(g client.Grant) string { return strings.Join(g.Tools, ", ") }, nil},
 			column[client.Grant]{"WHEN", func(g client.Grant) string { return g.When }, nil},
-			column[client.Grant]{"EXPIRES", func(g client.Grant) string { return until(g.Expires) }, grantColour},
+			column[client.Grant]{"EXPIRES", func(g client.Grant) string { return until(g.Expires) + excepted[g.Name] }, grantColour},
 			column[client.Grant]{"LAST USED", func(g client.Grant) string { return last[g.Name] }, nil},
 			column[client.Grant]{"GIVEN BY", func(g client.Grant) string { return g.GivenBy }, nil})
 	})
 	return cmd
+}
+
+// excepted says of each grant that may stand without an end who answers for it, and
+// until when.
+func (a *app) excepted(ctx context.Context, c *client.Client) (map[string]string, error) {
+	all, err := c.GrantExceptions(ctx)
+	out := make(map[string]string, len(all))
+	for _, e := range all {
+		if time.Until(e.Until) > 0 {
+			out[e.Grant] = "; " + e.Owner + " answers for it until " + e.Until.Local().Format(time.DateOnly)
+		}
+	}
+	return out, err
 }
 
 // lastUse says when a grant was last used, and of one that was not since when
@@ -71,8 +88,12 @@ func (a *app) grantShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		excepted, err := a.excepted(ctx, c)
+		if err != nil {
+			return err
+		}
 		return a.show(g, row("name", g.Name), row("id", g.ID), row("agent", g.Agent), row("connection", g.Connection), row("tools", strings.Join(g.Tools, ", ")),
-			row("when", g.When), painted("expires", until(g.Expires), grantColour(g)), row("given by", g.GivenBy), row("reason", g.Reason), row("created", ago(g.Created)))
+			row("when", g.When), painted("expires", until(g.Expires)+excepted[g.Name], grantColour(g)), row("given by", g.GivenBy), row("reason", g.Reason), row("created", ago(g.Created)))
 	})
 	return cmd
 }

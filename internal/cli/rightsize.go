@@ -49,7 +49,7 @@ decision, and refused by nobody.`,
 	})
 	cmd.AddCommand(a.rightsizeList(),
 		a.decideRightsizing("try", "Note what a proposal would refuse, and refuse nothing", "is tried: what it would refuse is noted (countersign grant rightsize list)"),
-		a.decideRightsizing("accept", "Make a grant what a proposal says", "is in force; one command takes it back: countersign grant rightsize revert"),
+		a.decideRightsizing("accept", "Make a grant what a proposal says", "is in force; one command takes it back: countersign grant rightsize revert ID"),
 		a.decideRightsizing("revert", "Give back what an accepted proposal took", "is taken back: the grant is what it was"),
 		a.decideRightsizing("drop", "Say that a proposal is not wanted", "is dropped and will not be made again"))
 	return cmd
@@ -166,7 +166,7 @@ func (a *app) decideRightsizing(what, short, then string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.did(p, "%s (%s of grant %s) %s", p.ID, p.Kind, p.Grant, then)
+		return a.did(p, "%s (%s of grant %s) %s", p.ID, p.Kind, p.Grant, strings.Replace(then, " ID", " "+p.ID, 1))
 	})
 	return cmd
 }

@@ -53,6 +53,17 @@ func (s *Service) Lint(ctx context.Context, t Trial, since time.Time) ([]Lint, e
 	if s.o.All != nil {
 		l.agents = s.o.All()
 	}
+	if s.meant != nil {
+		is, err := s.meant(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range c.grants {
+			if is(g) {
+				l.meant = append(l.meant, g.Name)
+			}
+		}
+	}
 	for _, r := range trial.rules {
 		l.rule(r)
 	}
@@ -77,6 +88,7 @@ type linter struct {
 	e      *engine
 	agents []Agent
 	now    time.Time
+	meant  []string // grants without an end for which somebody answers
 	found  []Lint
 }
 
@@ -222,7 +234,7 @@ func (l *linter) wide(r *rule) {
 		l.say(r, LintWide, nil, "it allows every tool, without a condition, to more than one agent; name the tools or the agent")
 	case any && worst != "read":
 		l.say(r, LintWide, nil, "it allows every agent, those that come later too, something with the effect %s, without a condition; name the agents, or say when", worst)
-	case r.grant != "" && worst == "irreversible" && r.expires.IsZero():
+	case r.grant != "" && worst == "irreversible" && r.expires.IsZero() && !slices.Contains(l.meant, r.grant):
 		l.say(r, LintWide, nil, "it gives something that cannot be undone, without a condition and for ever; give it an end (--expires) or a condition (--when)")
 	}
 }

@@ -68,6 +68,7 @@ type Service struct {
 	o      Options
 	engine atomic.Pointer[engine]
 	guard  giving
+	meant  func(ctx context.Context) (func(Grant) bool, error) // of grants without an end
 
 	mu       sync.Mutex // guards what follows, and that engines follow each other
 	content  *content   // nil until it was read
@@ -101,6 +102,10 @@ func New(db *storage.DB, log *audit.Log, watch *storage.Watcher, tools Tools, o 
 // more than it did: an error undoes the change. It must be called before the Service
 // is used.
 func (s *Service) Guard(fn func(ctx context.Context, tx *audit.Tx, g Grant) error) { s.guard = fn }
+
+// Meant says which grants without an end somebody answers for, so that Lint does not
+// find them. It must be called before the Service is used.
+func (s *Service) Meant(fn func(ctx context.Context) (func(Grant) bool, error)) { s.meant = fn }
 
 // reload reads policies and grants anew.
 func (s *Service) reload(ctx context.Context) error {

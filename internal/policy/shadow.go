@@ -114,6 +114,21 @@ func (s *Service) Gave(g Grant, rec *audit.Record) bool {
 	return alone.decide(&req).Effect == Allow
 }
 
+// Shows reports whether an agent that asked for what does not exist for it, a tool or
+// a connection, would see it with a grant beside those there are.
+func (s *Service) Shows(g Grant, ev *audit.Event) bool {
+	now, c, old, err := s.tried(Trial{Grants: []Grant{g}})
+	if err != nil {
+		return false
+	}
+	e, _ := build(c, now.ts, old)
+	a := s.recordedAgent(ev)
+	if ev.Tool == "" {
+		return e.sees(&a, ev.Connection, s.o.Now())
+	}
+	return e.visible(&a, Action{Connection: ev.Connection, Tool: ev.Tool}, s.o.Now())
+}
+
 // Effect returns the effect of a registered tool: read, write, irreversible; ""
 // if there is no such tool.
 func (s *Service) Effect(act Action) string {

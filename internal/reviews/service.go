@@ -107,6 +107,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{o: o, step: func(string) error { return nil }}
 	o.Policy.Guard(s.CheckGrantTx)
+	o.Policy.Meant(s.meant)
 	o.Identity.OnStage(s.CheckAgentTx)
 	for _, room := range []string{"policy", "connections"} {
 		o.Watch.On(room, func(context.Context) error { s.dirty.Store(true); return nil })

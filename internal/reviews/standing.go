@@ -165,7 +165,18 @@ func (s *Service) stands(g policy.Grant, known []Exception) bool {
 	if !ok || !inProduction(a) || s.ends(g) || len(irreversible(s.o.Connections.Tools(g.Connection), g.Tools)) == 0 {
 		return false
 	}
-	return !slices.ContainsFunc(known, func(e Exception) bool {
+	return !s.excepted(g, known)
+}
+
+// meant tells for which grants without an end an exception is in force.
+func (s *Service) meant(ctx context.Context) (func(policy.Grant) bool, error) {
+	known, err := s.Exceptions(ctx)
+	return func(g policy.Grant) bool { return s.excepted(g, known) }, err
+}
+
+// excepted reports whether an exception is in force for a grant.
+func (s *Service) excepted(g policy.Grant, known []Exception) bool {
+	return slices.ContainsFunc(known, func(e Exception) bool {
 		u, ok := s.o.Identity.User(e.Owner)
 		return ok && e.Covers(g) && s.answered(&e, u)
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,8 +164,20 @@ func TestWhatStoodBefore(t *testing.T) {
 	if it := w.get(r.Name).Items[0]; it.Decision != "" || it.Escalated.IsZero() {
 		t.Errorf("silence kept it: %+v", it)
 	}
+	wide := func() bool {
+		t.Helper()
+		found, err := w.policy.Lint(ctx, policy.Trial{}, time.Time{})
+		w.must(err)
+		return slices.ContainsFunc(found, func(l policy.Lint) bool { return l.Kind == policy.LintWide && strings.Contains(l.File, "pays") })
+	}
+	if !wide() {
+		t.Error("lint does not find it")
+	}
 	_, err := w.Except(ctx, w.person("dan"), "the bank", reviews.Exception{Grant: "pays", Owner: "ada", Until: w.clock().Add(10 * day)})
 	w.must(err)
+	if wide() {
+		t.Error("lint finds what somebody answers for")
+	}
 	if open := w.open(reviews.RuleStanding); len(open) != 0 {
 		t.Errorf("there is an exception: %+v", open)
 	}

@@ -181,7 +181,7 @@ func build(t *testing.T, dsn string) *world {
 	w.must(err)
 	w.conns, err = connections.New(db, w.log, w.watch, w.findings, connections.Options{Redactor: scanner})
 	w.must(err)
-	w.policy, err = policy.New(db, w.log, w.watch, toolTypes{w.conns}, policy.Options{Findings: w.findings})
+	w.policy, err = policy.New(db, w.log, w.watch, toolTypes{w.conns}, policy.Options{Findings: w.findings, All: w.agents})
 	w.must(err)
 	w.tokens, err = tokens.New(db, w.log, w.watch, w.ids, tokens.Options{Derive: derive, Fetcher: nothing{}})
 	w.must(err)
@@ -196,6 +196,14 @@ func build(t *testing.T, dsn string) *world {
 	w.lease = w.NewLease()
 	w.settle()
 	return w
+}
+
+// agents are the registered ones, as policy knows them.
+func (w *world) agents() (out []policy.Agent) {
+	for _, a := range w.ids.Agents() {
+		out = append(out, policy.Agent{Name: a.Name, Team: a.Team, Stage: a.Stage, Owner: a.Owner})
+	}
+	return out
 }
 
 // process is the room as another process has it.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/internal/audit"
 	"github.com/countersign/countersign/internal/findings"
 	"github.com/countersign/countersign/internal/policy"
 	"github.com/countersign/countersign/internal/storage/storagetest"
@@ -156,6 +157,58 @@ func TestRightsizing(t *testing.T) {
 			t.Errorf("still open: %+v", found)
 		}
 	})
+}
+
+// A tool that a right-sizing took does not exist for the agent any more: whoever asks
+// for it is refused without a decision, and the right is offered back all the same.
+func TestWhatIsHiddenIsOfferedBack(t *testing.T) {
+	w := open(t, storagetest.SQLite(t))
+	w.base()
+	s := w.follower(use.Options{Findings: w.finds})
+	for n := range 3 {
+		w.call(day0.Add(time.Duration(n)*time.Hour), "payer", "ledger/list_invoices", `{}`)
+	}
+	later := day0.AddDate(0, 0, 100)
+	w.set(later)
+	all, _, err := s.Propose(ctx, fiona, "payer", 90*24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(all, func(p use.Proposal) bool { return p.Grant == "pays" && p.Kind == "remove" })
+	if at < 0 {
+		t.Fatalf("%+v", all)
+	}
+	p, err := s.Accept(ctx, fiona, "", all[at].ID, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(minutes int, code, connection, tool string) {
+		t.Helper()
+		_, err := w.log.Append(ctx, audit.Event{Type: audit.CallRefused, Actor: audit.System, Agent: "payer", Team: "finance", Stage: "production", Connection: connection, Tool: tool, Time: later.Add(time.Duration(minutes) * time.Minute),
+			Detail: fmt.Appendf(nil, `{"code":%q,"reason":"so to the agent it does not exist"}`, code)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(1, "unknown_tool", "helpdesk", "send_email") // it never had that
+	refused(2, "unknown_tool", "ledger", "invented")
+	refused(3, "bad_arguments", "ledger", "pay_invoice")
+	if found := w.open(s, "grant/pays"); len(found) != 0 {
+		t.Fatalf("%+v", found)
+	}
+	refused(4, "unknown_tool", "ledger", "pay_invoice")
+	if found := w.open(s, "grant/pays"); len(found) != 1 || !strings.Contains(found[0].Detail, "countersign grant rightsize revert "+p.ID) || !strings.Contains(found[0].Title, "refused ledger/pay_invoice,") {
+		t.Fatalf("%+v", found)
+	}
+	refused(5, "unknown_connection", "ledger", "")
+	if found := w.open(s, "grant/pays"); len(found) != 1 || found[0].Count != 2 {
+		t.Fatalf("%+v", found)
+	}
+	w.put("shut", `@id("shut") forbid (principal, action == Action::"ledger/list_invoices", resource);`)
+	refused(6, "unknown_tool", "ledger", "list_invoices") // somebody forbids it since
+	if found := w.open(s, "grant/pays"); len(found) != 1 || found[0].Count != 2 {
+		t.Errorf("%+v", found)
+	}
 }
 
 func TestRightsizingRefuses(t *testing.T) {
