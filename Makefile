@@ -10,7 +10,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BIN     := bin/countersign
 PG      := scripts/with-postgres.sh
-GOTEST  := scripts/test-twice.sh go test
+# Tests need no symbols for debuggers, and make lint runs go vet.
+QUICK   := -ldflags=-w -vet=off
+GOTEST  := scripts/test-twice.sh go test $(QUICK)
+# The longest first, or they end alone.
+ALL     := ./internal/server ./cmd/countersign ./...
 LINT    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: help up build test test-short test-browser test-race test-race-long test-faults bench detection-bench fuzz conformance containment screenshots lint verify clean
@@ -26,13 +30,13 @@ build: ## build bin/countersign
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/countersign
 
 test: ## run every test on both engines and in a browser (installs PostgreSQL and Chromium when missing; npm and Python clients too)
-	$(PG) $(GOTEST) -timeout 30m ./...
-	@$(MAKE) --no-print-directory test-browser
+	scripts/browser.sh
+	COUNTERSIGN_TEST_BROWSER=1 $(PG) $(GOTEST) -timeout 30m $(ALL)
 
 test-short: ## run the tests that need Go alone (SQLite)
-	env -u COUNTERSIGN_TEST_POSTGRES go test -short -timeout 20m ./...
+	env -u COUNTERSIGN_TEST_POSTGRES go test $(QUICK) -short -timeout 20m ./...
 
-test-browser: ## try the console in a real Chromium (installs it when missing)
+test-browser: ## try the console alone in a real Chromium (installs it when missing)
 	scripts/browser.sh
 	COUNTERSIGN_TEST_BROWSER=1 $(GOTEST) -v -count=1 -timeout 20m -run InABrowser ./internal/server
 
@@ -40,11 +44,11 @@ test-browser: ## try the console in a real Chromium (installs it when missing)
 PLAIN := /internal/(signin|lifecycle|posture|manifest|connections|passkeys)$$
 
 test-race: ## run the tests of what works concurrently, without processes, under the race detector (SQLite), and what replicas share on PostgreSQL too
-	env -u COUNTERSIGN_TEST_POSTGRES $(GOTEST) -race -short -timeout 45m -skip 'TestScripts/sqlite/(attack|example)$$' $$(go list ./... | grep -vE '$(PLAIN)')
+	$(PG) env -u COUNTERSIGN_TEST_POSTGRES $(GOTEST) -race -short -timeout 45m -skip 'TestScripts/sqlite/(attack|example)$$' $$(go list ./... | grep -vE '$(PLAIN)')
 	$(PG) $(GOTEST) -race -timeout 45m -run '/postgres' ./internal/storage ./internal/job ./internal/audit ./internal/locks
 
 test-race-long: ## run every test on both engines under the race detector; takes an hour
-	$(PG) go test -race -timeout 90m ./...
+	$(PG) go test $(QUICK) -race -timeout 90m $(ALL)
 
 test-faults: ## the long fault tests: hundreds of kills on each engine, disks and networks that fail
 	scripts/fault-tools.sh

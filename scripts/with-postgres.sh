@@ -5,7 +5,8 @@
 # starts a throw-away one (its data in memory where there is room, else in a
 # temporary directory, on a free port of 127.0.0.1), installing PostgreSQL first
 # on Debian and Ubuntu when it is missing, and stops and removes it at the end.
-# With COUNTERSIGN_POSTGRES_SYNC on its data is on disk, and it syncs.
+# Tests' SQLite files are put beside it (COUNTERSIGN_TEST_MEMORY). With
+# COUNTERSIGN_POSTGRES_SYNC on all is on disk, and syncs.
 set -euo pipefail
 
 if [ -n "${COUNTERSIGN_TEST_POSTGRES:-}" ]; then
@@ -56,6 +57,10 @@ if [ "${COUNTERSIGN_POSTGRES_SYNC:-off}" != on ] && [ -w /dev/shm ] && [ "$(df -
   place=/dev/shm
 fi
 dir=$(mktemp -d "$place/countersign-pg.XXXXXX")
+if [ "$place" = /dev/shm ]; then
+  mkdir "$dir/sqlite"
+  export COUNTERSIGN_TEST_MEMORY=$dir/sqlite
+fi
 as=()
 if [ "$(id -u)" = 0 ]; then # PostgreSQL refuses to run as root
   id postgres >/dev/null 2>&1 || useradd --system --no-create-home --user-group postgres

@@ -162,7 +162,8 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: eventually REGEXP PROGRAM ARGUMENT...")
 	}
 	want := regexp.MustCompile(args[0])
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	// Each look starts a process: the longer it takes, the more rarely it looks.
+	for wait, deadline := 50*time.Millisecond, time.Now().Add(time.Minute); ; wait = min(2*wait, 400*time.Millisecond) {
 		err := ts.Exec(args[1], args[2:]...)
 		if err == nil && want.MatchString(ts.ReadFile("stdout")) {
 			return
@@ -170,6 +171,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%s never said %s (%v): %s%s", strings.Join(args[1:], " "), args[0], err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 		}
+		time.Sleep(wait)
 	}
 }
 

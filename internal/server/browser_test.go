@@ -122,6 +122,9 @@ func aChromium(t *testing.T) (chromium, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := os.ReadDir(dir); err != nil { // so that a result is not kept when a script changes
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json")); err != nil {
 		cmd := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 		cmd.Dir = dir

@@ -46,7 +46,9 @@ func TestBudgetRace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts and kills processes")
 	}
+	t.Parallel() // it waits for what the dead one reserved
 	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
+		t.Parallel()
 		up := &witness{seen: map[string]int{}}
 		upstream := httptest.NewServer(up)
 		defer upstream.Close()

@@ -17,6 +17,11 @@ import (
 // Env names the environment variable with the URL of a PostgreSQL server.
 const Env = "COUNTERSIGN_TEST_POSTGRES"
 
+// EnvMemory names the environment variable with a directory for SQLite files, on
+// a file system in memory: tests commit thousands of times, and every commit
+// waits for the disk. Without it they are in the test's own directory.
+const EnvMemory = "COUNTERSIGN_TEST_MEMORY"
+
 // Each runs fn as a subtest on a fresh database of each engine.
 func Each(t *testing.T, fn func(t *testing.T, db *storage.DB)) {
 	t.Helper()
@@ -65,7 +70,17 @@ func SQLite(t testing.TB) string {
 
 // EmptySQLite returns the DSN of a file that does not exist yet.
 func EmptySQLite(t testing.TB) string {
-	return filepath.Join(t.TempDir(), "countersign.db")
+	t.Helper()
+	memory := os.Getenv(EnvMemory)
+	if memory == "" {
+		return filepath.Join(t.TempDir(), "countersign.db")
+	}
+	dir, err := os.MkdirTemp(memory, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "countersign.db")
 }
 
 // Postgres returns the DSN of a fresh database that has the schema and no rows,
