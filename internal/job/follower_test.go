@@ -181,7 +181,7 @@ func TestAFollowerTakesItsTime(t *testing.T) {
 			close(enough)
 			return 0, nil
 		}}
-	must(t, r.Start(ctx))
+	must(t, errors.Join(r.Start(ctx), r.Start(ctx)))
 	within(t, enough)
 	must(t, r.Stop(ctx))
 	if want := []string{"delay", "step", "rest", "step", "rest", "step"}; !slices.Equal(log, want) {
