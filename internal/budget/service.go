@@ -59,7 +59,8 @@ type Service struct {
 	closing sync.Once
 	work    sync.WaitGroup // the desk's two clerks
 	notices sync.WaitGroup
-	told    sync.Map // notices of this process that were given
+	told    sync.Map  // notices of this process that were given
+	tight   time.Time // when something last did not fit; the first clerk's alone
 
 	cancel context.CancelFunc
 	swept  sync.WaitGroup

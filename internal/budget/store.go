@@ -115,6 +115,47 @@ func hold(ctx context.Context, tx *storage.Tx, k key, ends, amount int64) (spent
 	return spent, reserved - amount, err
 }
 
+// atOnce reserves for one call, all of it (1) or nothing (0), if the database's
+// clock is in the periods that are named. Where only some of it fits it divides by
+// zero: what was held is taken back with the statement. A window is locked by the
+// update that looks whether there is room, in the order of $2. What is not synced
+// here is with the intent, see unsynced.
+const atOnce = `
+WITH quick AS (SELECT set_config('synchronous_commit', 'off', true) AS v, (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now),
+want AS (
+	SELECT t.*, quick.now FROM quick, unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[])
+		WITH ORDINALITY AS t (budget, part, start, ends, hard, meter, amount, n) WHERE quick.v IS NOT NULL
+), held AS (
+	INSERT INTO budget_windows (budget, part, start, ends, spent, reserved, told)
+	SELECT budget, part, start, ends, 0, amount, 0 FROM want WHERE now >= start AND (ends = 0 OR now < ends) AND (hard = 0 OR amount <= hard) ORDER BY n
+	ON CONFLICT (budget, part, start) DO UPDATE SET reserved = budget_windows.reserved + EXCLUDED.reserved
+		WHERE EXISTS (SELECT 1 FROM want w WHERE w.budget = budget_windows.budget AND
+			(w.hard = 0 OR budget_windows.spent < w.hard AND budget_windows.reserved <= w.hard AND w.amount <= w.hard - budget_windows.spent - budget_windows.reserved))
+	RETURNING budget
+), kept AS (
+	INSERT INTO budget_reservations (call, budget, part, start, meter, amount, at, freed)
+	SELECT $1, budget, part, start, meter, amount, now, 0 FROM want WHERE (SELECT count(*) FROM held) = (SELECT count(*) FROM want) RETURNING budget
+)
+SELECT CASE h WHEN w THEN 1 WHEN 0 THEN 0 ELSE 1 / (h - h) END FROM (SELECT (SELECT count(*) FROM held) AS h, (SELECT count(*) FROM want) AS w, (SELECT count(*) FROM kept)) AS n`
+
+// holdAtOnce reserves items, which are sorted, for a call, each in the period that
+// now is in, and reports whether it did. If not nothing is reserved, unless the
+// connection broke.
+func holdAtOnce(ctx context.Context, db *storage.DB, call string, items []item, now time.Time) bool {
+	n := len(items)
+	text, numbers := make([]string, 3*n), make([]int64, 4*n)
+	budgets, parts, meters := text[:n], text[n:2*n], text[2*n:]
+	starts, ends, hards, amounts := numbers[:n], numbers[n:2*n], numbers[2*n:3*n], numbers[3*n:]
+	for i, it := range items {
+		start, end := it.budget.window(now)
+		budgets[i], parts[i], meters[i] = it.budget.ID, it.part, it.budget.Meter
+		starts[i], ends[i], hards[i], amounts[i] = storage.Micros(start), storage.Micros(end), it.budget.Hard, it.amount
+	}
+	var done int
+	err := db.QueryOnce(ctx, atOnce, call, budgets, parts, starts, ends, hards, meters, amounts).Scan(&done)
+	return err == nil && done == 1
+}
+
 // readWindow returns what was spent and is reserved in a window: nothing if it has
 // not begun.
 func readWindow(ctx context.Context, tx rower, k key) (spent, reserved int64, err error) {
