@@ -61,3 +61,45 @@ func TestWhatIsLeft(t *testing.T) {
 		}
 	})
 }
+
+// A call that has room in some of its budgets and not in all reserves nothing, also
+// where it is alone.
+func TestAllOfItOrNothing(t *testing.T) {
+	storagetest.EachDSN(t, func(t *testing.T, dsn string) {
+		r := join(t, storagetest.Open(t, dsn), budget.Options{})
+		for _, b := range []budget.Budget{
+			{Name: "a", Meter: budget.Calls, Agent: "bot", Period: budget.Hour, Hard: 100}, {Name: "b", Meter: budget.Effects, Agent: "bot", Period: budget.Total, Hard: 2},
+			{Name: "c", Meter: budget.Calls, Team: "ops", Period: budget.Month, Zone: "Europe/Berlin", Soft: 50},
+		} {
+			r.set(t, b)
+		}
+		var held []*budget.Reservation
+		for range 2 {
+			res, err := r.Reserve(ctx, call())
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, res)
+		}
+		for range 3 { // the first one alone, on PostgreSQL; then as several are
+			if _, err := r.Reserve(ctx, call()); !errors.Is(err, budget.ErrExceeded) {
+				t.Error(err)
+			}
+		}
+		read := call()
+		read.Effect = false
+		res, err := r.Reserve(ctx, read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]int64{"a": 3, "b": 2, "c": 3} {
+			r.used(t, name, 0, want)
+		}
+		for _, res := range append(held, res) {
+			res.Settle(audit.Outcome{Status: audit.Succeeded}, true)
+		}
+		for name, want := range map[string]int64{"a": 3, "b": 2, "c": 3} {
+			r.used(t, name, want, 0)
+		}
+	})
+}
