@@ -91,6 +91,7 @@ func (c *Console) functions() template.FuncMap {
 	return template.FuncMap{
 		"text":    text,
 		"lines":   lines,
+		"dotted":  dotted,
 		"own":     func(s string) plain { return plain(s) },
 		"ago":     c.ago,
 		"until":   c.until,

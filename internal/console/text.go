@@ -38,6 +38,11 @@ func text(v any) any {
 // lines is text for values of several lines, such as payloads.
 func lines(s string) template.HTML { return inertHTML(s, mostLines, true) }
 
+// dotted is a name of several words with dots between, which may break after each.
+func dotted(s string) template.HTML {
+	return template.HTML(strings.ReplaceAll(string(inertHTML(s, mostLines, false)), ".", ".<wbr>")) //nolint:gosec // escaped, and no escape has a dot
+}
+
 // inertHTML escapes s and writes out what is not seen as itself, marked so that
 // it stands out. Line feeds and tabs stay where multi says so. What is longer
 // than most characters is cut, and says so.

@@ -34,6 +34,12 @@ func TestTextIsInert(t *testing.T) {
 }
 
 // What an agent wrote ends in no attribute as markup.
+func TestDottedNamesAreInertToo(t *testing.T) {
+	if got, want := string(dotted("a.<b>\u202e.c")), `a.<wbr>&lt;b&gt;<span class="odd">⟨U+202E⟩</span>.<wbr>c`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestTemplatesPrintNothingRaw(t *testing.T) {
 	c, err := New(Options{Key: make([]byte, 32)})
 	if err != nil {

@@ -1,5 +1,6 @@
 // screenshots.mjs OUT: pictures of every page with the example business at
-// work, in both colours. URL and TOKEN are in the environment.
+// work, in both colours. URL and TOKEN are in the environment; ONLY=findings,now
+// takes those alone.
 import { api, browser, password, person, url } from "./world.mjs";
 
 const out = process.argv[2];
@@ -33,6 +34,7 @@ const pages = [["now", "/"], ["approvals", "/approvals"], ["approval", `/approva
   ["log", "/events?q=decision%3Adeny"], ["event", `/events/${denied.id}`], ["findings", "/findings"], ["finding", `/findings/${finding.id}`], ["detections", "/detections"], ["detected", `/detections/${cut.id}`], ["detection", "/detection"], ["incidents", "/incidents"], ["incident", `/incidents/${incident.id}`], ["posture", "/posture"], ["framework", "/posture/frameworks/nist-csf-2.0?result=FAIL"], ["nhi2", "/posture/requirement?id=NHI-02"], ["pr-aa-05", "/posture/requirement?id=PR.AC-4"], ["asi03", "/posture/requirement?id=AGENT-03"], ["predicate", "/posture/predicates/E7"], ["inventory", "/inventory"],
   ["connections", "/connections"], ["connection", "/connections/ledger"], ["tool", "/connections/ledger/tools/pay_invoice"], ["grants", "/grants"],
   ["policies", "/policies"], ["policy", "/policies/payments"], ["history", "/policies/payments/history"], ["budgets", "/budgets"], ["budget", "/budgets/models"], ["locks", "/locks"], ["lock", `/locks/${lock.id}`], ["people", "/people"], ["user", "/people/fiona"], ["settings", "/settings"], ["profile", "/profile"], ["setup", "/setup"]];
+const only = process.env.ONLY?.split(",");
 for (const colorScheme of ["light", "dark"]) {
   const options = { colorScheme, viewport: { width: 1280, height: 800 } };
   const stranger = await person("", options);
@@ -41,6 +43,7 @@ for (const colorScheme of ["light", "dark"]) {
   let page = await person("fiona", options);
   for (const [name, path] of pages) {
     if (name === "agents") page = await person("admin", options);
+    if (only && !only.includes(name)) continue;
     await page.goto(url + path, { waitUntil: "load" });
     if (name === "event" || name === "predicate") { await page.click("#verify-now"); await page.locator("#verify[data-result]").waitFor(); }
     await page.waitForTimeout(400);
