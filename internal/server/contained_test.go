@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -429,7 +430,7 @@ func TestTheBenchOfContainment(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, _, _ := strings.Cut(string(b), containedHead)
-	text = strings.TrimRight(text, "\n") + "\n\n" + containedHead + containedText + table.String()
+	text = strings.TrimRight(text, "\n") + "\n\n" + containedHead + containedText + machine() + table.String()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -443,6 +444,15 @@ The same attacks as HTTP calls on real server processes, by a thief who calls on
 acts. Times are from the deciding event, by its time in the log: to the last call that went out all the same, by the log; to the first refusal that the thief gets on the replica that refuses last; and to the last cut on every replica, as
 detection show, the finding and the incident say it. Each is the median and the worst.
 `
+
+// machine says on what it was measured: on a busy one each step waits for its turn.
+func machine() string {
+	text := fmt.Sprintf("\nMeasured on %d cores, which servers, thief and provider share", runtime.NumCPU())
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil && len(strings.Fields(string(b))) > 1 {
+		text += "; load average of the last five minutes " + strings.Fields(string(b))[1]
+	}
+	return text + ". Through the database other replicas' events are looked for five times a second.\n"
+}
 
 // rowOf is a row of the table.
 func rowOf(name string, all []outcome) string {
