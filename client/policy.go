@@ -128,7 +128,7 @@ type NamedText struct {
 	Text string `json:"text"`
 	// Document says that it is an OpenAPI document which a connection names, and
 	// holds no resources: for Apply.
-	Document bool `json:"document,omitempty"`
+	Document bool `json:"document,omitzero"`
 }
 
 // Case is an expected decision, or for Why a call to explain. Team, stage,
