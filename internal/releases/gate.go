@@ -245,7 +245,7 @@ func (g *gate) secret(name string) {
 	if wrong = ""; known && !rotated {
 		wrong = "nothing rotates the secret " + name
 	}
-	g.may("rotation:"+name, wrong, "it is rotated", "countersign secret put "+name+" --rotation KEY=VALUE --reason TEXT")
+	g.may("rotation:"+name, wrong, "it is rotated", "countersign secret put "+name+" --rotate KEY=VALUE --reason TEXT")
 }
 
 func (g *gate) grants() {
