@@ -30,7 +30,7 @@ type File struct {
 	Text string `json:"text"`
 	// Document says that it is an OpenAPI document which a connection names,
 	// and holds no resources.
-	Document bool `json:"document,omitempty" doc:"an OpenAPI document that a connection names (spec.openapi.file), of any name"`
+	Document bool `json:"document,omitzero" doc:"an OpenAPI document that a connection names (spec.openapi.file), of any name"`
 }
 
 // Problem is something wrong in a file.
