@@ -21,7 +21,7 @@ import (
 // in which detection catches up, of which the median counts. The machine has other
 // work, and the follower's share of it is in the first figure, not in the second.
 func BenchmarkCall(b *testing.B) {
-	const rounds, calls, writers, single = 6, 8000, 16, 400
+	const rounds, calls, writers, single = 4, 2000, 16, 150
 	w := open(b)
 	if _, err := w.SetMode(ctx, person, "a bench", "", detection.Enforce); err != nil {
 		b.Fatal(err)
