@@ -126,33 +126,33 @@ func TestARollbackEndsWhatItsReleaseBound(t *testing.T) {
 		r.release(spec(), releases.Ask{})
 		first := bound()
 		r.release(spec(), releases.Ask{})
-		second2 := bound()
+		later := bound()
 		q.Free = true
 		free := bound()
 		q.Free = false
-		if r.Stands("payer", first) != nil || r.Stands("payer", second2) != nil {
+		if r.Stands("payer", first) != nil || r.Stands("payer", later) != nil {
 			t.Error("a promotion cuts calls")
 		}
 		r.must(second(r.Promote(ctx, olga, why, releases.Ask{Agent: "payer", Number: 1, Percent: 100})))
 		canary := bound()
 		r.must(second(r.Rollback(ctx, olga, why, releases.Back{Agent: "payer"})))
-		if r.Stands("payer", canary) == nil || r.Stands("payer", second2) != nil {
+		if r.Stands("payer", canary) == nil || r.Stands("payer", later) != nil {
 			t.Error("the end of a canary cuts what it bound, and nothing else")
 		}
 		r.must(second(r.Rollback(ctx, olga, why, releases.Back{Agent: "payer"})))
 		for name, c := range map[string]struct {
 			b   releases.Bound
 			cut bool
-		}{"no release": {none, false}, "release 2": {second2, true}, "an undo": {free, false}, "release 1 now": {bound(), false}} {
+		}{"no release": {none, false}, "release 2": {later, true}, "an undo": {free, false}, "release 1 now": {bound(), false}} {
 			if err := r.Stands("payer", c.b); (err != nil) != c.cut {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 		r.must(second(r.Promote(ctx, olga, why, releases.Ask{Agent: "payer", Number: 2, Stage: identity.Development})))
-		if r.Stands("payer", second2) == nil || r.Stands("payer", bound()) != nil {
+		if r.Stands("payer", later) == nil || r.Stands("payer", bound()) != nil {
 			t.Error("a release that is promoted again revives what was cut, or cuts what is new")
 		}
-		if strings.HasPrefix(dsn, "postgres") && join(t, dsn).Stands("payer", second2) == nil {
+		if strings.HasPrefix(dsn, "postgres") && join(t, dsn).Stands("payer", later) == nil {
 			t.Error("another replica does not know")
 		}
 	})

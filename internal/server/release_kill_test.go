@@ -27,9 +27,9 @@ type releasePlace struct {
 }
 
 // moved is a moment at a change of a table's rows.
-func moved(table, operation, condition string, committed bool) deadPlace {
+func moved(table, operation string, committed bool) deadPlace {
 	verb := map[string]string{"INSERT": "INSERT INTO ", "UPDATE": "UPDATE ", "DELETE": "DELETE FROM "}[operation]
-	p := deadPlace{name: "before " + operation + " " + table, postgres: stop{sql: verb + table}, sqlite: strings.TrimSpace(table + " " + operation + " " + condition), when: "within"}
+	p := deadPlace{name: "before " + operation + " " + table, postgres: stop{sql: verb + table}, sqlite: table + " " + operation, when: "within"}
 	if committed {
 		p.name, p.when = operation+" "+table+" durable, not known", "committed"
 		p.postgres.commit, p.postgres.after = true, true
@@ -38,21 +38,21 @@ func moved(table, operation, condition string, committed bool) deadPlace {
 }
 
 var releasePlaces = []releasePlace{
-	{act: actAsk, deadPlace: moved("release_requests", "INSERT", "", false)},
-	{act: actAsk, deadPlace: moved("release_requests", "INSERT", "", true)},
-	{act: actApprove, deadPlace: moved("release_requests", "UPDATE", "", false)},
-	{act: actApprove, deadPlace: moved("grant_versions", "INSERT", "", false), short: true},
-	{act: actApprove, deadPlace: moved("release_states", "UPDATE", "", false)},
-	{act: actApprove, deadPlace: moved("release_moves", "INSERT", "", false)},
-	{act: actApprove, deadPlace: moved("release_moves", "INSERT", "", true), short: true},
-	{act: actTry, deadPlace: moved("release_states", "UPDATE", "", false)},
-	{act: actTry, deadPlace: moved("release_moves", "INSERT", "", true)},
-	{act: actEnd, deadPlace: moved("release_states", "UPDATE", "", false)},
-	{act: actEnd, deadPlace: moved("release_moves", "INSERT", "", true)},
-	{act: actRollBack, deadPlace: moved("grant_versions", "INSERT", "", false)},
-	{act: actRollBack, deadPlace: moved("release_states", "UPDATE", "", false), short: true},
-	{act: actRollBack, deadPlace: moved("release_moves", "INSERT", "", false)},
-	{act: actRollBack, deadPlace: moved("release_moves", "INSERT", "", true)},
+	{act: actAsk, deadPlace: moved("release_requests", "INSERT", false)},
+	{act: actAsk, deadPlace: moved("release_requests", "INSERT", true)},
+	{act: actApprove, deadPlace: moved("release_requests", "UPDATE", false)},
+	{act: actApprove, deadPlace: moved("grant_versions", "INSERT", false), short: true},
+	{act: actApprove, deadPlace: moved("release_states", "UPDATE", false)},
+	{act: actApprove, deadPlace: moved("release_moves", "INSERT", false)},
+	{act: actApprove, deadPlace: moved("release_moves", "INSERT", true), short: true},
+	{act: actTry, deadPlace: moved("release_states", "UPDATE", false)},
+	{act: actTry, deadPlace: moved("release_moves", "INSERT", true)},
+	{act: actEnd, deadPlace: moved("release_states", "UPDATE", false)},
+	{act: actEnd, deadPlace: moved("release_moves", "INSERT", true)},
+	{act: actRollBack, deadPlace: moved("grant_versions", "INSERT", false)},
+	{act: actRollBack, deadPlace: moved("release_states", "UPDATE", false), short: true},
+	{act: actRollBack, deadPlace: moved("release_moves", "INSERT", false)},
+	{act: actRollBack, deadPlace: moved("release_moves", "INSERT", true)},
 }
 
 // Whatever the moment at which the server dies while a release is promoted, tried
