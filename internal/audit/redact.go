@@ -39,7 +39,7 @@ func eachString(ev *Event, f func(string) string) {
 	ev.Labels, ev.Objects = eachOf(ev.Labels, f), eachOf(ev.Objects, f)
 	if ev.Decision != nil {
 		d := *ev.Decision
-		d.Effect, d.Reason, d.Version = f(d.Effect), f(d.Reason), digestOr(d.Version, f)
+		d.Code, d.Effect, d.Reason, d.Version = f(d.Code), f(d.Effect), f(d.Reason), digestOr(d.Version, f)
 		d.Policies, d.Grants, d.Shadow = eachOf(d.Policies, f), eachOf(d.Grants, f), eachOf(d.Shadow, f)
 		ev.Decision = &d
 	}

@@ -44,7 +44,7 @@ func TestAWebhookIsSignedAndTriedAgain(t *testing.T) {
 		})
 		w.add("siem", channels.Spec{Kind: "webhook", URL: r.URL + "/hook", Secret: "siem-key", AllowPrivate: true}, map[string]string{"siem-key": key})
 		id := w.hold(`{"cents":500000,"to":"Nordwind\u202e `+key+`"}`, "finance")
-		w.until(func() bool { return len(r.all()) == 1 && w.stand("siem", "waiting") == 1 })
+		w.until(func() bool { return len(r.all()) == 1 && w.failed("siem") == 1 })
 		w.pass(2 * time.Minute)
 		w.until(func() bool { return w.stand("siem", "sent") == 1 })
 		all := r.all()
@@ -99,7 +99,7 @@ func TestAChannelThatIsDown(t *testing.T) {
 		}
 		w.until(func() bool { return len(good.all()) == 2 })
 		for i := 2; i <= 3; i++ {
-			w.until(func() bool { return len(refusing.all()) >= 2*(i-1) })
+			w.until(func() bool { return w.failed("refuses") >= 2*(i-1) })
 			w.pass(2 * time.Minute)
 		}
 		w.until(func() bool { return w.stand("refuses", "dead") == 2 })

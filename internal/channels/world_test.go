@@ -173,6 +173,15 @@ func (w *world) stand(name, state string) (n int) {
 	return n
 }
 
+// failed counts the attempts that are known to have failed of a channel's deliveries
+// that are tried again. One that is under way is not due for 20 seconds and more.
+func (w *world) failed(name string) (n int) {
+	w.t.Helper()
+	c, _ := w.Channel(name)
+	w.must(w.db.QueryRow(ctx, `SELECT coalesce(sum(attempts), 0) FROM channel_deliveries WHERE channel = $1 AND state = 'waiting' AND error <> '' AND next < $2`, c.ID, storage.Micros(w.clock().Add(20*time.Second))).Scan(&n))
+	return n
+}
+
 // got is one request that a receiver took.
 type got struct {
 	path   string

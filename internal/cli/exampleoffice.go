@@ -64,12 +64,15 @@ func (s *showcase) incident(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	at := slices.IndexFunc(found, func(f client.Finding) bool {
-		return strings.HasPrefix(f.Rule, "detection.") && strings.HasPrefix(f.Object, "credential/") && slices.Contains(exampleRules, strings.TrimPrefix(f.Rule, "detection."))
-	})
 	start := client.IncidentStart{Agent: example.SupportAssistant}
-	if at >= 0 {
-		start = client.IncidentStart{Finding: found[at].ID}
+	for _, rule := range exampleRules { // by the first of them, whichever else saw the key too
+		at := slices.IndexFunc(found, func(f client.Finding) bool {
+			return f.Rule == "detection."+rule && strings.HasPrefix(f.Object, "credential/")
+		})
+		if at >= 0 {
+			start = client.IncidentStart{Finding: found[at].ID}
+			break
+		}
 	}
 	inc, err := person.WithReason("somebody had a key of ours").OpenIncident(ctx, start)
 	if err != nil {

@@ -236,7 +236,7 @@ func TestWriteDirTwice(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 15 {
+	if err != nil || len(entries) != 16 {
 		t.Errorf("%v %v", entries, err)
 	}
 	if docs, err := os.ReadDir(filepath.Join(dir, example.Handbook)); err != nil || len(docs) != 4 {

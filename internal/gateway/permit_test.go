@@ -251,6 +251,9 @@ func TestACallThatIsNotRecordedGivesItsBudgetBack(t *testing.T) {
 	}
 	h.log.broken = nil
 	answer, refusal := h.serve(t.Context(), nil)
+	for deadline := time.Now().Add(30 * time.Second); refusal != nil && refusal.Code == gateway.CodeBudget && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		answer, refusal = h.serve(t.Context(), nil) // it is given back beside what is done
+	}
 	if refusal != nil {
 		t.Fatalf("the budget is used up by a call that was not made: %+v", refusal)
 	}

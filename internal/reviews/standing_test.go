@@ -20,7 +20,7 @@ import (
 	"github.com/countersign/countersign/internal/storage/storagetest"
 )
 
-type paysAndNotes struct{ pays }
+type paysAndNotes struct{}
 
 func (paysAndNotes) Discover(context.Context, audit.Actor, connections.Connection) ([]connections.Definition, error) {
 	return []connections.Definition{{Name: "pay", Raw: []byte(`{"name":"pay","inputSchema":{"type":"object"}}`)}, {Name: "note", Raw: []byte(`{"name":"note","inputSchema":{"type":"object"}}`)}}, nil
