@@ -174,11 +174,11 @@ func (w *world) stand(name, state string) (n int) {
 }
 
 // failed counts the attempts that are known to have failed of a channel's deliveries
-// that are tried again. One that is under way is not due for 20 seconds and more.
+// that are tried again, a minute later. One that is under way is due later than that.
 func (w *world) failed(name string) (n int) {
 	w.t.Helper()
 	c, _ := w.Channel(name)
-	w.must(w.db.QueryRow(ctx, `SELECT coalesce(sum(attempts), 0) FROM channel_deliveries WHERE channel = $1 AND state = 'waiting' AND error <> '' AND next < $2`, c.ID, storage.Micros(w.clock().Add(20*time.Second))).Scan(&n))
+	w.must(w.db.QueryRow(ctx, `SELECT coalesce(sum(attempts), 0) FROM channel_deliveries WHERE channel = $1 AND state = 'waiting' AND error <> '' AND next < $2`, c.ID, storage.Micros(w.clock().Add(70*time.Second))).Scan(&n))
 	return n
 }
 
