@@ -137,4 +137,8 @@ func TestLanesAreReadInTheOrderOfTheirTimes(t *testing.T) {
 	if len(got) != 4 {
 		t.Errorf("%d records", len(got))
 	}
+	// A clock that goes back holds up nobody.
+	if got := merge(map[int64][]audit.Record{1: at(1, 60, 2, 3), 2: at(2, 1, 50, 99)}, 3); len(got) != 5 {
+		t.Errorf("%d records when a clock went back", len(got))
+	}
 }

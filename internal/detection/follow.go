@@ -163,7 +163,11 @@ func (f *follower) read(ctx context.Context) ([]audit.Record, error) {
 func merge(byLane map[int64][]audit.Record, full int) []audit.Record {
 	var until time.Time
 	for _, recs := range byLane {
-		if last := recs[len(recs)-1].Event.Time; len(recs) >= full && (until.IsZero() || last.Before(until)) {
+		if len(recs) < full {
+			continue
+		}
+		// The latest, not the last: a clock may have gone back, and one lane at least must be read whole.
+		if last := slices.MaxFunc(recs, func(a, b audit.Record) int { return a.Event.Time.Compare(b.Event.Time) }).Event.Time; until.IsZero() || last.Before(until) {
 			until = last
 		}
 	}
