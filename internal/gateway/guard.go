@@ -205,10 +205,11 @@ func (g *Gateway) guardRequest(ctx context.Context, call *Call) {
 	g.guard(ctx, call, s, "request", guardedText(call))
 }
 
-// guardedText is what of a request is shown: of an API's its address, too.
+// guardedText is what of a request is shown: of an API's its address, too, and of
+// any that has no body.
 func guardedText(call *Call) []byte {
 	up := call.Request
-	if call.Connection.Kind != connections.HTTP {
+	if call.Connection.Kind != connections.HTTP && len(up.Body) > 0 {
 		return up.Body
 	}
 	address := up.Path

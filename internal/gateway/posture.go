@@ -46,7 +46,7 @@ func (g *Gateway) postured(ctx context.Context, call *Call, v verdict) verdict {
 	return v
 }
 
-// slowed refuses a call for now.
+// slowed refuses a call that may be made later: after retry, if nothing else is wrong.
 func slowed(v verdict, code, reason string, kind fault.Kind, retry time.Duration) verdict {
 	v.effect, v.code, v.reason, v.kind, v.retry, v.holds, v.advice = policy.Deny, code, reason, kind, retry, nil, nil
 	v.record.Effect, v.record.Reason = policy.Deny.String(), reason
