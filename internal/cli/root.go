@@ -137,7 +137,30 @@ knowledge bases: each is identified, allowed, recorded before it leaves, reversi
 	known := a.endorsementCommand()
 	known.GroupID = "decide"
 	root.AddCommand(a.exampleCommand(), known)
+	rejoin(root)
 	return root
+}
+
+// broken is how long a line of a help text is at least that was broken in the
+// source alone.
+const broken = 100
+
+// rejoin makes paragraphs of the help texts of a command and those below it: the
+// terminal breaks lines where it ends.
+func rejoin(cmd *cobra.Command) {
+	lines := strings.Split(cmd.Long, "\n")
+	out := []string{lines[0]}
+	for i, line := range lines[1:] {
+		if len(lines[i]) >= broken && line != "" && line[0] != ' ' {
+			out[len(out)-1] += " " + line
+			continue
+		}
+		out = append(out, line)
+	}
+	cmd.Long = strings.Join(out, "\n")
+	for _, c := range cmd.Commands() {
+		rejoin(c)
+	}
 }
 
 // client returns a client of the server the person means.
