@@ -26,21 +26,15 @@ func (a *app) toolFlow() *cobra.Command {
 			return a.show(t, flowRows(t)...)
 		}
 		next := t.References
-		if given("source") {
-			next.Flow.Source = source
-		}
 		if given("arg") {
 			next.Flow.Args, err = declared(args)
 		}
 		if given("field") {
-			var kinds map[string]string
 			kinds, ferr := declared(fields)
 			next.Flow.Fields, err = kinds, errors.Join(err, ferr)
 		}
-		if given("asked") {
-			next.Flow.Asked = asked
-		}
 		for flag, set := range map[string]func(){
+			"source": func() { next.Flow.Source = source }, "asked": func() { next.Flow.Asked = asked },
 			"counterparty": func() { next.Flow.Counterparty = counterparty }, "known-for": func() { next.Flow.Known = known },
 			"expand": func() { next.Flow.Expand = expand }, "reveal": func() { next.Flow.Reveal = reveal }, "reader": func() { next.Flow.Readers = readers },
 		} {
